@@ -1,0 +1,69 @@
+"""Names → factories. Study factors are plain names in a config; a wrong one gets the list of the right ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from gannorm.errors import UserError
+
+T = TypeVar("T")
+
+
+class UnknownNameError(UserError, KeyError):
+    """A name that is not registered. Also a KeyError, so that `in` and `.get` work as on any mapping."""
+
+
+class Registry(Mapping[str, T]):
+    """A read-only mapping of names to factories, filled by `register`.
+
+    >>> shapes = Registry("shape")
+    >>> shapes.register("round", lambda: "o")
+    >>> shapes["round"]()
+    'o'
+    >>> shapes["rond"]
+    Traceback (most recent call last):
+        ...
+    gannorm.registry.UnknownNameError: unknown shape 'rond': did you mean 'round'? choose from round.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T) -> None:
+        """Add an entry. Raises UserError when the name is taken, so that a plug-in cannot replace a built-in."""
+        if name in self._entries:
+            raise UserError(f"{self.kind} names must be unique: {name!r} is registered already; choose another name.")
+        self._entries[name] = entry
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except (KeyError, TypeError):
+            raise UnknownNameError(f"unknown {self.kind} {name!r}: {choices(name, self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def choices(name: object, names: Iterable[str]) -> str:
+    """The remedy for an unknown name: the nearest name, if one is near, and all of them."""
+    names = list(names)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}choose from {', '.join(names)}."
+
+
+def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:
+    """`@decorator(LOSSES, "hinge")` above a factory registers it and returns it unchanged."""
+
+    def add(entry: T) -> T:
+        registry.register(name, entry)
+        return entry
+
+    return add
