@@ -1,4 +1,4 @@
-"""Run code on modules and leave them as they were: mode, parameters, buffers, gradients and every random state.
+"""Run code on modules and leave them as they were: mode, parameters, buffers, gradients, hooks, every random state.
 
 A measurement must not change what it measures, and it must not measure its own traces: BatchNorm moves running
 statistics, spectral norm turns its power-iteration vectors and dropout draws a new mask at every forward pass. So
@@ -8,9 +8,11 @@ that state, bit for bit, at the end, also after an exception.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,33 +24,66 @@ from torch import Tensor, nn
 def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., Any]]:
     """Yield `f` as a pure function of its input; restore `f` and the modules in `also` afterwards.
 
+    A call works on copies of the buffers and starts from the random states found on entry, so it leaves no trace:
+    two calls with equal inputs give bitwise equal outputs (on deterministic kernels), in any order with their backward
+    passes. What the block itself changes stays until its end. Not covered: state outside the modules' attributes, and
+    tensors two levels deep in them (a list of dictionaries).
+
     Args:
-        f: a module or any callable. A callable that closes over modules names them in `also`.
+        f: a module or any callable; see `modules_in` for the modules that are found in a callable.
         also: further modules whose state must survive.
 
     Yields:
-        A callable with the signature of `f`. Every call starts from the buffers and random states found on entry, so
-        two calls with equal inputs give bitwise equal outputs (on deterministic kernels).
+        A callable with the signature of `f`.
 
     >>> dropout = nn.Dropout()
     >>> with isolated(dropout) as pure:
     ...     bool(torch.equal(pure(torch.ones(8)), pure(torch.ones(8))))
     True
     """
-    modules = [m for m in (f, *also) if isinstance(m, nn.Module)]
-    state = _ModuleState(modules)
-    random_state = RandomState()
+    modules = list({id(m): m for root in (*modules_in(f).values(), *also) for m in root.modules()}.values())
+    attributes, contents, random_state = _Attributes(modules), _Contents(modules), RandomState()
 
     def pure(*args: Any, **kwargs: Any) -> Any:
-        state.restore_buffers()
         random_state.restore()
-        return f(*args, **kwargs)
+        before = _Attributes(modules)
+        before.use_copies()
+        try:
+            return f(*args, **kwargs)
+        finally:
+            before.restore()
 
     try:
         yield pure
     finally:
-        state.restore()
+        attributes.restore()
+        contents.restore()
         random_state.restore()
+
+
+def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:
+    """The modules that a callable runs, by name: itself (""), or what it is bound to, closes over or holds.
+
+    Functions that it calls are followed within its own python module; modules hidden deeper are not found.
+
+    >>> scale, net = 2.0, nn.Linear(3, 1)
+    >>> list(modules_in(net)), list(modules_in(lambda x: scale * net(x)))
+    ([''], ['net'])
+    """
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+
+    def visit(value: Any, name: str) -> None:
+        if isinstance(value, nn.Module):
+            if all(value is not module for module in found.values()):
+                found[name] = value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            for key, inner in _held(value, is_root=value is f).items():
+                visit(inner, f"{name}.{key}" if name else key)
+
+    visit(f, "")
+    return found
 
 
 class RandomState:
@@ -73,41 +108,74 @@ class RandomState:
             torch.mps.set_rng_state(self.mps)
 
 
-class _ModuleState:
-    """Which tensors a set of modules holds, and what is in them."""
+def _held(value: Any, is_root: bool) -> Mapping[str, Any]:
+    """The named objects that a callable can reach directly."""
+    if isinstance(value, functools.partial):
+        return {"func": value.func, **{str(i): argument for i, argument in enumerate(value.args)}, **value.keywords}
+    if inspect.ismethod(value):
+        owner = value.__self__
+        return {"self": owner} if isinstance(owner, nn.Module) else getattr(owner, "__dict__", {})
+    if inspect.isfunction(value):
+        value = inspect.unwrap(value)
+        variables = inspect.getclosurevars(value)
+        names = {**variables.globals, **variables.nonlocals}
+        return {k: v for k, v in names.items() if not inspect.isfunction(v) or v.__module__ == value.__module__}
+    # An object with __call__, where it is what we were given; other objects (python modules, classes) are not searched.
+    return getattr(value, "__dict__", {}) if is_root else {}
 
-    def __init__(self, roots: list[nn.Module]) -> None:
-        modules = {id(m): m for root in roots for m in root.modules()}.values()
-        self.modes = [(m, m.training) for m in modules]
-        self.buffers = [(m, name, b, _copy(b)) for m in modules for name, b in m._buffers.items()]
-        parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}.values()
-        self.slots = [(m, name, p) for m in modules for name, p in m._parameters.items()]
-        self.parameters = [(p, _copy(p), p.requires_grad, p.grad, _copy(p.grad)) for p in parameters]
 
-    def restore_buffers(self) -> None:
-        for module, name, buffer, content in self.buffers:
-            module._buffers[name] = buffer
-            _put_back(buffer, content)
+class _Attributes:
+    """What each module's attributes refer to: parameters, buffers, hooks, mode, and whatever else it keeps."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        # One level into the dictionaries: _parameters, _buffers, _modules, the hooks, and a module's own caches.
+        self.saved = [
+            (d, dict(d)) for m in modules for d in (*(v for v in vars(m).values() if isinstance(v, dict)), vars(m))
+        ]
+        generators = {id(v): v for _, saved in self.saved for v in saved.values() if isinstance(v, torch.Generator)}
+        self.generators = [(g, g.get_state()) for g in generators.values()]
+
+    def use_copies(self) -> None:
+        """Replace every buffer by a copy: what the call writes is lost, and graphs of earlier calls stay valid."""
+        copies: dict[int, Tensor] = {}
+        for attributes, saved in self.saved:
+            for name, value in saved.items():
+                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.requires_grad:
+                    attributes[name] = copies.setdefault(id(value), value.detach().clone())
 
     def restore(self) -> None:
-        self.restore_buffers()
-        for module, name, parameter in self.slots:
-            module._parameters[name] = parameter
-        for parameter, content, requires_grad, grad, grad_content in self.parameters:
-            _put_back(parameter, content)
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = grad
-            _put_back(grad, grad_content)
-        for module, training in self.modes:
-            module.training = training
+        for attributes, saved in self.saved:
+            for name in attributes.keys() - saved.keys():
+                del attributes[name]
+            attributes.update(saved)
+        for generator, state in self.generators:
+            generator.set_state(state)
 
 
-def _copy(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().clone()
+class _Contents:
+    """The numbers in each tensor of the modules, and each parameter's gradient."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        held = (
+            t for m in modules for t in (*m.parameters(recurse=False), *m.buffers(recurse=False), *vars(m).values())
+        )
+        tensors = {id(t): t for t in held if isinstance(t, Tensor)}.values()
+        self.contents = [(t, t.detach().clone()) for t in tensors]
+        leaves = [t for t in tensors if t.is_leaf]
+        self.leaves = [(t, t.requires_grad, t.grad, None if t.grad is None else t.grad.clone()) for t in leaves]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for tensor, content in self.contents:
+            _put_back(tensor, content)
+        for leaf, requires_grad, grad, grad_content in self.leaves:
+            leaf.requires_grad_(requires_grad)
+            leaf.grad = grad
+            if grad is not None and grad_content is not None:
+                _put_back(grad, grad_content)
 
 
-@torch.no_grad()
-def _put_back(tensor: Tensor | None, content: Tensor | None) -> None:
-    # Writing bumps the version counter, which breaks graphs that saved the tensor: write only what has changed.
-    if tensor is not None and content is not None and not torch.equal(tensor, content):
+def _put_back(tensor: Tensor, content: Tensor) -> None:
+    # Writing bumps the version counter, which breaks the caller's graphs that saved the tensor: write only a change.
+    if not torch.equal(tensor, content):
         tensor.copy_(content)

@@ -48,24 +48,32 @@ class RunDir:
     # -- making and finding -------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> RunDir:
-        """Make a new run directory and write its config. Raises UserError if it exists or cannot be written."""
+    @contextmanager
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[RunDir]:
+        """Make a new run directory with its config, and hold its lock.
+
+        Raises:
+            UserError: the run exists, another process is making it, or the folder cannot be written.
+        """
         run = cls(path)
-        if run.config_file.exists():
-            raise UserError(
-                f"a run's name must be new: {run.path} is {run.status()['state']}; choose another with --name, "
-                "or remove the directory."
-            )
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
+        run.require_new()
+        with _writing(run.path):
             for folder in ("checkpoints", "samples", "probes"):
-                (run.path / folder).mkdir(exist_ok=True)
+                (run.path / folder).mkdir(parents=True, exist_ok=True)
+        with run.lock():
+            run.require_new()  # another process may have made and finished it meanwhile
             write_text(run.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-        except OSError as error:
+            run.set_status("running", 0)
+            yield run
+
+    def require_new(self) -> None:
+        """Raises UserError if the run exists already: its name is taken."""
+        if self.config_file.exists():
+            status = self.status()
             raise UserError(
-                f"the output folder must be writable: {run.path} gave {error.strerror}; choose another with --output."
-            ) from None
-        return run
+                f"a run's name must be new: {self.path} is {status['state']} at step {status['step']}; choose another "
+                "with --name or --study, or remove the directory."
+            )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDir:
@@ -83,7 +91,7 @@ class RunDir:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UserError(
-                    f"one process may write a run: another is writing {self.path}; wait for it or choose another --name."
+                    f"one process writes a run: another is writing {self.path}; wait for it or choose another --name."
                 ) from None
             yield
 
@@ -118,7 +126,8 @@ class RunDir:
     def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append one record; it survives a killed process. NaN and infinities are written as null (strict JSON)."""
         record = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
-        with (self.path / "metrics.jsonl").open("a") as file:
+        file_name = self.path / "metrics.jsonl"
+        with _writing(file_name), file_name.open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -186,7 +195,8 @@ def find_runs(paths: list[str]) -> list[RunDir]:
     """The run directories among `paths` and one level below them (a study folder), sorted by name."""
     found: dict[Path, RunDir] = {}
     for path in map(Path, paths):
-        candidates = [path] if (path / "config.yaml").is_file() else sorted(p.parent for p in path.glob("*/config.yaml"))
+        inside = sorted(p.parent for p in path.glob("*/config.yaml"))
+        candidates = [path] if (path / "config.yaml").is_file() else inside
         if not candidates:
             raise UserError(f"a run directory must hold config.yaml: found none in {path}; give a folder below runs/.")
         for candidate in candidates:
@@ -199,19 +209,34 @@ def find_runs(paths: list[str]) -> list[RunDir]:
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name complete and on disk, or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    """A binary file that appears under its name complete and on disk, or not at all.
+
+    Raises:
+        UserError: the folder is missing or read-only, or the disk is full; what was there before is still there.
+    """
+    with _writing(file):
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+            os.replace(temporary, file)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, file)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the output must be writable: {path}: {error.strerror}; make room or choose another folder."
+        ) from error
 
 
 def write_text(file: Path, text: str) -> None:

@@ -1,0 +1,27 @@
+"""Scores that can be trusted and compared: IS, FID, KID, precision and recall through torch-fidelity.
+
+scores          Evaluator, evaluate, Scores: one extraction pass, protocol beside every number
+sampling        images from a generator, under running, batch or standing statistics
+extractors      Inception, the in-domain classifier and others, by name; weights verified before loading
+in_domain       a classifier trained on the dataset's labels in seconds (needs torch-fidelity, imported lazily)
+reference       what is needed of the real images, cached on disk under a content hash
+metrics         the four scores of features, bit-identical to torch-fidelity
+reconstruction  how near a generator comes to held-out images
+arithmetic      full precision around it all
+"""
+
+from gannorm.evaluation.extractors import Extractor, build_extractor, extractor_names, train_in_domain
+from gannorm.evaluation.reconstruction import Reconstruction, reconstruction_score
+from gannorm.evaluation.scores import Evaluator, Scores, evaluate
+
+__all__ = [
+    "Evaluator",
+    "Extractor",
+    "Reconstruction",
+    "Scores",
+    "build_extractor",
+    "evaluate",
+    "extractor_names",
+    "reconstruction_score",
+    "train_in_domain",
+]

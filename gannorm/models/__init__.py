@@ -1,0 +1,22 @@
+"""The two networks, built from the two normalizer slots; their initialization; their checkpoints."""
+
+from gannorm.models.checkpoint import Networks, build_networks, find_checkpoint, load_networks, read_checkpoint
+from gannorm.models.discriminator import Discriminator
+from gannorm.models.generator import Generator
+from gannorm.models.initialization import INITIALIZERS, equalize_bias, initialize
+from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
+
+__all__ = [
+    "INITIALIZERS",
+    "Discriminator",
+    "Generator",
+    "Networks",
+    "ResidualDiscriminator",
+    "ResidualGenerator",
+    "build_networks",
+    "equalize_bias",
+    "find_checkpoint",
+    "initialize",
+    "load_networks",
+    "read_checkpoint",
+]

@@ -1,0 +1,43 @@
+"""Probes: how far does the answer for one sample depend on the other samples? One quantity a file, for any network.
+
+Every probe takes a function `f` (a module, or any callable) in the mode in which it is passed, and leaves it as it was,
+bit for bit. Randomness comes from `generator`, by default a fresh one with seed 0.
+"""
+
+from gannorm.probes.assertion import BatchCouplingError, assert_batch_invariant
+from gannorm.probes.common_mode import common_mode_gain
+from gannorm.probes.companions import companion_shift, companion_variance
+from gannorm.probes.composition import CompositionGap, composition_gap
+from gannorm.probes.estimator import CouplingEstimate, estimate_coupling
+from gannorm.probes.invariance import BatchInvariance, batch_invariance
+from gannorm.probes.jacobian import coupling_matrix, coupling_ratio
+from gannorm.probes.layers import LayerCoupling, coupled_layers, locate_coupling
+from gannorm.probes.leak import Coefficient, LeakRatio, leak_ratio
+from gannorm.probes.swap import SwapTest, swap_test
+from gannorm.probes.uniformity import IntraclassCorrelation, icc
+
+__all__ = [
+    "BatchCouplingError",
+    "BatchInvariance",
+    "Coefficient",
+    "CompositionGap",
+    "CouplingEstimate",
+    "IntraclassCorrelation",
+    "LayerCoupling",
+    "LeakRatio",
+    "SwapTest",
+    "assert_batch_invariant",
+    "batch_invariance",
+    "common_mode_gain",
+    "companion_shift",
+    "companion_variance",
+    "composition_gap",
+    "coupled_layers",
+    "coupling_matrix",
+    "coupling_ratio",
+    "estimate_coupling",
+    "icc",
+    "leak_ratio",
+    "locate_coupling",
+    "swap_test",
+]

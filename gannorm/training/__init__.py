@@ -1,0 +1,6 @@
+"""Training: the GAN as a LightningModule, what happens beside it, and one run from one config."""
+
+from gannorm.training.gan import GAN
+from gannorm.training.train import prepare, train
+
+__all__ = ["GAN", "prepare", "train"]

@@ -1,0 +1,463 @@
+"""The `gannorm` command. Every subcommand imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gannorm.errors import UserError
+from gannorm.registry import choices
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+Command = Callable[[Sequence[str]], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand. Exit status: 0; 2 for a caller's mistake, told in one line; 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = ""
+    try:
+        sys.path.insert(0, str(Path.cwd()))  # --import and --module name the user's own modules, as `python` would
+        for module in _take_imports(arguments):
+            _import(module)
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_help())
+            return 0
+        name = arguments.pop(0)
+        if name not in COMMANDS:
+            raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
+        return COMMANDS[name](arguments)
+    except UserError as error:
+        line = " ".join(str(error).split())
+        print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"gannorm {name}: interrupted.", file=sys.stderr)
+        return 130
+
+
+def train(argv: Sequence[str]) -> int:
+    """train a GAN and write a run directory"""
+    parser = train_parser()
+    namespace = _parse(parser, argv)
+    config = _plain(namespace)
+    sources = [Path(str(p)) for p in config.pop("config") or []]
+    name = config["name"] or f"{config['model']['discriminator']['norm']}_{config['seed']}"
+    folder = Path(config["output"]) / config["study"]
+    if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in sources):
+        name = _next_free(folder, name)  # a run's own config repeats it beside it
+    config["name"] = name
+
+    from gannorm.training import train
+
+    run = train(config, folder / name)
+    status = run.status()
+    print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
+    return 0
+
+
+def train_parser() -> ArgumentParser:
+    """Every key of a training config, typed: YAML files and flags are the same thing."""
+    from gannorm.data import ImageData
+    from gannorm.models import Discriminator, Generator
+    from gannorm.training import GAN
+
+    parser = _parser("train", "Train a GAN whose normalizer is the study factor, and write a run directory.")
+    parser.add_argument("--config", action="config", help="YAML file; later files and flags override earlier ones")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random in the run")
+    parser.add_argument("--study", type=str, default="runs", help="folder that groups runs to be compared")
+    parser.add_argument("--name", type=str, default="", help="of the run; default: <normalizer>_<seed>")
+    parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
+    parser.add_argument("--steps", type=int, default=1200, help="generator updates")
+    parser.add_argument("--log_every", type=int, default=50, help="steps between records of the losses")
+    parser.add_argument("--probe_every", type=int, default=100, help="steps between batch-dependence probes; 0: never")
+    parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
+    parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
+    parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between checkpoints; 0: never")
+    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
+    modes = Literal["auto", "online", "offline", "off"]
+    parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")
+    parser.add_argument("--wandb_project", type=str, default="gannorm", help="W&B project")
+    parser.add_class_arguments(ImageData, "data", skip={"seed"})
+    parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
+    parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
+    parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
+    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
+    parser.add_class_arguments(Discriminator, "model.discriminator", skip={"image_size", "channels"})
+    parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
+    parser.add_argument("--trainer", type=dict[str, Any], default={}, help="any option of Lightning's Trainer")
+    return parser
+
+
+def describe(argv: Sequence[str]) -> int:
+    """list a config's networks: layers, shapes, parameters, normalizers"""
+    config = _plain(_parse(train_parser(), argv))
+
+    import torch
+
+    from gannorm.data import GREY
+    from gannorm.models import build_networks
+    from gannorm.models.describe import describe
+
+    model, images = config["model"], config["data"]["batch_size"]
+    size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
+    generator, discriminator = build_networks(model, size, channels)
+    joint = 2 if model["d_composition"] == "joint" else 1
+    for name, network, x, batch in (
+        ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), images),
+        ("discriminator", discriminator, torch.zeros(2, channels, size, size), joint * images),
+    ):
+        rows = describe(network, x, model[name]["norm"], batch)
+        print(f"{name}: {sum(row.parameters for row in rows):,} parameters")
+        print(f"  {'layer':<24} {'kind':<26} {'output':<14} {'parameters':>10}  {'coupling':<18} batch")
+        for row in rows:
+            shape = "x".join(map(str, row.shape)) or "1"
+            seen = "" if row.batch is None else str(row.batch)
+            line = f"  {row.name:<24} {row.kind:<26} {shape:<14} {row.parameters:>10,}  {row.coupling:<18} {seen}"
+            print(line.rstrip())
+    return 0
+
+
+def sample(argv: Sequence[str]) -> int:
+    """write a grid of images from a run's generator"""
+    parser = _parser("sample", "Write a grid of images from a run's generator.")
+    parser.add_argument("run", type=str, help="run directory or checkpoint")
+    parser.add_argument("--output", type=str, default="samples.png", help="PNG file to write")
+    parser.add_argument("--rows", type=int, default=8, help="images along each side of the grid")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents")
+    _add_checkpoint_options(parser)
+    options = _parse(parser, argv)
+    if options.rows < 1:
+        raise UserError(f"`rows` must be at least 1: got {options.rows}.")
+
+    import torch
+
+    from gannorm.models import load_networks
+    from gannorm.rundir import atomic_write
+    from gannorm.seeds import stream
+    from gannorm.training.callbacks import encode_grid, generate
+
+    generator = load_networks(options.run, options.step, options.ema).generator
+    z = torch.randn(options.rows**2, generator.latent_dim, generator=stream(options.seed, "sample"))
+    grid = encode_grid(generate(generator, z, batch_size=64, training=False))
+    output = Path(options.output)
+    with atomic_write(output) as file:
+        file.write(grid)
+    print(output)
+    return 0
+
+
+def probe(argv: Sequence[str]) -> int:
+    """measure a discriminator's batch dependence, of a run or of your own module"""
+    parser = _parser("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
+    parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
+    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
+    parser.add_argument("--module", type=str, default="", help="instead of a run: package.module:Class (or a factory)")
+    parser.add_argument(
+        "--input", type=str, default="", help="for --module: a shape such as 3x32x32, or .npy or .pt file"
+    )
+    parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
+    parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
+    parser.add_argument("--fail_on_coupling", type=bool, default=False, help="exit with 1 if anything couples")
+    parser.add_argument("--json", type=str, default="", help="file for the result")
+    parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
+    options = _parse(parser, argv)
+    if bool(options.run) == bool(options.module):
+        raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
+
+    import io
+
+    from gannorm import probes
+    from gannorm.rundir import atomic_write, write_json
+    from gannorm.seeds import stream
+
+    f, real, fake = _run_to_probe(options) if options.run else _module_to_probe(options)
+    f.train(options.mode == "train")
+    result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+    print(result)
+    if options.json:
+        write_json(Path(options.json), result.to_dict())
+    if options.figure:
+        png = io.BytesIO()
+        result.figure().savefig(png, format="png", dpi=150)
+        with atomic_write(Path(options.figure)) as file:
+            file.write(png.getvalue())
+    return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
+
+
+def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
+    """A run's discriminator, held-out images, and fakes of its trained generator in train mode, as in training."""
+    import torch
+
+    from gannorm.data import load_images
+    from gannorm.models import load_networks
+    from gannorm.seeds import stream
+    from gannorm.training.callbacks import generate
+
+    networks = load_networks(options.run, options.step, ema=False)
+    data = networks.config["data"]
+    held_out = load_images(
+        data["name"], "test", image_size=data["image_size"], root=data["root"], skip_bad=data["skip_bad"]
+    )
+    images = min(options.images, len(held_out))
+    z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
+    fake = generate(networks.generator, z, options.batch_size, training=True)
+    return networks.discriminator, held_out.take(images, options.seed), fake
+
+
+def _module_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
+    """Anybody's module, and the two halves of its input: random numbers of a shape, or a file's array."""
+    import torch
+
+    from gannorm.seeds import stream
+
+    module, _, attribute = options.module.partition(":")
+    factory = getattr(_import(module), attribute, None) if attribute else None
+    if factory is None:
+        raise UserError(
+            f"`--module` must be package.module:Class: got {options.module!r}; give for example nets:Critic."
+        )
+    f = factory()
+    if not isinstance(f, torch.nn.Module):
+        raise UserError(f"`--module` must make a torch.nn.Module: {options.module} made {type(f).__name__}.")
+    shape = re.fullmatch(r"\d+(x\d+)*", options.input)
+    if shape:
+        sizes = map(int, options.input.split("x"))
+        x = torch.randn(2 * options.images, *sizes, generator=stream(options.seed, "input"))
+    else:
+        x = _read_array(Path(options.input))
+    return f, x[: len(x) // 2], x[len(x) // 2 :]
+
+
+def _read_array(path: Path) -> Any:
+    """A tensor from an .npy or .pt file, neither of which may hold code."""
+    import numpy as np
+    import torch
+
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        if path.suffix == ".pt":
+            return torch.load(path, weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"`--input` must be a readable array: {path}: {reason[:160]}.") from None
+    raise UserError(f"`--input` must be a shape such as 3x32x32, or an .npy or .pt file: got {str(path)!r}.")
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """score generators: IS, FID, KID, precision and recall"""
+    parser = _parser("evaluate", "Score runs' generators (IS, FID, KID, precision, recall) into their scores.json.")
+    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
+    _add_checkpoint_options(parser)
+    statistics = Literal["running", "batch", "standing"]
+    parser.add_argument("--statistics", type=statistics, default="running", help="of the generator's normalizers")
+    parser.add_argument("--extractor", type=str, default="", help="default: Inception for colour, in_domain for grey")
+    parser.add_argument("--weights", type=str, default="", help="the extractor's weight file, instead of a download")
+    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="real images to score against")
+    parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
+    parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
+    parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
+    options = _parse(parser, argv)
+
+    from gannorm.data import load_images
+    from gannorm.evaluation import Evaluator, build_extractor
+    from gannorm.models import find_checkpoint, load_networks
+    from gannorm.rundir import RunDir, find_runs
+
+    def evaluator(run: RunDir) -> Evaluator:
+        """The one for the run's data; runs of a study share it."""
+        data = run.config()["data"]
+        key = tuple(sorted((k, v) for k, v in data.items() if k not in ("batch_size", "download")))
+        if key not in evaluators:
+            source = {k: v for k, v in data.items() if k in ("image_size", "root", "skip_bad")}
+            images = load_images(data["name"], options.split, **source)
+            extractor = build_extractor(options.extractor or None, images, weights=options.weights or None)
+            evaluators[key] = Evaluator(
+                images, extractor=extractor, samples=options.samples, splits=options.splits, seed=options.seed
+            )
+        return evaluators[key]
+
+    evaluators: dict[Any, Evaluator] = {}
+    for run in find_runs(options.runs):
+        steps = list(run.checkpoints()) if options.all_checkpoints else []
+        for file in [run.checkpoints()[s] for s in steps] or [find_checkpoint(run, options.step)]:
+            networks = load_networks(file, ema=options.ema)
+            scores = evaluator(run).score(networks.generator, statistics=options.statistics, ema=options.ema)
+            run.add_scores({"step": networks.step, **scores.to_dict()})
+            print(f"{run.path} step {networks.step}: {scores}")
+    return 0
+
+
+def compare(argv: Sequence[str]) -> int:
+    """compare runs: a table and report/index.html"""
+    parser = _parser("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
+    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    parser.add_argument("--output", type=str, default="report", help="folder to write")
+    options = _parse(parser, argv)
+
+    from gannorm.rundir import find_runs
+    from gannorm.studies.compare import compare
+
+    comparison = compare(find_runs(options.runs), Path(options.output))
+    print(comparison.to_text())
+    print(Path(options.output) / "index.html")
+    return 0
+
+
+def study(argv: Sequence[str]) -> int:
+    """plan a grid of runs, train what is missing, evaluate, compare"""
+    parser = _parser("study", "Plan a grid of runs, train what is missing, evaluate and compare. Run again to go on.")
+    parser.add_argument("file", type=str, help="study file, for example configs/studies/demo.yaml")
+    parser.add_argument(
+        "--dry-run", type=bool, nargs="?", const=True, default=False, help="show the runs and their states, do nothing"
+    )
+    parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as cores")
+    parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
+    parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
+    options = _parse(parser, argv)
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"`jobs` must be at least 1: got {options.jobs}.")
+
+    from gannorm.studies.engine import describe, execute
+    from gannorm.studies.grid import plan
+
+    imports = [text for module in _take_imports(sys.argv[1:]) for text in ("--import", module)]
+    command = [sys.executable, "-m", "gannorm.cli", *imports]
+    planned = plan(Path(options.file), Path(options.output), command)
+    print(describe(planned, options.jobs), flush=True)
+    return 0 if options.dry_run else execute(planned, command, options.jobs, Path(options.report))
+
+
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "describe": describe,
+    "probe": probe,
+    "evaluate": evaluate,
+    "sample": sample,
+    "study": study,
+    "compare": compare,
+}
+
+
+# -- what the subcommands share ---------------------------------------------------------------------------------------
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: gannorm [--import MODULE] COMMAND …",
+            "",
+            "Does my discriminator judge images, or batches?",
+            "",
+            *lines,
+            "",
+            "  --import MODULE   import your own module first, for example one that registers a normalizer",
+            "",
+            "`gannorm COMMAND --help` lists what a command takes.",
+        ]
+    )
+
+
+def _parser(name: str, description: str) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"gannorm {name}", description=description, exit_on_error=False)
+
+
+def _parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """Parse, with errors in one line that names the nearest key."""
+    import argparse
+
+    from jsonargparse import ArgumentError
+
+    try:
+        return parser.parse_args(list(argv))
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise UserError(_explain(str(error), parser)) from None
+
+
+def _explain(message: str, parser: ArgumentParser) -> str:
+    """jsonargparse's message in the house's form: what must hold, what arrived, what to do."""
+    message = " ".join(message.split())
+    if match := re.search(r"(?:Parser key|argument) \"?([\w.-]+)\"?: File does not exist: '?(.+?)'?$", message):
+        return f"`{match[1]}` must be a file that exists: got {match[2]}."
+    if match := re.search(r"Parser key \"([\w.]+)\": Expected (?:a|an) (.+?)\. Got value: (.*)", message):
+        wanted = re.sub(r"<class '(\w+)'>", r"\1", match[2])
+        wanted = re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), wanted)
+        return f"`{match[1]}` must be {wanted}: got {match[3]}."
+    patterns = (
+        r"unrecognized arguments: (--[\w.]+)()",
+        r"Group '([\w.]+)' does not accept option '([\w.]+)'",
+        r"[Kk]ey [\"']([\w.]+)[\"'] is not expected()",
+    )
+    keys = [key for key, _ in parser.get_defaults().items() if key != "config"]
+    for match in filter(None, (re.search(pattern, message) for pattern in patterns)):
+        key = ".".join(filter(None, match.groups())).removeprefix("--")
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"`{parser.prog} --help` lists the keys."
+        return f"unknown key {key!r}: {hint}"
+    return message
+
+
+def _plain(namespace: Namespace) -> dict[str, Any]:
+    """The parsed config as plain YAML data."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        return value
+
+    return plain(namespace.as_dict())
+
+
+def _add_checkpoint_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
+    parser.add_argument("--ema", type=bool, default=True, help="the averaged generator, or else the trained one")
+
+
+def _next_free(folder: Path, name: str) -> str:
+    number = 2
+    while (folder / f"{name}_{number}").exists():
+        number += 1
+    return f"{name}_{number}"
+
+
+def _take_imports(arguments: list[str]) -> list[str]:
+    """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
+    modules = []
+    while "--import" in arguments:
+        at = arguments.index("--import")
+        if at + 1 == len(arguments):
+            raise UserError("`--import` must be followed by a module: got nothing; give for example --import my_norms.")
+        modules.append(arguments[at + 1])
+        del arguments[at : at + 2]
+    return modules
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and not name.startswith(error.name):
+            raise  # the module exists and one of its own imports is missing
+        raise UserError(
+            f"a module to import must be found: {name!r} is not; run from its folder or install it."
+        ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

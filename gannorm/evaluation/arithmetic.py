@@ -1,0 +1,48 @@
+"""Compute scores in full precision, and leave the process as it was found.
+
+TF32 and bf16 matrix products move a FID in its third digit, and autotuned kernels move its last bits from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from gannorm.isolate import RandomState
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Full float32 precision, deterministic kernels, no autocast; every setting and random state is put back."""
+    backends: Any = torch.backends  # its precision settings have no type stubs
+    wanted = [
+        (backends.cuda.matmul, "fp32_precision", "ieee"),
+        (backends.cudnn.conv, "fp32_precision", "ieee"),
+        (backends.mkldnn.matmul, "fp32_precision", "ieee"),
+        (backends.mkldnn.conv, "fp32_precision", "ieee"),
+        (backends.cudnn, "benchmark", False),
+        (backends.cudnn, "deterministic", True),
+    ]
+    found = [getattr(owner, name) for owner, name, _ in wanted]
+    random_state = RandomState()
+    try:
+        for owner, name, value in wanted:
+            setattr(owner, name, value)
+        with ExitStack() as stack:
+            for device in {"cpu", best_device().type}:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            yield
+    finally:
+        for (owner, name, _), value in zip(wanted, found, strict=True):
+            setattr(owner, name, value)
+        random_state.restore()
+
+
+def best_device() -> torch.device:
+    """The fastest device that torch offers here: CUDA, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

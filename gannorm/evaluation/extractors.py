@@ -1,0 +1,255 @@
+"""Feature extractors by name: what the scores see of an image.
+
+Every extractor is a torch-fidelity one: its Inception and whatever else is registered there by name (CLIP, DINOv2,
+VGG16, your own through `torch_fidelity.register_feature_extractor`), and our `in_domain` classifier beside them. A
+weight file is read only after its sha256 was checked, or after torch has read it without running its code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gannorm.data import Images
+from gannorm.data.cache import cache_dir
+from gannorm.errors import UserError
+from gannorm.evaluation.arithmetic import best_device, undisturbed
+from gannorm.registry import UnknownNameError, choices
+
+IN_DOMAIN, INCEPTION = "in_domain", "inception-v3-compat"
+INCEPTION_SHA256 = "6726825d"  # the first digits, as in the file's published name
+METRICS = ("isc", "fid", "kid", "prc")
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A feature extractor, built once, with what identifies it.
+
+    Attributes:
+        name: the registered name.
+        module: uint8 images (N, C, H, W) → a tuple of (N, F) features, one for each of its `features_list`.
+        layers: metric ("isc", "fid", "kid", "prc") → the layer that it reads.
+        weights_sha256: of the weight file; of the weights in memory where torch-fidelity fetched them itself.
+        device: where the module lives.
+        card: what is known of a trained extractor, e.g. its held-out accuracy.
+    """
+
+    name: str
+    module: nn.Module
+    layers: Mapping[str, str]
+    weights_sha256: str
+    device: torch.device
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def features(self, batches: Iterable[Tensor], bar: tqdm) -> dict[str, Tensor]:
+        """Layer → (N, F) features on the CPU, of all uint8 batches in order; `bar` counts the images."""
+        found: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for batch in batches:
+                output = self.module(batch.to(self.device, non_blocking=True))
+                for layer, features in self.module.convert_features_tuple_to_dict(output).items():  # type: ignore[operator]
+                    found.setdefault(layer, []).append(features.cpu())
+                bar.update(len(batch))
+        return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def extractor_names() -> list[str]:
+    """The names that `build_extractor` knows."""
+    return list(_registered())
+
+
+def default_extractor(dataset: Images) -> str:
+    """Inception for colour images, the in-domain classifier for others: Inception takes three channels."""
+    return INCEPTION if dataset.pixels.shape[1] == 3 else IN_DOMAIN
+
+
+def build_extractor(
+    name: str,
+    dataset: Images,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    sha256: str | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Extractor:
+    """Build an extractor for the images of `dataset`.
+
+    Args:
+        name: "in_domain", "inception-v3-compat" or another name registered with torch-fidelity.
+        dataset: the images to be scored against; their labels train "in_domain", unless `weights` are given.
+        weights: a weight file; for "in_domain" the folder that a training wrote. By default "in_domain" is trained
+            once and kept in the cache, and the others are downloaded.
+        sha256: what the digest of the weight file must begin with.
+        seed: of the in-domain training.
+        device: where to run; the best there is by default.
+
+    Raises:
+        UserError: an unknown name, weights that are missing, damaged or unsafe, images that it cannot take.
+    """
+    registered = _registered()
+    if name not in registered:
+        raise UnknownNameError(f"unknown extractor {name!r}: {choices(name, registered)}")
+    device = torch.device(device) if device is not None else best_device()
+    with undisturbed():
+        card: Mapping[str, Any] = {}
+        path = Path(weights) if weights is not None else None
+        if name == IN_DOMAIN:
+            path, card = _in_domain(dataset, path, seed, device)
+            sha256 = sha256 or card["weights_sha256"]
+        elif name == INCEPTION:
+            path, sha256 = path or _inception_file(), sha256 or (None if path else INCEPTION_SHA256)
+        digest = None if path is None else _verified_digest(path, sha256)
+        module = _create(name, registered[name], path, device)
+        extractor = Extractor(
+            name=name,
+            module=module,
+            layers={metric: registered[name].get_default_feature_layer_for_metric(metric) for metric in METRICS},
+            weights_sha256=digest or _state_digest(module),
+            device=device,
+            card=card,
+        )
+        _try(extractor, dataset)
+    return extractor
+
+
+def train_in_domain(
+    dataset: Images, folder: str | os.PathLike[str], *, seed: int = 0, device: torch.device | str | None = None
+) -> Mapping[str, Any]:
+    """Train the in-domain extractor into `folder` and return its card; see `in_domain.train`."""
+    from gannorm.evaluation import in_domain
+
+    return in_domain.train(dataset, Path(folder), seed=seed, device=device or best_device())
+
+
+def _registered() -> dict[str, Any]:
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    from gannorm.evaluation.in_domain import InDomainExtractor
+
+    if IN_DOMAIN not in FEATURE_EXTRACTORS_REGISTRY:  # the registry is global and refuses a second registration
+        register_feature_extractor(IN_DOMAIN, InDomainExtractor)
+    return {IN_DOMAIN: FEATURE_EXTRACTORS_REGISTRY[IN_DOMAIN], **FEATURE_EXTRACTORS_REGISTRY}
+
+
+def _in_domain(dataset: Images, folder: Path | None, seed: int, device: torch.device) -> tuple[Path, Mapping[str, Any]]:
+    from gannorm.evaluation import in_domain
+
+    if folder is not None:
+        card = in_domain.load_card(folder)
+        if card is None:
+            raise UserError(
+                f"an in-domain extractor is a folder with card.json and the weights that it names, undamaged: {folder} "
+                "is not; train it again."
+            )
+    else:
+        in_domain.check_labels(dataset)
+        folder = cache_dir() / "extractors" / in_domain.training_key(dataset, seed)
+        card = in_domain.load_card(folder) or dict(in_domain.train(dataset, folder, seed=seed, device=device))
+    return folder / card["weights"], card
+
+
+def _inception_file() -> Path:
+    """torch-fidelity's Inception weights in torch's hub folder, downloaded and checked if they are not there."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    file = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=INCEPTION_SHA256)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong digest is a RuntimeError
+            raise UserError(
+                f"Inception needs its weights: downloading them gave {_reason(error)}; put the file from "
+                f"{URL_INCEPTION_V3} at {file}, or choose the extractor in_domain."
+            ) from None
+    return file
+
+
+def _verified_digest(path: Path, expected: str | None) -> str:
+    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
+    state = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                state.update(block)
+    except OSError as error:
+        raise UserError(f"the extractor's weights must be a readable file: {path} gave {error.strerror}.") from None
+    digest = state.hexdigest()
+    if expected is not None:
+        if not digest.startswith(expected.lower()):
+            raise UserError(
+                f"the sha256 of {path} must begin with {expected}: it is {digest}; the file is damaged or another one: "
+                "fetch it again."
+            )
+        return digest
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"a weight file must hold tensors alone: {path} gave {_reason(error)}; if you trust it, give its sha256, "
+            f"{digest}."
+        ) from None
+    return digest
+
+
+def _create(name: str, cls: Any, path: Path | None, device: torch.device) -> nn.Module:
+    from torch_fidelity.utils import create_feature_extractor
+
+    layers = sorted({cls.get_default_feature_layer_for_metric(metric) for metric in METRICS})
+    try:
+        # Not cuda=True: that flag knows CUDA alone. The module is moved below instead.
+        module = create_feature_extractor(
+            name,
+            layers,
+            cuda=False,
+            verbose=False,
+            feature_extractor_weights_path=None if path is None else str(path),
+        )
+    except urllib.error.URLError as error:
+        raise UserError(
+            f"extractor {name!r} needs its weights: downloading them gave {_reason(error)}; give the file's path."
+        ) from None
+    except (RuntimeError, KeyError) as error:
+        if path is None:
+            raise
+        raise UserError(f"{path} must hold the weights of {name}: {_reason(error)}.") from None
+    if device.type == "mps":
+        module.float()  # MPS has no float64
+    return module.to(device)
+
+
+def _try(extractor: Extractor, dataset: Images) -> None:
+    """Let the extractor see one image now, so that a wrong number of channels is known before the long part."""
+    try:
+        with torch.no_grad():
+            extractor.module(dataset.pixels[:1].to(extractor.device))
+    except UserError:
+        raise
+    except ValueError as error:  # torch-fidelity's own checks
+        raise UserError(
+            f"extractor {extractor.name!r} cannot take {dataset.name} images of {tuple(dataset.pixels.shape[1:])}: "
+            f"{_reason(error)}; choose another extractor, for example {IN_DOMAIN}."
+        ) from None
+
+
+def _state_digest(module: nn.Module) -> str:
+    state = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, short enough for one line."""
+    text = str(getattr(error, "reason", None) or error).strip().split("\n")[0]
+    return f"{type(error).__name__} ({text[:200]})"

@@ -1,0 +1,163 @@
+"""What the scores need of the real images, computed once and kept on disk.
+
+torch-fidelity's own cache is keyed by a name alone: change the weights or the data and it answers with the old
+statistics. Here the key is a hash of everything that the content depends on, and a file that does not read back whole
+is made anew.
+
+    N images, F features
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gannorm.data import Images
+from gannorm.data.cache import cache_dir
+from gannorm.evaluation import metrics
+from gannorm.evaluation.extractors import Extractor
+from gannorm.rundir import atomic_write
+
+VERSION = 1  # of the file's content: a change of this module that changes a number must raise it
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real images as the scores see them.
+
+    Attributes:
+        features: layer → (N, F), the layers that KID and precision/recall read.
+        mean, covariance: (F,) and (F, F) of FID's layer.
+        radii: (N,) neighbourhood radii of precision/recall's layer.
+        floor: FID of one random half of the images against the other; 0 is beyond reach, this is what "good" means.
+        inception_score: IS of the real images: the ceiling.
+    """
+
+    features: dict[str, Tensor]
+    mean: np.ndarray
+    covariance: np.ndarray
+    radii: Tensor
+    floor: float
+    inception_score: float
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """Σ^½ of the covariance."""
+        return metrics.matrix_root(self.covariance)
+
+
+def load_reference(
+    dataset: Images, extractor: Extractor, *, batch_size: int, splits: int, seed: int, quiet: bool | None = None
+) -> Reference:
+    """The reference of `dataset` under `extractor`, from the cache if it is there whole, else computed and kept.
+
+    Args:
+        dataset: the real images, all of which are used.
+        extractor: what sees them.
+        batch_size: images an extraction batch.
+        splits: parts for the inception score.
+        seed: of the halves of the floor and the shuffling of the splits.
+        quiet: hide the progress bar; None: show it on a terminal alone.
+
+    Warns:
+        UserWarning: the cache cannot be written; the reference is used all the same.
+    """
+    file = cache_dir() / "references" / f"{reference_key(dataset, extractor, batch_size, splits, seed)}.npz"
+    reference = _read(file)
+    if reference is None:
+        reference = _compute(dataset, extractor, batch_size, splits, seed, quiet)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, reference)
+        except OSError as error:
+            warnings.warn(
+                f"the reference statistics are not kept: {file.parent} gave {error.strerror}; set GANNORM_CACHE to a "
+                "folder that can be written.",
+                stacklevel=2,
+            )
+    return reference
+
+
+def reference_key(dataset: Images, extractor: Extractor, batch_size: int, splits: int, seed: int) -> str:
+    """A hash of everything that the reference depends on, to the last bit."""
+    module = type(extractor.module)
+    content = {
+        "data": [dataset.fingerprint, dataset.split],
+        "extractor": [extractor.name, f"{module.__module__}.{module.__qualname__}", extractor.weights_sha256],
+        "layers": dict(extractor.layers),
+        "settings": [batch_size, splits, seed, extractor.device.type],
+        "versions": [VERSION, versions()],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide a score."""
+    return {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "torch-fidelity", "numpy")}
+
+
+def _compute(
+    dataset: Images, extractor: Extractor, batch_size: int, splits: int, seed: int, quiet: bool | None
+) -> Reference:
+    with tqdm(total=len(dataset), desc="real images", unit="img", leave=False, disable=quiet) as bar:
+        features = extractor.features(dataset.pixels.split(batch_size), bar)
+    layers = extractor.layers
+    mean, covariance = metrics.gaussian(features[layers["fid"]])
+    score, _ = metrics.inception_score(features[layers["isc"]], splits, seed)
+    return Reference(
+        features={layer: features[layer] for layer in (layers["kid"], layers["prc"])},
+        mean=mean,
+        covariance=covariance,
+        radii=metrics.neighbourhood_radii(features[layers["prc"]]),
+        floor=_floor(features[layers["fid"]], seed),
+        inception_score=score,
+    )
+
+
+def _floor(features: Tensor, seed: int) -> float:
+    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(features)))
+    one, other = (metrics.gaussian(features[half]) for half in order.chunk(2))
+    return metrics.frechet_distance_symmetric(one, other, metrics.matrix_root(other[1]))
+
+
+def _write(file: Path, reference: Reference) -> None:
+    arrays: dict[str, Any] = {f"features/{layer}": f.numpy() for layer, f in reference.features.items()}
+    with atomic_write(file) as stream:  # two writers at once: each its own temporary file, the last rename wins
+        np.savez(
+            stream,
+            mean=reference.mean,
+            covariance=reference.covariance,
+            radii=reference.radii.numpy(),
+            floor=reference.floor,
+            inception_score=reference.inception_score,
+            **arrays,
+        )
+
+
+def _read(file: Path) -> Reference | None:
+    """None if the file is missing, cut or damaged: zip keeps a checksum of each array and reading verifies it."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return Reference(
+            features={n.removeprefix("features/"): torch.from_numpy(a) for n, a in arrays.items() if "/" in n},
+            mean=arrays["mean"],
+            covariance=arrays["covariance"],
+            radii=torch.from_numpy(arrays["radii"]),
+            floor=float(arrays["floor"]),
+            inception_score=float(arrays["inception_score"]),
+        )
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

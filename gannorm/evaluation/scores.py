@@ -1,0 +1,263 @@
+"""Scores of a generator, none of which can be quoted without its protocol.
+
+Two toolkits give one model inception scores and FIDs that differ by more than two models do, because they differ in
+split, sample count, extractor or normalization statistics. So a score here carries all of these, equals that of
+torch-fidelity's own `calculate_metrics` bit for bit on the same images, and stands beside the floor of real images.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from gannorm.data import Images
+from gannorm.errors import UserError
+from gannorm.evaluation import metrics
+from gannorm.evaluation.arithmetic import undisturbed
+from gannorm.evaluation.extractors import Extractor, build_extractor, default_extractor
+from gannorm.evaluation.reference import load_reference, versions
+from gannorm.evaluation.sampling import STANDING_SAMPLES, check_generator, generated
+from gannorm.registry import choices
+
+FID_SOLVERS = ("torch-fidelity", "symmetric")
+
+
+@dataclass(frozen=True, repr=False)
+class Scores:
+    """IS, FID, KID, precision and recall of one generator, and how they were measured.
+
+    Attributes:
+        inception_score: [1, classes], higher is better.
+        inception_score_std: over splits of one sample, not over training seeds.
+        inception_score_real: of the real images: the ceiling.
+        fid: ≥ 0, lower is better.
+        fid_floor: FID of one half of the real images against the other.
+        kid: 0 in expectation for equal distributions, lower is better.
+        kid_std: over subsets.
+        precision: share of fakes that lie among the real images, [0, 1].
+        recall: share of real images that lie among the fakes, [0, 1].
+        seconds: wall time of this scoring.
+        protocol: everything that the numbers depend on.
+    """
+
+    inception_score: float
+    inception_score_std: float
+    inception_score_real: float
+    fid: float
+    fid_floor: float
+    kid: float
+    kid_std: float
+    precision: float
+    recall: float
+    seconds: float
+    protocol: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        p = self.protocol
+        return (
+            f"IS {self.inception_score:.3f} ± {self.inception_score_std:.3f} (real {self.inception_score_real:.3f})   "
+            f"FID {self.fid:.3f} (floor {self.fid_floor:.3f})   KID {self.kid:.5f} ± {self.kid_std:.5f}   "
+            f"precision {self.precision:.3f}   recall {self.recall:.3f}\n"
+            f"{p['fake_images']} fakes, {p['statistics']} statistics{', EMA' if p['ema'] else ''}, against "
+            f"{p['real_images']} images of {p['dataset']}/{p['split']}; {p['extractor']} "
+            f"{p['extractor_weights_sha256'][:8]}, seed {p['seed']}, {p['inception_splits']} splits"
+        )
+
+
+class Evaluator:
+    """Extractor and reference of one dataset, built once, to score any number of generators.
+
+    Args:
+        dataset: the real images; all of them are the reference.
+        extractor: a name for `build_extractor`, or what it returned; by default Inception for colour images and the
+            in-domain classifier for others.
+        samples: fakes per score; by default as many as there are real images, at most 50,000.
+        batch_size: images in a generator and extractor batch.
+        splits: parts for the inception score.
+        kid_subsets: random subsets for KID, each of 1000 images, or half of the smaller set if that is fewer.
+        seed: of latents, splits and subsets; 2020 is torch-fidelity's.
+        fid_solver: "torch-fidelity": the same bits. "symmetric": one matrix root per reference, equal up to rounding
+            and over ten times faster on Inception's 2048 features.
+        device: of the extractor; the best there is by default. A generator runs where it is.
+        quiet: hide the progress bars; None: show them on a terminal alone.
+
+    Raises:
+        UserError: too few images, or an extractor that cannot see them.
+
+    Warns:
+        UserWarning: fewer images than features, so that a covariance has no full rank.
+    """
+
+    def __init__(
+        self,
+        dataset: Images,
+        *,
+        extractor: str | Extractor | None = None,
+        samples: int | None = None,
+        batch_size: int = 64,
+        splits: int = 10,
+        kid_subsets: int = 100,
+        seed: int = 2020,
+        fid_solver: str = "torch-fidelity",
+        device: torch.device | str | None = None,
+        quiet: bool | None = None,
+    ) -> None:
+        if fid_solver not in FID_SOLVERS:
+            raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
+        self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
+        self.kid_subsets, self.fid_solver, self.quiet = kid_subsets, fid_solver, quiet
+        self.samples = min(len(dataset), 50_000) if samples is None else samples
+        self._check_counts()
+        if not isinstance(extractor, Extractor):
+            extractor = build_extractor(extractor or default_extractor(dataset), dataset, device=device)
+        self.extractor = extractor
+        with undisturbed():
+            self.reference = load_reference(
+                dataset, extractor, batch_size=batch_size, splits=splits, seed=seed, quiet=quiet
+            )
+        dimension, fewest = len(self.reference.mean), min(len(dataset), self.samples)
+        if fewest <= dimension:
+            warnings.warn(
+                f"FID wants more images than features: {fewest} images, {dimension} features of {extractor.name}; "
+                "compare this score only with others of the same counts.",
+                stacklevel=2,
+            )
+
+    def score(
+        self, generator: nn.Module, *, latent_dim: int | None = None, statistics: str = "running", ema: bool = False
+    ) -> Scores:
+        """Score one generator, which is left bit for bit as it was.
+
+        Args:
+            generator: (N, Z) → (N, C, H, W) in [−1, 1].
+            latent_dim: Z; by default the generator's attribute of this name.
+            statistics: "running", "batch" or "standing": see `sampling.generated`.
+            ema: whether these are averaged weights, for the protocol.
+
+        Raises:
+            UserError: a generator of another image shape, or with images outside [−1, 1].
+        """
+        begin = time.perf_counter()
+        layers, reference = self.extractor.layers, self.reference
+        with undisturbed():
+            latent_dim = check_generator(generator, self.dataset, latent_dim=latent_dim, statistics=statistics)
+            with (
+                tqdm(total=self.samples, desc="generated images", unit="img", leave=False, disable=self.quiet) as bar,
+                generated(
+                    generator,
+                    self.samples,
+                    latent_dim=latent_dim,
+                    batch_size=self.batch_size,
+                    seed=self.seed,
+                    statistics=statistics,
+                ) as batches,
+            ):
+                fake = self.extractor.features(batches, bar)
+            score, score_std = metrics.inception_score(fake[layers["isc"]], self.splits, self.seed)
+            kid, kid_std = metrics.kernel_distance(
+                fake[layers["kid"]],
+                reference.features[layers["kid"]],
+                subsets=self.kid_subsets,
+                subset_size=self.kid_subset_size,
+                seed=self.seed,
+            )
+            precision, recall = metrics.precision_recall(
+                fake[layers["prc"]], reference.features[layers["prc"]], reference.radii
+            )
+            fid = self._fid(fake[layers["fid"]])
+        return Scores(
+            inception_score=score,
+            inception_score_std=score_std,
+            inception_score_real=reference.inception_score,
+            fid=fid,
+            fid_floor=reference.floor,
+            kid=kid,
+            kid_std=kid_std,
+            precision=precision,
+            recall=recall,
+            seconds=time.perf_counter() - begin,
+            protocol=self._protocol(statistics, ema),
+        )
+
+    @property
+    def kid_subset_size(self) -> int:
+        # Half at most: subsets of the whole sample would all be the same one, and their spread 0.
+        return min(1000, min(len(self.dataset), self.samples) // 2)
+
+    def _fid(self, features: torch.Tensor) -> float:
+        fake, real = metrics.gaussian(features), (self.reference.mean, self.reference.covariance)
+        if self.fid_solver == "symmetric":
+            return metrics.frechet_distance_symmetric(fake, real, self.reference.root)
+        return metrics.frechet_distance(fake, real)
+
+    def _check_counts(self) -> None:
+        if self.batch_size < 1 or self.splits < 1 or self.kid_subsets < 1:
+            raise UserError(
+                f"batch_size, splits and kid_subsets must be at least 1: got {self.batch_size}, {self.splits}, "
+                f"{self.kid_subsets}."
+            )
+        least = max(self.splits, 2 * (metrics.NEIGHBOURHOOD + 1))
+        for kind, count in (("samples", self.samples), (f"images of {self.dataset.name}", len(self.dataset))):
+            if count < least:
+                raise UserError(
+                    f"{self.splits} inception splits and {metrics.NEIGHBOURHOOD} neighbours need at least {least} "
+                    f"images: got {count} {kind}; take more images or fewer splits."
+                )
+
+    def _protocol(self, statistics: str, ema: bool) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset.name,
+            "split": self.dataset.split,
+            "fingerprint": self.dataset.fingerprint,
+            "real_images": len(self.dataset),
+            "fake_images": self.samples,
+            "statistics": statistics,
+            "standing_samples": STANDING_SAMPLES if statistics == "standing" else None,
+            "ema": ema,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "inception_splits": self.splits,
+            "kid_subsets": self.kid_subsets,
+            "kid_subset_size": self.kid_subset_size,
+            "neighbours": metrics.NEIGHBOURHOOD,
+            "fid_solver": self.fid_solver,
+            "extractor": self.extractor.name,
+            "extractor_weights_sha256": self.extractor.weights_sha256,
+            "extractor_held_out_accuracy": self.extractor.card.get("held_out_accuracy"),
+            "layers": dict(self.extractor.layers),
+            "device": self.extractor.device.type,
+            "versions": versions(),
+        }
+
+
+def evaluate(
+    generator: nn.Module,
+    dataset: Images,
+    *,
+    latent_dim: int | None = None,
+    statistics: str = "running",
+    ema: bool = False,
+    **options: Any,
+) -> Scores:
+    """Score one generator against real images; `Evaluator` scores many for the price of one set-up.
+
+    Args:
+        generator, latent_dim, statistics, ema: see `Evaluator.score`.
+        dataset, options: see `Evaluator`.
+
+    Raises:
+        UserError: what does not fit is said before the long part starts.
+    """
+    check_generator(generator, dataset, latent_dim=latent_dim, statistics=statistics)
+    return Evaluator(dataset, **options).score(generator, latent_dim=latent_dim, statistics=statistics, ema=ema)

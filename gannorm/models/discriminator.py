@@ -1,0 +1,87 @@
+"""The VGG-style discriminator: the network whose normalizer is the study factor.
+
+N batch, C channels, H W pixels (H = W = image_size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from gannorm.errors import UserError
+from gannorm.models.blocks import SMALLEST, Slots, check_positive, stages
+from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev
+from gannorm.registry import choices
+
+MINIBATCH = ("none", "stddev", "discrimination")
+
+
+class Discriminator(nn.Module):
+    """Image -> one logit, positive for "real".
+
+    Stages of [3×3 convolution, 4×4 stride-2 convolution], the width doubling from stage to stage, until the maps are
+    4×4; one 3×3 convolution there; one linear logit (the layout of Miyato et al. 2018, table 3). Every convolution but
+    the first is followed by the normalizer, every one by LeakyReLU(0.2). The first, which sees the pixels, is not
+    normalized, as in DCGAN (Radford et al. 2016, section 3).
+
+    Args:
+        image_size: H = W, one of 8, 16, 32, 64, 128.
+        channels: C of the images.
+        width: channels of the first stage.
+        norm: activation normalizer, a name in NORMALIZERS.
+        weight_norm: weight normalizer of every layer, a name in WEIGHT_NORMALIZERS.
+        norm_options: options of the activation normalizer, for example {groups: 4}.
+        minibatch: deliberate coupling: "stddev" appends a channel of deviations over the batch before the last
+            convolution (Karras et al. 2018), "discrimination" features of closeness before the logit (Salimans et al.
+            2016).
+
+    Raises:
+        UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
+
+    >>> import torch
+    >>> Discriminator(image_size=16, channels=1, width=8, norm="group")(torch.zeros(5, 1, 16, 16)).shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 3,
+        width: int = 32,
+        norm: str = "batch",
+        weight_norm: str = "none",
+        norm_options: Mapping[str, Any] | None = None,
+        minibatch: str = "none",
+    ) -> None:
+        super().__init__()
+        check_positive(channels=channels, width=width)
+        if minibatch not in MINIBATCH:
+            raise UserError(f"unknown minibatch layer {minibatch!r}: {choices(minibatch, MINIBATCH)}")
+        slots = Slots(norm, weight_norm, norm_options, leak=0.2)
+        self.image_size, self.channels = image_size, channels
+        self.features = nn.Sequential()
+        size, before = image_size, channels
+        for stage in range(stages(image_size)):
+            wide = width << stage
+            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size, normalize=stage > 0))
+            size //= 2
+            self.features.append(slots.block(nn.Conv2d(wide, wide, 4, 2, 1), size))
+            before = wide
+        wide = 2 * before
+        if minibatch == "stddev":
+            stddev = MinibatchStddev()
+            self.features.append(stddev)
+            before += stddev.extra_channels
+        self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+        self.features.append(nn.Flatten())
+        features = wide * SMALLEST * SMALLEST
+        if minibatch == "discrimination":
+            discrimination = MinibatchDiscrimination(features)
+            self.features.append(discrimination)
+            features += discrimination.extra_features
+        self.logit = slots.weight_norm(nn.Linear(features, 1), last=True)
+
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,)
+        return self.logit(self.features(images)).squeeze(1)

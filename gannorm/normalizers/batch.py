@@ -1,0 +1,122 @@
+"""BatchNorm and what is made of torch's BatchNorm kernel: ghost batches, and noise behind it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gannorm.errors import UserError
+from gannorm.normalizers.slots import normalizer
+from gannorm.normalizers.statistics import BatchStatistics
+
+
+@normalizer("batch", forward_coupling=True, gradient_coupling=True)
+def batch(channels: int, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
+    """x̂ = (x − μ_NHW)/√(σ²_NHW + ε), y = γ·x̂ + β; running statistics in eval mode.
+
+    Args:
+        channels: C.
+        eps: ε > 0, added to the variance.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+
+    Returns:
+        torch's BatchNorm2d.
+
+    Source: Ioffe & Szegedy 2015, Algorithm 1.
+    """
+    return nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
+
+
+@normalizer("ghost", forward_coupling=True, gradient_coupling=True, note="couples within ghost batches of `size`")
+class GhostBatchNorm(BatchStatistics):
+    """BatchNorm of each sub-batch of `size` neighbouring images; running statistics move once for each of them.
+
+    Args:
+        channels: C.
+        size: images in a ghost batch; must divide the batch. The default, 16, is a quarter of the usual batch of 64.
+        eps: ε > 0, added to the variance.
+        momentum: weight of the new ghost batch in the running statistics, in [0, 1].
+
+    Raises:
+        UserError: `size` is below 1 or, in training mode, does not divide the batch.
+
+    Source: Hoffer et al. 2017, Algorithm 1.
+
+    >>> GhostBatchNorm(3, size=48)(torch.zeros(64, 3, 4, 4))
+    Traceback (most recent call last):
+        ...
+    gannorm.errors.UserError: the ghost batch `size` must divide the batch: got size=48, batch=64; try size=32.
+    """
+
+    def __init__(self, channels: int, size: int = 16, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
+        if size < 1:
+            raise UserError(f"the ghost batch `size` must be at least 1: got {size}.")
+        self.size = size
+
+    def normalize(self, x: Tensor) -> Tensor:
+        if len(x) % self.size:
+            fitting = max(d for d in range(1, min(self.size, len(x)) + 1) if len(x) % d == 0)
+            raise UserError(
+                f"the ghost batch `size` must divide the batch: got size={self.size}, batch={len(x)}; "
+                f"try size={fitting}."
+            )
+        return torch.cat([_batch_norm(self, ghost) for ghost in x.split(self.size)])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, size={self.size}"
+
+
+@normalizer("noisy", forward_coupling=True, gradient_coupling=True, note="draws noise in training mode, like dropout")
+class NoisyBatchNorm(BatchStatistics):
+    """BatchNorm with a random scale and shift behind it, which bring back the drift of moments that it removed.
+
+    In each forward pass and for each channel j: μ_j ~ U(−n_μ, n_μ), σ_j ~ U(1, n_σ); for each value i of the channel
+    (images and pixels alike): m_ij ~ U(μ_j − r_μ, μ_j + r_μ), s_ij ~ N(σ_j, r_σ); then a_ij ← s_ij·a_ij + m_ij. In eval
+    mode there is no noise. The noise comes from torch's default generator of the device, as dropout's does, so that a
+    seeded or resumed run and an isolated probe repeat it.
+
+    Args:
+        channels: C.
+        shift: n_μ ≥ 0.
+        scale: n_σ ≥ 1.
+        shift_spread: r_μ ≥ 0.
+        scale_spread: r_σ ≥ 0, a standard deviation.
+        eps: ε > 0, added to the variance.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+
+    Source: Santurkar et al. 2018, appendix A.2.1 and its Algorithm 1, whose values are the defaults.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shift: float = 0.5,
+        scale: float = 1.25,
+        shift_spread: float = 0.1,
+        scale_spread: float = 0.1,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__(channels, eps, momentum)
+        if min(shift, shift_spread, scale_spread) < 0 or scale < 1:
+            raise UserError(
+                "noisy needs shift, shift_spread, scale_spread ≥ 0 and scale ≥ 1: got "
+                f"shift={shift}, shift_spread={shift_spread}, scale_spread={scale_spread}, scale={scale}."
+            )
+        self.shift, self.scale, self.shift_spread, self.scale_spread = shift, scale, shift_spread, scale_spread
+
+    def normalize(self, x: Tensor) -> Tensor:
+        y = _batch_norm(self, x)
+        per_channel = (x.shape[1], *(1,) * (x.dim() - 2))
+        mean = x.new_empty(per_channel).uniform_(-self.shift, self.shift)
+        deviation = x.new_empty(per_channel).uniform_(1, self.scale)
+        m = torch.empty_like(y).uniform_(-self.shift_spread, self.shift_spread).add_(mean)
+        s = torch.empty_like(y).normal_(0, self.scale_spread).add_(deviation)
+        return y.mul_(s).add_(m)
+
+
+def _batch_norm(layer: BatchStatistics, x: Tensor) -> Tensor:
+    mean, variance = layer.running_mean, layer.running_var
+    return F.batch_norm(x, mean, variance, layer.weight, layer.bias, True, layer.momentum, layer.eps)

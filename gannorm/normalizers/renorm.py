@@ -1,0 +1,91 @@
+"""Batch renormalization: within limits, BatchNorm that sees the batch in the gradient only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gannorm.errors import UserError
+from gannorm.normalizers.slots import normalizer
+from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments
+
+
+@normalizer(
+    "renorm",
+    forward_coupling=False,
+    gradient_coupling=True,
+    note="forward coupling no inside its clip range; it starts as BatchNorm (r_max = 1, d_max = 0), with coupling",
+)
+class BatchRenorm(BatchStatistics):
+    """x̂ = (x − μ_B)/σ_B·r + d, where r and d turn the statistics of the batch into running ones.
+
+    r = clip(σ_B/σ, 1/r_max, r_max), d = clip((μ_B − μ)/σ, −d_max, d_max), y = γ·x̂ + β; σ_B = √(var_B + ε) and the
+    running σ = √(running_var + ε). Unclipped, x̂ is (x − μ)/σ, to the last bit, while the gradient is BatchNorm's.
+    The limits are r_max = 1, d_max = 0 (BatchNorm) until `start` and grow linearly to their values at `r_end` and
+    `d_end`, counted in training-mode forward passes of the layer: a GAN's discriminator makes two or three of them a
+    step.
+
+    Args:
+        channels: C.
+        r_max: final r_max ≥ 1.
+        d_max: final d_max ≥ 0.
+        start: forward passes as plain BatchNorm.
+        r_end, d_end: forward passes after which r_max and d_max are reached; at least `start`.
+        eps: ε > 0, added to the variances.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+
+    Raises:
+        UserError: limits or steps outside these ranges.
+
+    Source: Ioffe 2017, Algorithm 1 and section 3; the schedule and averaging rate of its section 4 are the defaults.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        start: int = 5_000,
+        r_end: int = 40_000,
+        d_end: int = 25_000,
+        eps: float = 1e-5,
+        momentum: float = 0.01,
+    ) -> None:
+        super().__init__(channels, eps, momentum)
+        if r_max < 1 or d_max < 0:
+            raise UserError(f"renorm needs r_max ≥ 1 and d_max ≥ 0: got r_max={r_max}, d_max={d_max}.")
+        if not 0 <= start <= min(r_end, d_end):
+            raise UserError(f"renorm needs 0 ≤ start ≤ r_end, d_end: got start={start}, r_end={r_end}, d_end={d_end}.")
+        self.r_max, self.d_max, self.start, self.r_end, self.d_end = r_max, d_max, start, r_end, d_end
+
+    def normalize(self, x: Tensor) -> Tensor:
+        mean, variance = moments(x, batch_dims(x))
+        inverse = torch.rsqrt(variance + self.eps)  # 1/σ_B
+        with torch.no_grad():
+            r_max = 1 + (self.r_max - 1) * self._progress(self.r_end)
+            d_max = self.d_max * self._progress(self.d_end)
+            running_inverse = torch.rsqrt(self.running_var + self.eps)
+            ratio, offset = running_inverse / inverse, (mean - self.running_mean) * running_inverse
+            r = torch.minimum(torch.maximum(ratio, 1 / r_max), r_max)
+            d = torch.minimum(torch.maximum(offset, -d_max), d_max)
+            # Where nothing is clipped, take the values from the running statistics alone: then no bit of x̂ depends on
+            # the other images, and a test that swaps them can tell rounding from coupling.
+            unclipped = (r == ratio) & (d == offset)
+            value = torch.where(unclipped, running_inverse, r * inverse)
+            origin = torch.where(unclipped, self.running_mean * value, mean * value - d)
+        # Exact values, BatchNorm's gradient: t/t is 1 and t − t is 0 to the last bit.
+        scale = value * (inverse / inverse.detach())
+        centre = mean * scale
+        shift = -origin - (centre - centre.detach())
+        n = x.numel() / x.shape[1]
+        self.track(mean, variance * (n / (n - 1)))
+        return affine(x, self.weight * scale, self.weight * shift + self.bias)
+
+    def _progress(self, end: int) -> Tensor:
+        """0 until `start`, then linearly to 1 at `end`."""
+        passes = self.num_batches_tracked.to(self.running_var.dtype) - self.start
+        return (passes / max(end - self.start, 1)).clamp(0, 1)
+
+    def extra_repr(self) -> str:
+        schedule = f"start={self.start}, r_end={self.r_end}, d_end={self.d_end}"
+        return f"{super().extra_repr()}, r_max={self.r_max}, d_max={self.d_max}, {schedule}"

@@ -1,0 +1,143 @@
+"""The two independent slots of every network: a layer normalizes activations, a parametrization normalizes weights.
+
+They are study factors, so each is chosen by a plain name, declares what it does to the batch, and can be crossed with
+any entry of the other slot. `NORMALIZERS["group"](64, groups=8)` builds a layer; `WEIGHT_NORMALIZERS["spectral"](conv)`
+gives the same convolution with a normalized weight. A user's own normalizer enters through the decorator `normalizer`.
+
+Every pair is defined. Where a layer divides by the scale of what it gets, as BatchNorm does behind a spectral norm,
+the weight normalizer's factor cancels in the forward pass: such a pair is redundant in that place, not undefined, and
+it still acts on the layers that no normalizer follows. Pairs that are undefined, all of them of a weight normalizer
+with an initialization, are refused by `gannorm.models.initialization`.
+
+N batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import nn
+
+from gannorm.errors import UserError
+from gannorm.registry import Registry, choices
+
+Factory = TypeVar("Factory", bound=Callable[..., nn.Module])
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """An activation normalizer: how it is built, and what it declares about the batch in training mode.
+
+    Forward coupling: a logit depends on the other images of its batch. Gradient coupling: its input gradient reaches
+    them. The two are different properties: batch renormalization inside its clip range has only the second.
+
+    Attributes:
+        name: its name in a config.
+        build: (channels, **options) → a layer acting on (N, C, H, W).
+        forward_coupling, gradient_coupling: declared, and checked against the measured ones for every entry.
+        activation: it brings its own nonlinearity; the network then puts none behind it.
+        needs_reference: it must be given a reference batch by `set_reference` before its first use.
+        min_pixels: H·W of the smallest map on which it is defined for a single image.
+        note: one line for tables, where a flag needs a condition.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    forward_coupling: bool
+    gradient_coupling: bool
+    activation: bool = False
+    needs_reference: bool = False
+    min_pixels: int = 1
+    note: str = ""
+
+    def __call__(self, channels: int, **options: Any) -> nn.Module:
+        """A layer for `channels` channels. Raises UserError for an option that this normalizer does not have."""
+        known = self.options
+        for option in options:
+            if option not in known:
+                remedy = choices(option, known) if known else "it takes none."
+                raise UserError(f"normalizer {self.name!r} has no option {option!r}: {remedy}")
+        return self.build(channels, **options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Option name → default value."""
+        parameters = list(inspect.signature(self.build).parameters.values())[1:]  # the first is `channels`
+        return {p.name: p.default for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+    def check(self, size: int) -> None:
+        """Raises UserError unless the normalizer is defined on size × size maps; networks call it at construction."""
+        if size * size < self.min_pixels:
+            raise UserError(
+                f"normalizer {self.name!r} needs maps of at least {self.min_pixels} pixels: got {size}x{size}; "
+                "normalize at a larger map or choose 'layer' or 'none'."
+            )
+
+
+@dataclass(frozen=True)
+class WeightNormalizer:
+    """A weight normalizer: it gives a Conv2d, ConvTranspose2d or Linear a normalized weight, in place.
+
+    Attributes:
+        name: its name in a config.
+        apply: (module, last) → the module, parametrized.
+        activation: (channels) → the nonlinearity that belongs to it, for the places where the activation normalizer
+            brings none of its own; None where the network keeps its own.
+    """
+
+    name: str
+    apply: Callable[[nn.Module, bool], nn.Module]
+    activation: Callable[[int], nn.Module] | None = None
+
+    def __call__(self, module: nn.Module, last: bool = False) -> nn.Module:
+        """Normalize the weight of `module`; strict_weight keeps a gain where `last`, the output layer."""
+        if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            raise UserError(
+                f"a weight normalizer acts on Conv2d, ConvTranspose2d or Linear: got {type(module).__name__}; "
+                "normalize the layers inside it."
+            )
+        return self.apply(module, last)
+
+
+NORMALIZERS: Registry[Normalizer] = Registry("normalizer")
+WEIGHT_NORMALIZERS: Registry[WeightNormalizer] = Registry("weight normalizer")
+
+
+def normalizer(
+    name: str,
+    *,
+    forward_coupling: bool,
+    gradient_coupling: bool,
+    activation: bool = False,
+    needs_reference: bool = False,
+    min_pixels: int = 1,
+    note: str = "",
+) -> Callable[[Factory], Factory]:
+    """Register a class or function (channels, **options) → layer as an activation normalizer.
+
+    Args:
+        name: the name in configs; must be new.
+        forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
+        activation, needs_reference, min_pixels, note: as in `Normalizer`.
+
+    >>> @normalizer("pixel_centred", forward_coupling=False, gradient_coupling=False)
+    ... class Centred(nn.Module):
+    ...     def __init__(self, channels):
+    ...         super().__init__()
+    ...     def forward(self, x):
+    ...         return x - x.mean(dim=(2, 3), keepdim=True)
+    >>> NORMALIZERS["pixel_centred"](64)
+    Centred()
+    """
+
+    def add(factory: Factory) -> Factory:
+        entry = Normalizer(
+            name, factory, forward_coupling, gradient_coupling, activation, needs_reference, min_pixels, note
+        )
+        NORMALIZERS.register(name, entry)
+        return factory
+
+    return add

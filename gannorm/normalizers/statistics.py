@@ -1,0 +1,153 @@
+"""What the hand-written normalizers share: differentiable moments, one affine pass, and running statistics.
+
+A normalizer is a few numbers per channel (or per image and channel) computed from the map, and one multiply-add over
+the map. On a CPU the time goes into touching maps, above all freshly allocated ones, so both steps are written to
+make one new map each in the forward and in the backward pass. Statistics are computed in at least float32, whatever
+the input.
+
+N batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gannorm.errors import UserError
+
+
+def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over `dims`, in at least float32, with the gradient of both in a single pass.
+
+    ∂L/∂x = (∂L/∂μ + 2·∂L/∂σ²·(x − μ))/n, n values in each mean.
+
+    Args:
+        x: a map (N, C, H, W).
+        dims: the dimensions averaged over.
+
+    Returns:
+        μ and σ² with the other dimensions of x.
+
+    >>> mean, variance = moments(torch.tensor([[1.0, 3.0]]), (1,))
+    >>> mean, variance
+    (tensor([2.]), tensor([1.]))
+    """
+    return _Moments.apply(x, dims)
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale·x + shift in one pass, in the precision of x, for scale and shift of shape (C,) or (N, C).
+
+    It is torch's eval-mode batch normalization with mean 0 and variance 1, whose kernels read and write each map once
+    in both directions; with a scale for each image, images take the place of channels.
+
+    >>> affine(torch.ones(1, 2, 1, 1), torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.0])).flatten()
+    tensor([2.5000, 3.0000])
+    """
+    if scale.dim() == 2 and not x.is_contiguous():  # channels_last: viewing images as channels would copy the map
+        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None]).to(x.dtype)
+    rows = x if scale.dim() == 1 else x.view(1, -1, *x.shape[2:])
+    scale, shift = scale.flatten(), shift.flatten()
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    # torch refuses ε = 0; 1 + 1e-30 is 1 in every precision.
+    return F.batch_norm(rows, zero, one, scale, shift, training=False, eps=1e-30).view_as(x)
+
+
+def channel_products(a: Tensor, b: Tensor, origin: Tensor) -> Tensor:
+    """Σ a·(b − origin) over everything but the channels, (C,), without a map in between.
+
+    It is the weight gradient of a batch normalization with mean `origin` and variance 1 whose incoming gradient is a.
+    """
+    one = torch.ones_like(origin)
+    backward = torch.ops.aten.native_batch_norm_backward
+    return backward(a, b, one, None, None, origin, one, True, 0.0, [False, True, False])[1]
+
+
+class BatchStatistics(nn.Module, ABC):
+    """A normalizer with statistics over the batch, which keeps running averages for eval mode.
+
+    It holds the names of torch's BatchNorm2d (weight γ, bias β, running_mean, running_var), so that state dicts can be
+    exchanged with it, and it is BatchNorm2d in eval mode. A subclass says what happens in training mode.
+
+    Args:
+        channels: C.
+        eps: ε > 0, added to the variance.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int, eps: float, momentum: float) -> None:
+        super().__init__()
+        self.channels, self.eps, self.momentum = channels, eps, momentum
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    @abstractmethod
+    def normalize(self, x: Tensor) -> Tensor:
+        """The training-mode forward pass; it moves the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if x.numel() == x.shape[1]:
+            raise UserError(
+                f"batch statistics need more than one value a channel: got a batch of shape {tuple(x.shape)}; "
+                "use more images, larger maps or eval mode."
+            )
+        self.num_batches_tracked.add_(1)
+        return self.normalize(x)
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics toward those of one batch."""
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
+
+
+def batch_dims(x: Tensor) -> tuple[int, ...]:
+    """The batch and the pixels: everything but the channels."""
+    return (0, *range(2, x.dim()))
+
+
+class _Moments(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        trailing = dims == tuple(range(x.dim() - len(dims), x.dim()))
+        if x.device.type != "cpu" or not (dims == batch_dims(x) or (trailing and x.is_contiguous())):
+            variance, mean = torch.var_mean(x, dims, correction=0)
+            return mean, variance
+        # On a CPU var_mean takes six times as long as this: the mean first, then Σ x·(x − μ) = n·σ².
+        mean = x.mean(dims)
+        rows = x.reshape(1, mean.numel(), -1) if trailing else x
+        n_variance = channel_products(rows, rows, mean.flatten())
+        return mean, n_variance.view_as(mean).mul_(mean.numel() / x.numel()).clamp_(min=0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.dims = inputs
+        ctx.save_for_backward(x, output[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Tensor, None]:
+        x, mean = ctx.saved_tensors
+        n = x.numel() // mean.numel()
+        slope = grad_variance * (2 / n)
+        shape = [1 if d in ctx.dims else size for d, size in enumerate(x.shape)]
+        grad = torch.addcmul((grad_mean / n - slope * mean).view(shape), x, slope.view(shape))
+        return grad.to(x.dtype), None

@@ -1,0 +1,60 @@
+"""BatchNorm over the joined batch of all processes, on any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from gannorm.normalizers.slots import normalizer
+from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments
+
+
+@normalizer("sync", forward_coupling=True, gradient_coupling=True, note="the batch of all processes together")
+class SyncBatchNorm(BatchStatistics):
+    """BatchNorm whose μ and σ² are those of the batches of all processes taken together, with gradients across them.
+
+    μ = Σ_k n_k·μ_k/n, σ² = Σ_k n_k·(σ²_k + (μ_k − μ)²)/n over processes k with n_k values a channel. torch's
+    SyncBatchNorm does the same on accelerators and refuses CPU tensors. Without torch.distributed it is BatchNorm.
+
+    Args:
+        channels: C.
+        eps: ε > 0, added to the variance.
+        momentum: weight of the new batch in the running statistics, in [0, 1].
+
+    Source: the parallel variance of Chan et al. 1979; synchronized statistics as in Peng et al. 2018 (1711.07240).
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        mean, variance = moments(x, batch_dims(x))
+        count = mean.new_tensor(x.numel() / x.shape[1])
+        if distributed.is_available() and distributed.is_initialized():
+            # Each process fills its own row of a table, and the sum over processes is the table of all.
+            own = torch.cat([count[None], mean, variance])
+            table = own.new_zeros(distributed.get_world_size(), len(own))
+            table = torch.index_put(table, (torch.tensor(distributed.get_rank(), device=own.device),), own)
+            counts, means, variances = _SumOverProcesses.apply(table).split([1, len(mean), len(mean)], dim=1)
+            count = counts.sum()
+            mean = (counts * means).sum(0) / count
+            variance = (counts * (variances + (means - mean).square())).sum(0) / count
+        self.track(mean, variance * (count / (count - 1)))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return affine(x, scale, self.bias - mean * scale)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """y = Σ_k x_k on every process; each x_k is used by all, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(grad)

@@ -1,0 +1,101 @@
+"""Weight normalizers: none, spectral, weight, and strict weight normalization with its TPReLU.
+
+They constrain a layer's weight and never see an activation, so they cannot couple the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
+
+from gannorm.normalizers.slots import WEIGHT_NORMALIZERS, WeightNormalizer
+
+
+def none(module: nn.Module, last: bool = False) -> nn.Module:
+    """No weight normalizer, as a choice of its own."""
+    return module
+
+
+def spectral(module: nn.Module, last: bool = False) -> nn.Module:
+    """w / σ(w), σ the largest singular value of w as an (outputs × rest) matrix, one power iteration a forward pass.
+
+    Source: Miyato et al. 2018, Eq. 8 and Algorithm 1; torch's parametrization.
+    """
+    return parametrizations.spectral_norm(module)
+
+
+def weight(module: nn.Module, last: bool = False) -> nn.Module:
+    """g·v / ‖v‖ for each output unit, with the gain g learned, starting at ‖v‖.
+
+    Source: Salimans & Kingma 2016, Eq. 2; torch's parametrization, along the output dimension of transposed layers too.
+    """
+    return parametrizations.weight_norm(module, dim=_output_dim(module))
+
+
+def strict_weight(module: nn.Module, last: bool = False) -> nn.Module:
+    """w / ‖w‖ for each output unit, without gain and bias; the output layer keeps both (then it is `weight`).
+
+    The norm runs over the input channels and the kernel. A transposed convolution of stride (s_h, s_w) sums only
+    1/(s_h·s_w) of its kernel into one output pixel, so there ‖w‖² is divided by s_h·s_w.
+
+    Source: Xiang & Li 2017, section 3.
+
+    >>> conv = WEIGHT_NORMALIZERS["strict_weight"](nn.Conv2d(3, 2, 3))
+    >>> bool(torch.allclose(conv.weight.flatten(1).norm(dim=1), torch.ones(2))), conv.bias
+    (True, None)
+    """
+    if last:
+        return weight(module)
+    module.register_parameter("bias", None)
+    taps = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
+    parametrize.register_parametrization(module, "weight", StrictWeightNorm(_output_dim(module), taps))
+    return module
+
+
+class StrictWeightNorm(nn.Module):
+    """The parametrization of `strict_weight`: w / √(‖w‖²/taps), the norm over all dimensions but `output_dim`."""
+
+    def __init__(self, output_dim: int, taps: int) -> None:
+        super().__init__()
+        self.output_dim, self.taps = output_dim, taps
+
+    def forward(self, w: Tensor) -> Tensor:
+        others = tuple(d for d in range(w.dim()) if d != self.output_dim)
+        return w * (self.taps**0.5 / torch.linalg.vector_norm(w, dim=others, keepdim=True))
+
+    def right_inverse(self, w: Tensor) -> Tensor:
+        return w
+
+
+class TPReLU(nn.Module):
+    """TPReLU(x) = PReLU_a(x − c) + c for each channel: a leaky kink at a learned place.
+
+    Args:
+        channels: C. The slope a, kept in [0, 1] by clipping in the forward pass, starts at 0.25, the threshold c at 0.
+
+    Source: Xiang & Li 2017, section 3.2.
+
+    >>> TPReLU(1)(torch.tensor([[-4.0], [4.0]])).flatten().tolist()
+    [-1.0, 4.0]
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.full((channels,), 0.25))
+        self.threshold = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, ...) -> the same
+        threshold = self.threshold.to(x.dtype).view(-1, *(1,) * (x.dim() - 2))
+        return F.prelu(x - threshold, self.slope.clamp(0, 1).to(x.dtype)) + threshold
+
+
+WEIGHT_NORMALIZERS.register("none", WeightNormalizer("none", none))
+WEIGHT_NORMALIZERS.register("spectral", WeightNormalizer("spectral", spectral))
+WEIGHT_NORMALIZERS.register("weight", WeightNormalizer("weight", weight))
+WEIGHT_NORMALIZERS.register("strict_weight", WeightNormalizer("strict_weight", strict_weight, activation=TPReLU))
+
+
+def _output_dim(module: nn.Module) -> int:
+    return 1 if isinstance(module, nn.ConvTranspose2d) else 0

@@ -1,0 +1,186 @@
+"""What every probe needs to know of a stranger's network: where the batch is in its inputs and outputs.
+
+Legend: N batch. An input is a tensor with the batch in dimension `batch_dim`, or a tuple, list or dictionary of such
+tensors; a tuple is passed as positional arguments and a dictionary as keywords where the signature takes them so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gannorm.errors import UserError
+from gannorm.isolate import isolated
+
+Function = Callable[..., Any]
+Run = Callable[[Any], Any]
+
+
+@contextmanager
+def running(f: Function, x: Any) -> Iterator[Run]:
+    """Yield x -> f(x), pure (see `isolated`), for inputs of the structure of `x`."""
+    spread = _spreads(f, x)
+    with isolated(f) as pure:
+        if spread is tuple:
+            yield lambda x: pure(*x)
+        elif spread is dict:
+            yield lambda x: pure(**x)
+        else:
+            yield pure
+
+
+def default_generator(generator: torch.Generator | None) -> torch.Generator:
+    """The caller's generator, or a fresh one with seed 0: a probe repeats, and never draws from the global one."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def permutation(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(n, generator=generator, device=generator.device).cpu()
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def batch_size_of(x: Any, batch_dim: int = 0) -> int:
+    """N. Raises UserError unless every tensor in `x` has the same N, at least 2, and finite values."""
+    leaves = tensors(x)
+    if not leaves:
+        raise UserError(f"the input must be a tensor or a tuple or dict of tensors: got {type(x).__name__}.")
+    if any(t.dim() <= batch_dim for t in leaves):
+        shapes = ", ".join(str(tuple(t.shape)) for t in leaves)
+        raise UserError(f"every input must have the batch in dimension {batch_dim}: got {shapes}; set batch_dim.")
+    sizes = {t.shape[batch_dim] for t in leaves}
+    if len(sizes) > 1:
+        raise UserError(f"all inputs must hold the same samples: got batches of {sorted(sizes)}; set batch_dim.")
+    (n,) = sizes
+    if n < 2:
+        raise UserError(f"batch dependence needs at least two samples: got {n}; pass a larger batch.")
+    if not all(bool(torch.isfinite(t).all()) for t in leaves if t.is_floating_point()):
+        raise UserError("the input must be finite: it holds NaN or infinity; check the data.")
+    return n
+
+
+def tensors(x: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries, in order."""
+    if isinstance(x, Tensor):
+        return [x]
+    if isinstance(x, dict):
+        return [t for v in x.values() for t in tensors(v)]
+    return [t for v in x for t in tensors(v)] if isinstance(x, tuple | list) else []
+
+
+def map_tensors(fn: Callable[..., Any], x: Any, *others: Any) -> Any:
+    """`x` with every tensor t replaced by fn(t, …), … being the tensors at the same place in `others`."""
+    if isinstance(x, Tensor):
+        return fn(x, *others)
+    if isinstance(x, dict):
+        mapped = {k: map_tensors(fn, v, *(o[k] for o in others)) for k, v in x.items()}
+        return mapped if type(x) is dict else _rebuilt(x, mapped)
+    if isinstance(x, tuple | list):
+        values = [map_tensors(fn, v, *(o[i] for o in others)) for i, v in enumerate(x)]
+        return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
+    return x
+
+
+def take(x: Any, index: Tensor, batch_dim: int = 0) -> Any:
+    """The samples `index` (a 1-D integer tensor) of `x`, in that order."""
+    return map_tensors(lambda t: t.index_select(batch_dim, index.to(t.device)), x)
+
+
+def concatenate(first: Any, second: Any, batch_dim: int = 0) -> Any:
+    """The samples of `first`, then those of `second`."""
+    return map_tensors(lambda a, b: torch.cat([a, b], batch_dim), first, second)
+
+
+def both_classes(real: Any, fake: Any, n: int, batch_dim: int = 0) -> Any:
+    """The first n samples of each class, real ones first."""
+    first = torch.arange(n)
+    return concatenate(take(real, first, batch_dim), take(fake, first, batch_dim), batch_dim)
+
+
+# -- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def rows(output: Any, n: int, batch_dim: int = 0) -> list[Tensor]:
+    """Every floating tensor of an output, with the batch moved to dimension 0. Raises UserError if none has one."""
+    leaves = [t for t in tensors(output) if t.is_floating_point()]
+    with_batch = [r for r in (batch_first(t, n, batch_dim) for t in leaves) if r is not None]
+    if not with_batch:
+        shapes = ", ".join(str(tuple(t.shape)) for t in leaves) or type(output).__name__
+        raise UserError(f"the output must have one entry per sample: got {shapes} for {n} samples; remove the mean.")
+    if not all(bool(torch.isfinite(r).all()) for r in with_batch):
+        raise UserError(
+            "the outputs must be finite: got NaN or infinity; check the network and the range of its input."
+        )
+    return with_batch
+
+
+def batch_first(t: Tensor, n: int, batch_dim: int) -> Tensor | None:
+    """`t` as (N, …), where its dimension `batch_dim`, or else 0, has N entries; otherwise None."""
+    for dim in (batch_dim, 0):
+        if t.dim() > dim and t.shape[dim] == n:
+            return t.movedim(dim, 0)
+    return None
+
+
+def scalars(output: Any, n: int, batch_dim: int = 0) -> Tensor:
+    """One number per sample for derivatives: the logit itself, or a fixed random projection of a larger output.
+
+    Of K numbers per sample it takes Σ_k w_k f_k / √K with random signs w, drawn once and for all: over the signs, the
+    expected squared derivative is the mean squared derivative of the K numbers.
+    """
+    return project(torch.cat([r.reshape(n, -1) for r in _widened(rows(output, n, batch_dim))], dim=1))
+
+
+def project(flat: Tensor) -> Tensor:
+    """(N, K) -> (N,), as described for `scalars`."""
+    k = flat.shape[1]
+    if k == 1:
+        return flat[:, 0]
+    signs = torch.randint(2, (k,), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return flat @ (signs.to(flat) / k**0.5)
+
+
+def logits(output: Any, n: int, batch_dim: int = 0) -> Tensor:
+    """One logit per sample, (N,) in float64 on the CPU: of a map of logits (a patch discriminator) the mean."""
+    first = rows(output, n, batch_dim)[0]
+    return first.detach().reshape(n, -1).cpu().double().mean(dim=1)
+
+
+# -- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _spreads(f: Function, x: Any) -> type | None:
+    """Whether f takes the structure x as positional (tuple) or keyword (dict) arguments, or whole (None)."""
+    call = f.forward if isinstance(f, nn.Module) else f
+    try:
+        signature = inspect.signature(call)
+        if type(x) is tuple:
+            signature.bind(*x)
+            return tuple
+        if isinstance(x, dict):
+            signature.bind(**x)
+            return dict
+    except (TypeError, ValueError):  # it does not bind, or a builtin has no signature
+        pass
+    return None
+
+
+def _widened(parts: list[Tensor]) -> list[Tensor]:
+    """The tensors in one common precision, at least float32."""
+    dtype = torch.float32
+    for part in parts:
+        dtype = torch.promote_types(dtype, part.dtype)
+    return [part.to(dtype) for part in parts]
+
+
+def _rebuilt(like: Any, values: dict[Any, Any]) -> Any:
+    try:
+        return type(like)(values)
+    except TypeError:
+        return values

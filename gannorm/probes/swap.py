@@ -1,0 +1,166 @@
+"""Semantic coupling or floating point? Change only the other images, and compare bit by bit.
+
+A batch-independent network changes in the last bits when the *size* of the batch changes, since kernels choose another
+order of summation. At a fixed shape and position it must not change at all, whatever the other images show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gannorm.errors import UserError
+from gannorm.isolate import isolated, modules_in
+from gannorm.probes.batch import (
+    Function,
+    Run,
+    batch_size_of,
+    concatenate,
+    default_generator,
+    map_tensors,
+    permutation,
+    rows,
+    running,
+    take,
+    tensors,
+)
+
+# Rounding shrinks by about 2^29 from float32 to float64; a semantic change does not. Half-way is a safe border.
+ROUNDING_SHRINKS_BY = 2.0**14
+
+
+@dataclass(frozen=True)
+class SwapTest:
+    """Changes of the outputs, in their own unit, when other samples change, and the floor set by rounding."""
+
+    bitwise_equal: bool
+    max_change: float  # largest |Δf_i| when only others change, at fixed shape and position
+    max_change_fp32: float | None  # the same swap with f cast to float32; None if f does not run so
+    max_change_fp64: float | None
+    floor_fp32: float | None  # largest |Δf_i| when sample i moves and the batch doubles; None if f does not run so
+    floor_fp64: float | None
+    noise: float  # largest |Δf_i| between two calls on the same batch: 0 unless kernels are nondeterministic
+
+    @property
+    def verdict(self) -> Literal["independent", "rounding", "coupled"]:
+        """Whether the outputs are bitwise independent of others, differ as rounding does, or are coupled."""
+        if self.bitwise_equal:
+            return "independent"
+        fp32, fp64 = self.max_change_fp32, self.max_change_fp64
+        shrinks = fp32 is not None and fp64 is not None and fp64 * ROUNDING_SHRINKS_BY <= fp32
+        return "rounding" if shrinks or self.max_change <= 2 * self.noise else "coupled"
+
+
+def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, batch_dim: int = 0) -> SwapTest:
+    """Whether the output for a sample stays bitwise the same when only the other samples change.
+
+    For each bit of the sample's number, the samples with that bit set are replaced by others of the batch, then those
+    with it clear: 2·⌈log₂N⌉ swaps, in which every sample is once kept while any given other one changes. The floors
+    move the samples to other positions, and to a batch of twice the size.
+
+    Args:
+        f: (N, …) -> any output with a batch; every floating tensor in it is compared. No gradient is needed.
+        x: N ≥ 2 samples that are not all the same.
+        generator: chooses the replacements; by default a fresh one with seed 0.
+        batch_dim: the dimension of the samples in every tensor of `x`.
+
+    Returns:
+        SwapTest. .bitwise_equal: no sample noticed a swap; .max_change = 0 then. A floor is None where f does not run
+        in that precision or at twice the batch.
+
+    Raises:
+        UserError: fewer than two samples, samples that are all the same, outputs without a batch or not finite.
+
+    Source: defined here.
+
+    >>> swap_test(lambda x: x.square().sum(1), torch.randn(8, 3)).verdict
+    'independent'
+    >>> swap_test(lambda x: (x - x.mean(0)).sum(1), torch.randn(8, 3)).verdict
+    'coupled'
+    """
+    generator = default_generator(generator)
+    n = batch_size_of(x, batch_dim)
+    plan = plan_swaps(n, generator)
+    same = [take(x, source, batch_dim) for _, source in plan]
+    if all(map(torch.equal, tensors(x) * len(plan), tensors(same))):
+        raise UserError("the samples must differ, to be swapped: all of them are the same; pass different samples.")
+    repeat = torch.arange(n), torch.arange(n)
+    with running(f, x) as run, torch.no_grad():
+        noise, *changes = _changes(run, x, [repeat, *plan], batch_dim)
+    worst = max(range(len(plan)), key=changes.__getitem__)
+    order = permutation(n, generator)
+    swap_fp32, floor_fp32 = _in_precision(torch.float32, f, x, *plan[worst], order, batch_dim)
+    swap_fp64, floor_fp64 = _in_precision(torch.float64, f, x, *plan[worst], order, batch_dim)
+    return SwapTest(changes[worst] == 0, changes[worst], swap_fp32, swap_fp64, floor_fp32, floor_fp64, noise)
+
+
+def plan_swaps(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """(kept, source) pairs: sample i of the swapped batch is sample source[i]; those in `kept` are themselves.
+
+    Every sample is kept in some swap while any given other sample is replaced, always by one of the kept.
+    """
+    number = torch.arange(n)
+    plan = []
+    for bit in range((n - 1).bit_length()):
+        has_bit = number >> bit & 1 == 1
+        for is_kept in (has_bit, ~has_bit):
+            kept = number[is_kept]
+            drawn = torch.randint(len(kept), (n,), generator=generator, device=generator.device).cpu()
+            plan.append((kept, torch.where(is_kept, number, kept[drawn])))
+    return plan
+
+
+def _changes(run: Run, x: Any, plan: list[tuple[Tensor, Tensor]], batch_dim: int) -> list[float]:
+    """For each (kept, source), the largest change of an output in `kept` when the batch becomes x[source]."""
+    base = _outputs(run, x, batch_dim)
+    return [_largest(base, _outputs(run, take(x, s, batch_dim), batch_dim), kept, kept) for kept, s in plan]
+
+
+def _outputs(run: Run, x: Any, batch_dim: int) -> list[Tensor]:
+    return rows(run(x), batch_size_of(x, batch_dim), batch_dim)
+
+
+def _largest(first: list[Tensor], second: list[Tensor], i: Tensor, j: Tensor) -> float:
+    """max |first[i] − second[j]|; exactly 0 only if they are equal (no difference of two floats underflows to 0)."""
+    pairs = [(a[i.to(a.device)], b[j.to(b.device)]) for a, b in zip(first, second, strict=True)]
+    return max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+
+
+def _in_precision(
+    dtype: torch.dtype, f: Function, x: Any, kept: Tensor, source: Tensor, order: Tensor, batch_dim: int
+) -> tuple[float | None, float | None]:
+    """(change by the swap, floor) with f and x in `dtype`; None where f does not run so.
+
+    For the floor the samples, in another order, come after as many others: another size, other positions.
+    """
+    with isolated(f), torch.no_grad(), torch.autocast(tensors(x)[0].device.type, enabled=False):
+        _cast(f, dtype)
+        x = map_tensors(lambda t: _to(t, dtype), x)
+        swap = floor = None
+        # Exception: whatever a stranger's network raises when it meets another precision or batch size.
+        with contextlib.suppress(Exception), running(f, x) as run:
+            (swap,) = _changes(run, x, [(kept, source)], batch_dim)
+            moved = concatenate(take(x, source, batch_dim), take(x, order, batch_dim), batch_dim)
+            places = len(order) + torch.arange(len(order))
+            floor = _largest(_outputs(run, x, batch_dim), _outputs(run, moved, batch_dim), order, places)
+        return swap, floor
+
+
+def _cast(f: Function, dtype: torch.dtype) -> None:
+    """Give f's modules other tensors (to be undone by `isolated`); what was shared stays shared."""
+    memo: dict[int, Any] = {}
+    for module in {m for root in modules_in(f).values() for m in root.modules()}:
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = memo.setdefault(id(p), nn.Parameter(_to(p, dtype), p.requires_grad))
+        for name, b in module._buffers.items():
+            if b is not None:
+                module._buffers[name] = memo.setdefault(id(b), _to(b, dtype))
+
+
+def _to(t: Tensor, dtype: torch.dtype) -> Tensor:
+    return t.to(dtype) if t.is_floating_point() else t

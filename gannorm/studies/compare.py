@@ -1,0 +1,90 @@
+"""Compare runs: from run directories to a table, figures and one page that a person can open anywhere.
+
+output/
+  index.html          the report: one self-contained page
+  table.csv           one line a condition and quantity, with intervals and effects
+  table.json          the same, with headline, findings, conditions, protocol and what was left out
+  figures/            every figure as PNG and its data as CSV
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gannorm.errors import UserError
+from gannorm.registry import choices
+from gannorm.rundir import RunDir, write_json, write_text
+from gannorm.studies.conditions import group, read_runs
+from gannorm.studies.findings import findings, headline
+from gannorm.studies.quantities import under_one_protocol
+from gannorm.studies.report import write_report
+from gannorm.studies.table import Comparison, tabulate
+
+__all__ = ["Comparison", "analyse", "compare"]
+
+
+def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None) -> Comparison:
+    """Compare finished runs by condition, with intervals over training seeds, and write the report.
+
+    Runs that differ only in the seed form a condition. Runs that are still being written, failed, or are damaged are
+    left out by name; diverged runs count in the divergence rate and in nothing else.
+
+    Args:
+        runs: run directories, of one study or several.
+        output: folder for the report; made if it does not exist.
+        baseline: label of the condition that the others are compared with; the first one if not given.
+
+    Returns:
+        The comparison, as it was written to `output`.
+
+    Raises:
+        UserError: no run has finished, no condition has the baseline's name, or `output` cannot be written.
+
+    Source: statistics as in `gannorm.studies.intervals`; the verdicts are defined here.
+    """
+    comparison = analyse(runs, baseline=baseline)
+    try:
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+        write_text(output / "table.csv", comparison.to_csv())
+        write_json(output / "table.json", comparison.to_dict())
+        write_report(comparison, output)
+    except OSError as error:
+        raise UserError(
+            f"the output folder must be writable: {output} gave {error.strerror}; choose another with --output."
+        ) from None
+    return comparison
+
+
+def analyse(runs: Sequence[RunDir], *, baseline: str | None = None) -> Comparison:
+    """The comparison alone: as `compare`, without writing anything."""
+    ended, left_out = read_runs(runs)
+    if not any(run.state == "finished" for run in ended):
+        reasons = Counter(run.reason.split(":")[0].split(" at ")[0] for run in left_out)
+        reasons.update(run.state for run in ended)
+        found = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
+        raise UserError(f"at least one run must have finished: got {found}; let `gannorm train` finish one first.")
+    ended, protocol, more = under_one_protocol(ended)
+    conditions, repeats, remarks = group(ended)
+    labels = [c.label for c in conditions if c.runs]
+    if baseline is None:
+        baseline = labels[0]
+    parts = sorted(baseline.split(", "))  # "a=1, b=2" and "b=2, a=1" name one condition
+    matching = [label for label in labels if sorted(label.split(", ")) == parts]
+    if not matching:
+        raise UserError(
+            f"the baseline must be a condition with finished runs: got {baseline!r}; {choices(baseline, labels)}"
+        )
+    conditions.sort(key=lambda c: c.label != matching[0])
+    rows = tabulate(conditions)
+    return Comparison(
+        headline(rows, conditions),
+        findings(rows, conditions),
+        matching[0],
+        conditions,
+        rows,
+        protocol,
+        [*left_out, *repeats],
+        [*remarks, *more],
+    )

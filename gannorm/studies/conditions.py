@@ -1,0 +1,247 @@
+"""Read run directories and sort them into conditions: the groups of runs that differ in nothing but the seed.
+
+What was varied is not declared, it is found: every config key that differs between two runs is a factor. So a
+comparison cannot leave out a difference that its author forgot, and says so when two factors only ever move together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gannorm.errors import UserError
+from gannorm.rundir import STATES, RunDir
+
+# Keys that name, place or show a run, and change neither its weights nor how it is measured.
+NOT_FACTORS = {
+    *("seed", "name", "study", "output", "progress", "wandb", "wandb_project"),
+    *("log_every", "sample_every", "checkpoint_every", "data.root", "data.download"),
+}
+
+NORM = "model.discriminator.norm"  # what names the runs where nothing was varied
+TITLES = {  # its values, as the literature calls them
+    "batch": "BatchNorm",
+    "group": "GroupNorm",
+    "instance": "InstanceNorm",
+    "layer": "LayerNorm",
+    "none": "no normalizer",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory held when it was read."""
+
+    directory: RunDir
+    name: str
+    config: Mapping[str, Any]  # dotted key → value
+    seed: int
+    state: str
+    step: int
+    metrics: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # name → step → finite value
+    scores: Sequence[Mapping[str, Any]] = ()  # the records of scores.json
+
+    def series(self, name: str) -> Mapping[int, float]:
+        """step → value of one metric; empty where it was not recorded."""
+        return self.metrics.get(name, {})
+
+    def score(self, name: str) -> Mapping[int, float]:
+        """step → value of one score."""
+        return _columns(self.scores).get(name, {})
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Runs that differ only in the seed.
+
+    Attributes:
+        label: the values of the factors, short: "batch", or "norm=batch, batch_size=32".
+        title: the label for prose: "BatchNorm".
+        values: every config key that differs between conditions → its value here (None: not set).
+        runs: finished runs, one a seed.
+        diverged: runs that diverged.
+    """
+
+    label: str
+    title: str
+    values: Mapping[str, Any]
+    runs: Sequence[Run]
+    diverged: Sequence[Run]
+
+    @property
+    def divergence(self) -> str:
+        """How many of the runs that ended have diverged: "1 of 5"."""
+        return f"{len(self.diverged)} of {len(self.diverged) + len(self.runs)}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is not part of the comparison, and why."""
+
+    name: str
+    reason: str
+
+
+def read_runs(directories: Sequence[RunDir]) -> tuple[list[Run], list[LeftOut]]:
+    """Read the runs that ended; those still being written, failed or damaged are named with the reason."""
+    names = [d.name for d in directories]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    runs, left_out = [], []
+    for directory, bare in zip(directories, names, strict=True):
+        name = printable(f"{directory.path.resolve().parent.name}/{bare}" if bare in repeated else bare)
+        try:
+            run = _read(directory, name)
+        except UserError as error:
+            left_out.append(LeftOut(name, f"damaged: {printable(str(error))}"))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:  # a file of another shape
+            left_out.append(LeftOut(name, f"damaged: {printable(repr(error))}"))
+        else:
+            if run.state in ("finished", "diverged"):
+                runs.append(run)
+            else:
+                status = directory.status()
+                why = f": {status['reason']}" if status.get("reason") else ""
+                left_out.append(LeftOut(name, printable(f"{run.state} at step {run.step}{why}")))
+    return runs, left_out
+
+
+def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str]]:
+    """Sort runs into conditions.
+
+    Returns:
+        The conditions, ordered by their factors (numbers by size, names as they come); runs that repeat the seed of
+        another run of their condition; remarks on factors that cannot be told apart.
+    """
+    factors = _factors(runs)
+    points: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted(runs, key=_position(runs, factors)):
+        points.setdefault(_point(run, factors), []).append(run)
+    naming = _naming(points, factors) or [NORM]
+
+    conditions, repeats = [], []
+    for members in points.values():
+        finished: dict[int, Run] = {}
+        for run in members:
+            if run.state != "finished":
+                continue
+            if run.seed in finished:
+                repeats.append(LeftOut(run.name, f"same condition and seed as {finished[run.seed].name}"))
+            else:
+                finished[run.seed] = run
+        values = {key: members[0].config.get(key) for key in factors}
+        label, title = _label(members[0].config, naming)
+        diverged = [run for run in members if run.state == "diverged"]
+        conditions.append(Condition(label, title, values, list(finished.values()), diverged))
+    return conditions, repeats, _confounded(factors, naming)
+
+
+def text(value: Any) -> str:
+    """A config value as it reads in a table."""
+    if value is None:
+        return "–"
+    return printable(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def printable(line: str) -> str:
+    """One line without control characters: names come from strangers and go to terminals and pages."""
+    return "".join(c if c.isprintable() else "?" for c in line)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(directory: RunDir, name: str) -> Run:
+    status = directory.status()
+    if status["state"] not in STATES:
+        raise UserError(f"a state must be one of {', '.join(STATES)}: status.json holds {status['state']!r}.")
+    config = _flatten(directory.config())
+    seed = config.get("seed")
+    if not isinstance(seed, int):
+        raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
+    metrics, scores = directory.metrics(), directory.scores()
+    for record in [*metrics, *scores]:
+        if not isinstance(record["step"], int):
+            raise UserError(f"a record must hold an integer step: got {record['step']!r}.")
+        if not isinstance(record.get("protocol", {}), dict):
+            raise UserError(f"a protocol must be a mapping: got {record['protocol']!r}.")
+    return Run(directory, name, config, seed, status["state"], int(status["step"]), _columns(metrics), scores)
+
+
+def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """name → step → value, of the finite numbers among the records."""
+    columns: dict[str, dict[int, float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                columns.setdefault(name, {})[record["step"]] = float(value)
+    return columns
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+# -- factors ----------------------------------------------------------------------------------------------------------
+
+
+def _factors(runs: Sequence[Run]) -> list[str]:
+    """The config keys that differ between runs, in the order of the configs."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_FACTORS)
+    return [key for key in keys if len({text(run.config.get(key)) for run in runs}) > 1]
+
+
+def _point(run: Run, factors: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text(run.config.get(key)) for key in factors)
+
+
+def _position(runs: Sequence[Run], factors: Sequence[str]) -> Any:
+    """A sort key: numbers by size, everything else in the order in which the runs bring it."""
+    ranks: list[dict[str, int]] = []
+    for key in factors:
+        values: dict[str, Any] = {text(run.config.get(key)): run.config.get(key) for run in runs}
+        if all(isinstance(v, int | float) for v in values.values()):
+            values = dict(sorted(values.items(), key=lambda item: float(item[1])))
+        ranks.append({value: rank for rank, value in enumerate(values)})
+    return lambda run: [rank[value] for rank, value in zip(ranks, _point(run, factors), strict=True)]
+
+
+def _naming(points: Iterable[tuple[str, ...]], factors: Sequence[str]) -> list[str]:
+    """The fewest factors whose values still tell all conditions apart; earlier keys are kept first."""
+    points, kept = list(points), list(range(len(factors)))
+    for index in reversed(range(len(factors))):
+        fewer = [i for i in kept if i != index]
+        if len({tuple(point[i] for i in fewer) for point in points}) == len(points):
+            kept = fewer
+    return [factors[i] for i in kept]
+
+
+def _label(config: Mapping[str, Any], naming: Sequence[str]) -> tuple[str, str]:
+    if len(naming) == 1 and isinstance(config.get(naming[0]), str):
+        label = text(config[naming[0]])
+        return label, TITLES.get(label, label) if naming[0] == NORM else label
+    label = ", ".join(f"{_short(key, naming)}={text(config.get(key))}" for key in naming)
+    return label, label
+
+
+def _short(key: str, keys: Sequence[str]) -> str:
+    """The shortest tail of a dotted key that no other key shares."""
+    parts = key.split(".")
+    tails = [".".join(parts[i:]) for i in reversed(range(len(parts)))]
+    return printable(next(t for t in tails if not any(k != key and f".{k}".endswith(f".{t}") for k in keys)))
+
+
+def _confounded(factors: Sequence[str], naming: Sequence[str]) -> list[str]:
+    """A remark when conditions differ in more than what names them: nothing can tell such factors apart."""
+    more = [key for key in factors if key not in naming and not any(key.startswith(f"{n}_options") for n in naming)]
+    if not more:
+        return []
+    return [
+        printable(f"{', '.join(naming)} changes together with {', '.join(more)}: a difference may come from either.")
+    ]

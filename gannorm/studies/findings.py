@@ -1,0 +1,119 @@
+"""The sentences of a comparison: which discriminators judge images, which judge batches, and what it did to the scores.
+
+Every sentence is a function of the rows. Logits that stay bitwise equal while their companions change show that images
+are judged. A fall of the accuracy in mixed batches whose interval excludes zero, and that takes at least half of what
+lay above chance, shows that batches are judged. Anything between says what was seen and claims neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gannorm.studies.conditions import Condition
+from gannorm.studies.quantities import SCORES, Score
+from gannorm.studies.table import Row, Rows, interval, short
+
+# What the discriminator does, in the order in which the headline tells it.
+JUDGES_BATCHES = "judges batches"
+DEPENDS = "lets the batch move its logits"
+OPEN = "leaves the question open"
+JUDGES_IMAGES = "judges images"
+UNPROBED = "was not probed"
+
+CHANCE = 0.5  # accuracy of a guess: as many real images as fakes are judged
+TOLD_SCORES = ("inception_score", "fid")  # the others are in the tables
+NAMED = 4  # conditions that the headline names before it counts the rest
+
+
+def verdict(rows: Rows, condition: str) -> str:
+    """What the probes say about one condition in train mode, the mode in which D is trained. Defined here."""
+    pure, fall, bitwise = (
+        rows.get((condition, f"train/{name}")) for name in ("accuracy_pure", "accuracy_fall", "swap_bitwise_equal")
+    )
+    if fall is None and bitwise is None:
+        return UNPROBED
+    if bitwise is not None and bitwise.estimate.mean == 1:
+        return JUDGES_IMAGES
+    if pure is not None and fall is not None and fall.estimate.excludes_zero:
+        most = fall.estimate.mean >= max((pure.estimate.mean - CHANCE) / 2, 0)
+        return JUDGES_BATCHES if most else DEPENDS
+    return OPEN if bitwise is None else DEPENDS
+
+
+def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
+    """One sentence: the conditions by verdict, with accuracies where a verdict has one condition."""
+    parts: list[str] = []
+    for kind in (JUDGES_BATCHES, DEPENDS, OPEN, JUDGES_IMAGES):
+        members = [c for c in conditions if verdict(rows, c.label) == kind]
+        if members:
+            who = "it" if parts else "the discriminator"
+            numbers = _accuracies(rows, members[0].label) if len(members) == 1 else ""
+            parts.append(f"with {_names(members)} {who} {kind}{numbers}")
+    if not parts:
+        return "No finished run was probed: nothing is known about batch dependence."
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def findings(rows: Rows, conditions: Sequence[Condition]) -> list[str]:
+    """One sentence a condition on batch dependence, then one a score on the conditions against the baseline."""
+    sentences = [_dependence(rows, c) for c in conditions if verdict(rows, c.label) != UNPROBED]
+    for score in (s for s in SCORES if s.name in TOLD_SCORES):
+        effects = {c.title: row for c in conditions[1:] if (row := rows.get((c.label, f"{score.name}/final")))}
+        effects = {title: row for title, row in effects.items() if row.effect}
+        if effects:
+            base = rows[conditions[0].label, f"{score.name}/final"]
+            clauses = [_against(title, row, score) for title, row in effects.items()]
+            against = f"{conditions[0].title}'s {short(base.estimate.mean)}"
+            sentences.append(f"{score.title} of the generator against {against}: {'; '.join(clauses)}.")
+    return sentences
+
+
+def _against(title: str, row: Row, score: Score) -> str:
+    effect = row.effect
+    assert effect is not None
+    size = interval(effect.percent, " %", signed=True) if effect.percent else interval(effect.difference, signed=True)
+    word = effect.verdict
+    if word in ("higher", "lower"):
+        word = "better" if word == score.better else "worse"
+    return f"{title} {short(row.estimate.mean)}, {size}, {word} ({effect.design})"
+
+
+def _dependence(rows: Rows, condition: Condition) -> str:
+    kind = verdict(rows, condition.label)
+    pure, mixed, fall, swap = (
+        rows.get((condition.label, f"train/{name}"))
+        for name in ("accuracy_pure", "accuracy_mixed", "accuracy_fall", "swap_max_change")
+    )
+    clauses = []
+    if pure and mixed and fall:
+        spread = fall.estimate
+        before, after = short(pure.estimate.mean), short(mixed.estimate.mean)
+        if spread.mean == 0 and spread.low in (0, None):
+            clauses.append(f"accuracy {before} in pure batches, the same when its images are mixed")
+        else:
+            clauses.append(f"accuracy {before} in pure batches, {after} when the same images are mixed")
+            word = "" if spread.excludes_zero else " (one seed)" if spread.n == 1 else ": no difference shown"
+            clauses[-1] += f", a fall of {interval(spread)}{word}"
+    if kind == JUDGES_IMAGES:
+        clauses.append("logits bitwise equal when only their companions change")
+    elif swap:
+        clauses.append(f"swapping only the companions moves a logit by up to {short(swap.estimate.mean)}")
+    seeds = "1 seed" if len(condition.runs) == 1 else f"{len(condition.runs)} seeds"
+    return f"{condition.title} ({seeds}) {kind}: {'; '.join(clauses)}."
+
+
+def _accuracies(rows: Rows, condition: str) -> str:
+    pure, mixed = (rows.get((condition, f"train/accuracy_{kind}")) for kind in ("pure", "mixed"))
+    if pure is None or mixed is None:
+        return ""
+    if short(pure.estimate.mean) == short(mixed.estimate.mean):
+        return f": accuracy {short(pure.estimate.mean)} in pure and mixed batches alike"
+    return f": accuracy {short(pure.estimate.mean)} in pure batches, {short(mixed.estimate.mean)} in mixed ones"
+
+
+def _names(conditions: Sequence[Condition]) -> str:
+    titles = [c.title for c in conditions]
+    if len(titles) > NAMED:
+        titles = [*titles[: NAMED - 1], f"{len(titles) - NAMED + 1} more"]
+    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

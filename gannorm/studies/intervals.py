@@ -1,0 +1,173 @@
+"""Means, differences and ratios over training seeds, with 95 % intervals.
+
+A training run is one draw from a noisy procedure, so the unit of every interval here is the seed, never the image or
+the split. Two conditions that were trained from the same seeds are compared seed by seed, which removes the part of
+the noise that a seed gives to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value from `n` seeds and its 95 % interval; `low` and `high` are None where one seed gives no interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How far a condition lies from the baseline.
+
+    Attributes:
+        difference: condition minus baseline; its `n` is the number of pairs, or the smaller group if unpaired.
+        percent: 100·(condition/baseline − 1); None where the baseline may be zero, so that a ratio means nothing.
+        paired: whether the difference was taken seed by seed.
+    """
+
+    difference: Estimate
+    percent: Estimate | None
+    paired: bool
+
+    @property
+    def verdict(self) -> str:
+        """ "higher" or "lower" where the interval of the difference excludes zero, and otherwise why not."""
+        if self.difference.low is None:
+            return "no interval from one seed"
+        if not self.difference.excludes_zero:
+            return "no difference shown"
+        return "higher" if self.difference.mean > 0 else "lower"
+
+    @property
+    def design(self) -> str:
+        """How the seeds were used: "4 paired seeds"."""
+        if self.paired:
+            return f"{self.difference.n} paired seed{'s' if self.difference.n > 1 else ''}"
+        return "unpaired seeds"
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    """The mean of one value a seed, with Student's t interval.
+
+    x̄ ± t_{0.975; n−1}·s/√n
+
+    Args:
+        values: (n,) one value a seed, n ≥ 1.
+
+    Returns:
+        The estimate; without an interval for n = 1.
+
+    Source: Student 1908.
+
+    >>> mean_interval([1.0, 2.0, 3.0])
+    Estimate(mean=2.0, low=-0.48..., high=4.48..., n=3)
+    """
+    x = np.asarray(values, dtype=float)
+    assert x.ndim == 1 and x.size > 0, x.shape
+    variance = x.var(ddof=1) / x.size if x.size > 1 else None
+    return _t_interval(x.mean(), variance, x.size - 1, x.size)
+
+
+def compare_means(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:
+    """The effect of a condition against a baseline, paired by seed where at least two seeds are shared.
+
+    Paired, over the shared seeds: d_s = y_s − x_s with Student's t interval. Otherwise Welch's interval of ȳ − x̄. The
+    per cent interval is Fieller's, the set of all ratios ρ for which a t test does not reject E[y − ρx] = 0; at ρ = 1
+    that is the test of the difference, so the two intervals always agree on the verdict.
+
+    Args:
+        baseline, other: seed → value, each non-empty.
+
+    Returns:
+        The effect; a difference of 0 means the same value.
+
+    Source: Welch 1947; Fieller 1954.
+
+    >>> effect = compare_means({0: 5.0, 1: 6.0, 2: 7.0}, {0: 5.5, 1: 6.6, 2: 7.4})
+    >>> effect.paired, effect.verdict, round(effect.difference.mean, 6)
+    (True, 'higher', 0.5)
+    """
+    shared = sorted(set(baseline) & set(other))
+    if len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1):
+        x = np.array([baseline[s] for s in shared], dtype=float)
+        y = np.array([other[s] for s in shared], dtype=float)
+        n = len(shared)
+        if n == 1:
+            return _effect(x.mean(), y.mean(), None, 0, n, paired=True)
+        differences = mean_interval(y - x)
+        covariance = np.cov(x, y) / n
+        effect = _effect(x.mean(), y.mean(), covariance, n - 1, n, paired=True)
+        return Effect(differences, effect.percent, paired=True)  # exact where all differences are equal
+
+    x, y = (np.array(list(group.values()), dtype=float) for group in (baseline, other))
+    n = min(x.size, y.size)
+    if n == 1:
+        return _effect(x.mean(), y.mean(), None, 0, n, paired=False)
+    variances = np.array([x.var(ddof=1) / x.size, y.var(ddof=1) / y.size])
+    weights = variances**2 / np.array([x.size - 1, y.size - 1])  # Welch–Satterthwaite
+    freedom = variances.sum() ** 2 / weights.sum() if weights.sum() > 0 else x.size + y.size - 2.0
+    return _effect(x.mean(), y.mean(), np.diag(variances), freedom, n, paired=False)
+
+
+def rate_interval(count: int, total: int) -> Estimate:
+    """The share count/total with the exact binomial interval.
+
+    Source: Clopper & Pearson 1934.
+
+    >>> rate_interval(0, 5)
+    Estimate(mean=0.0, low=0.0, high=0.52..., n=5)
+    """
+    interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE, method="exact")
+    return Estimate(count / total, float(interval.low), float(interval.high), total)
+
+
+def mean_level(steps: Sequence[float], values: Sequence[float]) -> float:
+    """The area under a curve divided by its length, so that it has the unit of the curve.
+
+    ∫ v ds / (s_last − s_first), by trapezoids; the value itself for a curve of one point. Defined here.
+
+    >>> mean_level([0, 10, 20], [0.0, 4.0, 4.0])
+    3.0
+    """
+    s, v = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
+    if s.size == 1:
+        return float(v[0])
+    return float(np.sum(np.diff(s) * (v[1:] + v[:-1]) / 2) / (s[-1] - s[0]))
+
+
+def _effect(x: float, y: float, covariance: np.ndarray | None, freedom: float, n: int, *, paired: bool) -> Effect:
+    """From the two means and the 2×2 covariance of the means (None: one seed, so no interval)."""
+    if covariance is None:
+        percent = Estimate(100 * float(y / x - 1), None, None, n) if x > 0 else None
+        return Effect(_t_interval(y - x, None, 0, n), percent, paired)
+    (xx, xy), (_, yy) = covariance
+    difference = _t_interval(y - x, max(xx - 2 * xy + yy, 0.0), freedom, n)
+    t2 = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) ** 2
+    a, b, c = x * x - t2 * xx, x * y - t2 * xy, y * y - t2 * yy  # aρ² − 2bρ + c ≤ 0
+    if x <= 0 or a <= 0:  # the baseline may be zero: the set of ratios is unbounded
+        return Effect(difference, None, paired)
+    root = np.sqrt(max(b * b - a * c, 0.0))
+    low, high = (100 * float(rho - 1) for rho in ((b - root) / a, (b + root) / a))
+    return Effect(difference, Estimate(100 * float(y / x - 1), low, high, n), paired)
+
+
+def _t_interval(mean: float, variance: float | None, freedom: float, n: int) -> Estimate:
+    if variance is None:
+        return Estimate(float(mean), None, None, n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance))
+    return Estimate(float(mean), float(mean) - half, float(mean) + half, n)

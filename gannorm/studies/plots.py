@@ -1,0 +1,100 @@
+"""A figure, drawn once and rendered twice: as SVG panels for the page, as one PNG for a paper.
+
+The page lays panels out by itself, so that a phone shows one a row; the PNG puts them side by side.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#c8553d", "#2a8c82", "#6a5acd", "#b8860b", "#3a78b5", "#a8507f", "#6b7f3a", "#8a6f5c")
+INK, PAPER, RULE = "#22262b", "#fefefd", "#8f969e"  # in the dark the page gives INK and PAPER other values
+
+_STYLE: Any = {  # Any: the stubs know every key, by release
+    "font.size": 9,
+    "text.parse_math": False,  # a condition's label may hold a dollar sign
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.7,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "gannorm",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: how to draw it, and what it shows in words."""
+
+    draw: Callable[[Axes], None]
+    alt: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: its panels, each of `size` inches, and its data as they go to CSV."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+    size: tuple[float, float]
+    header: Sequence[str]
+    data: Sequence[Sequence[Any]]
+
+
+def svg(plot: Plot, panel: Panel) -> str:
+    """One panel for the page: text stays text, ink and paper follow the reader's colour scheme."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=plot.size, layout="constrained")
+        panel.draw(figure.subplots())
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        markup = _render(figure, format="svg", metadata=metadata, transparent=True).decode()
+    markup = markup[markup.index("<svg") :]
+    head = markup.index(">") + 1
+    scheme = (
+        f"<style>:root{{--ink:{INK};--paper:{PAPER}}}"
+        "@media (prefers-color-scheme:dark){:root{--ink:#dcdfe3;--paper:#17191c}}</style>"
+    )
+    body = markup[head:].replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
+    return markup[:head] + scheme + body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
+
+
+def png(plot: Plot) -> bytes:
+    """All panels, at most three a row, on white."""
+    columns = min(3, len(plot.panels))
+    rows = math.ceil(len(plot.panels) / columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(columns * plot.size[0], rows * plot.size[1]), layout="constrained", facecolor="white")
+        for index, panel in enumerate(plot.panels, start=1):
+            panel.draw(figure.add_subplot(rows, columns, index))
+        return _render(figure, format="png", dpi=160)
+
+
+def _render(figure: Figure, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a label in a script that the font lacks
+        figure.savefig(stream, **options)
+    return stream.getvalue()

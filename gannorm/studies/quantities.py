@@ -1,0 +1,150 @@
+"""What a comparison reads from one run: accuracies, leak, coupling and scores, each reduced to one number.
+
+A probe sees a few hundred images, so a run's value is the mean of its last probes; a companion swap is a proof, so its
+value is the worst of all probes; a score is given as last, best and mean level, since a run may peak and then fall.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+from gannorm.studies.conditions import Run
+from gannorm.studies.intervals import mean_level
+
+FINAL_PROBES = 5  # as many as make up the end of a run
+MODES = ("train", "eval")
+
+# Facts of an evaluation that may differ between runs without making their scores incomparable.
+PROTOCOL_DETAILS = ("seed", "versions", "device")
+
+Measure = Callable[[Run], float | None]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number a run: its name in the files, its title for people, and how it is read from a run."""
+
+    name: str
+    title: str
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of the generator, which direction is better, and the name of real images' own score beside it."""
+
+    name: str
+    title: str
+    better: str  # "higher" | "lower"
+    real: str = ""
+
+
+SCORES = (
+    Score("inception_score", "Inception score", "higher", "inception_score_real"),
+    Score("fid", "FID", "lower", "fid_floor"),
+    Score("kid", "KID", "lower"),
+    Score("precision", "Precision", "higher"),
+    Score("recall", "Recall", "higher"),
+)
+
+
+def final(name: str) -> Measure:
+    """The mean of a metric's last FINAL_PROBES records in a run."""
+
+    def measure(run: Run) -> float | None:
+        values = list(run.series(name).values())[-FINAL_PROBES:]
+        return fmean(values) if values else None
+
+    return measure
+
+
+def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] | None, list[str]]:
+    """The runs with the score records of the commonest protocol only: scores compare only under one.
+
+    Returns:
+        The runs; the protocol, None if there are no scores; a remark when records were left out.
+    """
+    keys = [_protocol_key(record) for run in runs for record in run.scores]
+    if not keys:
+        return list(runs), None, []
+    key, count = Counter(keys).most_common(1)[0]
+    kept = [replace(run, scores=[record for record in run.scores if _protocol_key(record) == key]) for run in runs]
+    protocol = next(record.get("protocol", {}) for run in kept for record in run.scores)
+    others = len(keys) - count
+    remark = f"{others} of {len(keys)} score records are left out: scores compare only under one protocol."
+    return kept, dict(protocol), [remark] if others else []
+
+
+def _protocol_key(record: Mapping[str, Any]) -> str:
+    protocol = {k: v for k, v in record.get("protocol", {}).items() if k not in PROTOCOL_DETAILS}
+    return json.dumps(protocol, sort_keys=True, default=str)
+
+
+# -- the list ---------------------------------------------------------------------------------------------------------
+
+
+def _quantities() -> Iterator[Quantity]:
+    for mode in MODES:
+        p, where = f"probe/{mode}", f"({mode} mode)"
+        for name, title, measure in (
+            ("accuracy_pure", "Accuracy in pure batches", final(f"{p}/accuracy_pure")),
+            ("accuracy_mixed", "Accuracy in mixed batches", final(f"{p}/accuracy_mixed")),
+            ("accuracy_fall", "Accuracy, pure minus mixed", _fall(f"{p}/accuracy")),
+            ("auc_pure", "AUC in pure batches", final(f"{p}/auc_pure")),
+            ("auc_mixed", "AUC in mixed batches", final(f"{p}/auc_mixed")),
+            ("auc_fall", "AUC, pure minus mixed", _fall(f"{p}/auc")),
+            ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio")),
+            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio")),
+            ("swap_max_change", "Largest logit change by a companion swap", _over(max, f"{p}/swap_max_change")),
+            ("swap_bitwise_equal", "Bitwise equal in every companion swap", _over(min, f"{p}/swap_bitwise_equal")),
+        ):
+            yield Quantity(f"{mode}/{name}", f"{title} {where}", measure)
+    for score in SCORES:
+        yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last))
+        yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)))
+        yield Quantity(f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level))
+    yield Quantity("images_per_second", "Images per second in training, median", _over(median, "images_per_second"))
+
+
+def _fall(name: str) -> Measure:
+    def measure(run: Run) -> float | None:
+        pure, mixed = final(f"{name}_pure")(run), final(f"{name}_mixed")(run)
+        return None if pure is None or mixed is None else pure - mixed
+
+    return measure
+
+
+def _over(reduce: Callable[[Sequence[float]], float], name: str) -> Measure:
+    def measure(run: Run) -> float | None:
+        values = list(run.series(name).values())
+        return reduce(values) if values else None
+
+    return measure
+
+
+def _score(score: Score, reduce: Callable[[Mapping[int, float]], float]) -> Measure:
+    def measure(run: Run) -> float | None:
+        curve = run.score(score.name)
+        return reduce(curve) if curve else None
+
+    return measure
+
+
+def _last(curve: Mapping[int, float]) -> float:
+    return curve[max(curve)]
+
+
+def _best(score: Score) -> Callable[[Mapping[int, float]], float]:
+    return lambda curve: max(curve.values()) if score.better == "higher" else min(curve.values())
+
+
+def _level(curve: Mapping[int, float]) -> float:
+    return mean_level(sorted(curve), [curve[step] for step in sorted(curve)])
+
+
+QUANTITIES = tuple(_quantities())

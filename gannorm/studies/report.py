@@ -1,0 +1,264 @@
+"""The report: one self-contained page, and the figures as files.
+
+Everything that comes from a run (names, config values, reasons, protocols) is escaped. The page's content security
+policy allows inline images and the one script of the template, by its hash, and no connection to anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from gannorm.rundir import atomic_write, write_text
+from gannorm.studies.conditions import text
+from gannorm.studies.figures import SHOWN, figures
+from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
+from gannorm.studies.intervals import Estimate
+from gannorm.studies.plots import Plot, png, svg
+from gannorm.studies.quantities import FINAL_PROBES, QUANTITIES, SCORES
+from gannorm.studies.samples import sample_slider
+from gannorm.studies.table import Comparison, Row, interval, short
+
+LISTED_RUNS, LISTED_FINDINGS = 40, 10  # more than this are folded away
+
+
+def write_report(comparison: Comparison, output: Path) -> None:
+    """Write index.html and figures/NAME.png and .csv into the existing folder `output`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    plots = list(figures(comparison))
+    for plot in plots:
+        with atomic_write(output / "figures" / f"{plot.name}.png") as stream:
+            stream.write(png(plot))
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([plot.header, *plot.data])
+        write_text(output / "figures" / f"{plot.name}.csv", lines.getvalue())
+    write_text(output / "index.html", page(comparison, plots))
+
+
+def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
+    """The page as text."""
+    template = files("gannorm.studies").joinpath("report.html").read_text("utf-8")
+    drawn = {plot.name: _figure(plot) for plot in plots}
+    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
+    assert script is not None
+    return Template(template).substitute(
+        script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
+        headline=escape(comparison.headline),
+        final_probes=FINAL_PROBES,
+        findings=_findings(comparison.findings),
+        summary=drawn.get("accuracy_summary", ""),
+        cautions=_cautions(comparison),
+        dependence=_dependence_table(comparison),
+        accuracy=drawn.get("accuracy", "<p>No run recorded accuracies over training.</p>"),
+        coupling=drawn.get("coupling", "<p>No run recorded a coupling matrix.</p>"),
+        samples=sample_slider(comparison),
+        score_table=_score_table(comparison),
+        scores=drawn.get("scores", ""),
+        scatter=drawn.get("coupling_against_score", ""),
+        score_protocol=_mapping(comparison.protocol or {}, "The runs hold no scores."),
+        baseline=escape(comparison.conditions[0].title),
+        quantities=_quantity_table(comparison),
+        runs=_run_table(comparison),
+        left_out=_left_out(comparison),
+        shared=_mapping(_shared_config(comparison), "The runs share no setting."),
+        version=escape(version("gannorm")),
+    )
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def _figure(plot: Plot) -> str:
+    panels = "".join(
+        f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg(plot, panel).encode()).decode()}" '
+        f'alt="{escape(panel.alt)}">'
+        for panel in plot.panels
+    )
+    links = f'<a href="figures/{plot.name}.png">PNG</a> <a href="figures/{plot.name}.csv">CSV</a>'
+    return (
+        f'<figure class="plot {plot.name}"><h3>{escape(plot.title)}</h3><div class="panels">{panels}</div>'
+        f"<figcaption>{escape(plot.caption)} <span class=files>{links}</span></figcaption></figure>"
+    )
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are markup; the first of each row is its header."""
+    head = "".join(f"<th scope=col>{cell}</th>" for cell in header)
+    body = "".join(
+        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>" for first, *rest in rows
+    )
+    name = escape(caption)
+    table = f"<table><caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class=scroll tabindex=0 role=region aria-label="{name}">{table}</div>'
+
+
+def _number(value: float, shown: str) -> str:
+    """A number as people read it, with the value of table.csv behind it."""
+    return f'<data value="{value!r}">{shown}</data>'
+
+
+def _estimate(estimate: Estimate | None, unit: str = "", *, signed: bool = False) -> str:
+    if estimate is None:
+        return "–"
+    shown, _, rest = interval(estimate, unit, signed=signed).partition(" (")
+    return _number(estimate.mean, shown) + (f" <small>({rest}</small>" if rest else "")
+
+
+def _cell(row: Row | None) -> str:
+    return _estimate(row.estimate if row else None)
+
+
+def _verdict(row: Row) -> str:
+    return f"{row.effect.verdict} <small>{row.effect.design}</small>" if row.effect else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _dependence_table(comparison: Comparison) -> str:
+    rows = []
+    for c in comparison.conditions:
+        kind = verdict(comparison.rows, c.label)
+        tone = {JUDGES_BATCHES: "batches", JUDGES_IMAGES: "images"}.get(kind, "")
+        found = {name: comparison.row(c.label, f"train/{name}") for name in (*_BARE, *_WITH_INTERVAL, *_SWAP)}
+        worst, bitwise = (found[name] for name in _SWAP)
+        rows.append(
+            [
+                f"{escape(c.title)} <small>{_count(len(c.runs), 'seed')}, {c.divergence} diverged</small>",
+                f"<span class='verdict {tone}'>{escape(kind)}</span>",
+                *(_number(row.estimate.mean, short(row.estimate.mean)) if (row := found[n]) else "–" for n in _BARE),
+                *(_cell(found[name]) for name in _WITH_INTERVAL),
+                "bitwise equal" if bitwise and bitwise.estimate.mean == 1 else _cell(worst),
+            ]
+        )
+    header = ("Condition", "The discriminator", *_BARE.values(), *_WITH_INTERVAL.values(), "Companion swap")
+    return _table("Batch dependence of the discriminator in train mode", header, rows)
+
+
+_BARE = {
+    "accuracy_pure": "Accuracy pure",
+    "accuracy_mixed": "Accuracy mixed",
+    "auc_pure": "AUC pure",
+    "auc_mixed": "AUC mixed",
+}
+_WITH_INTERVAL = {"accuracy_fall": "Fall of accuracy", "leak_ratio": "Leak ratio", "coupling_ratio": "Coupling ratio"}
+_SWAP = ("swap_max_change", "swap_bitwise_equal")
+
+
+def _score_table(comparison: Comparison) -> str:
+    rows = []
+    for score in SCORES:
+        for c in comparison.conditions:
+            last = comparison.row(c.label, f"{score.name}/final")
+            if last:
+                effect = last.effect
+                change = "baseline" if c.label == comparison.baseline else "–"
+                if effect and effect.percent:
+                    change = _estimate(effect.percent, " %", signed=True)
+                elif effect:
+                    change = _estimate(effect.difference, signed=True)
+                others = (_cell(comparison.row(c.label, f"{score.name}/{kind}")) for kind in ("best", "level"))
+                rows.append([f"{score.title} <small>{score.better} is better</small>", escape(c.title)])
+                rows[-1] += [_cell(last), change, _verdict(last), *others]
+    if not rows:
+        return "<p>No finished run holds scores: <code>gannorm evaluate</code> adds them.</p>"
+    header = ("Score", "Condition", "Last", "Against the baseline", "Verdict", "Best", "Mean level over training")
+    return _table("Scores of the generator", header, rows)
+
+
+def _quantity_table(comparison: Comparison) -> str:
+    titles = {quantity.name: quantity.title for quantity in QUANTITIES} | {"divergence_rate": "Share of diverged runs"}
+    rows = []
+    for row in comparison.rows.values():
+        difference = row.effect.difference if row.effect else None
+        cells = [escape(titles[row.quantity]), escape(row.condition), _estimate(row.estimate), str(row.estimate.n)]
+        rows.append([*cells, _estimate(difference, signed=True), _verdict(row)])
+    header = ("Quantity", "Condition", "Mean and interval", "Runs", "Difference from the baseline", "Verdict")
+    return _table("Every quantity, as in table.csv", header, rows)
+
+
+def _run_table(comparison: Comparison) -> str:
+    keys = list(comparison.conditions[0].values)
+    rows = [
+        [
+            escape(run.name),
+            escape(c.title),
+            str(run.seed),
+            run.state,
+            str(run.step),
+            *(escape(text(c.values[k])) for k in keys),
+        ]
+        for c in comparison.conditions
+        for run in (*c.runs, *c.diverged)
+    ]
+    table = _table(
+        "Runs and the settings in which they differ",
+        ("Run", "Condition", "Seed", "State", "Step", *map(escape, keys)),
+        rows,
+    )
+    return table if len(rows) <= LISTED_RUNS else f"<details><summary>{len(rows)} runs</summary>{table}</details>"
+
+
+def _left_out(comparison: Comparison) -> str:
+    if not comparison.left_out:
+        return "<p>No run was left out.</p>"
+    return _table("Runs left out", ("Run", "Why"), ([escape(r.name), escape(r.reason)] for r in comparison.left_out))
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _findings(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    listed = f"<ul class=findings>{items}</ul>"
+    fold = len(sentences) > LISTED_FINDINGS
+    return f"<details><summary>{len(sentences)} findings</summary>{listed}</details>" if fold else listed
+
+
+def _cautions(comparison: Comparison) -> str:
+    """What a reader must know before believing a difference; empty when there is nothing."""
+    remarks = list(comparison.remarks)
+    diverged = sum(len(c.diverged) for c in comparison.conditions)
+    if diverged:
+        remarks.append(f"{_count(diverged, 'run')} diverged; means are over the runs that finished.")
+    if any(len(c.runs) == 1 for c in comparison.conditions):
+        remarks.append("A condition with one seed has no interval: another seed may give another picture.")
+    if comparison.left_out:
+        remarks.append(f"{_count(len(comparison.left_out), 'run')} left out, named below with the reason.")
+    if len([c for c in comparison.conditions if c.runs]) > SHOWN:
+        remarks.append(f"The figures show the first {SHOWN} conditions; the tables show all.")
+    if not remarks:
+        return ""
+    items = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
+    return f"<aside><h2>Before you believe a difference</h2><ul>{items}</ul></aside>"
+
+
+def _shared_config(comparison: Comparison) -> dict[str, Any]:
+    """The settings that all runs have in common."""
+    runs = [run for c in comparison.conditions for run in (*c.runs, *c.diverged)]
+    common = set.intersection(*({(k, text(v)) for k, v in run.config.items()} for run in runs))
+    return {key: value for key, value in runs[0].config.items() if (key, text(value)) in common}
+
+
+def _mapping(content: Mapping[str, Any], otherwise: str) -> str:
+    if not content:
+        return f"<p>{escape(otherwise)}</p>"
+    pairs = ((key, text(value)) for key, value in content.items())
+    return "<dl>" + "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs) + "</dl>"

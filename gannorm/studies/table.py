@@ -1,0 +1,188 @@
+"""What a comparison reports: one value a run, then a mean over seeds and an effect against the baseline.
+
+Every figure of the report comes from the rows made here, and the same rows are written to table.csv and table.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gannorm.studies.conditions import Condition, LeftOut
+from gannorm.studies.intervals import CONFIDENCE, Effect, Estimate, compare_means, mean_interval, rate_interval
+from gannorm.studies.quantities import QUANTITIES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of one condition: mean over seeds, and the effect against the baseline."""
+
+    condition: str
+    quantity: str
+    estimate: Estimate
+    effect: Effect | None  # None for the baseline, and for rates
+
+    def flat(self) -> dict[str, Any]:
+        """One line of table.csv."""
+        difference = self.effect.difference if self.effect else None
+        percent = self.effect.percent if self.effect else None
+        return {
+            "condition": self.condition,
+            "quantity": self.quantity,
+            "mean": self.estimate.mean,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+            "n": self.estimate.n,
+            "difference": difference.mean if difference else None,
+            "difference_low": difference.low if difference else None,
+            "difference_high": difference.high if difference else None,
+            "percent": percent.mean if percent else None,
+            "percent_low": percent.low if percent else None,
+            "percent_high": percent.high if percent else None,
+            "pairing": None if self.effect is None else "by seed" if self.effect.paired else "none",
+            "difference_n": difference.n if difference else None,
+            "verdict": self.effect.verdict if self.effect else None,
+        }
+
+
+Rows = Mapping[tuple[str, str], Row]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of `compare`: what was found, the rows behind it, and what was left out.
+
+    Attributes:
+        headline: one sentence, computed from the rows.
+        findings: one sentence a condition, then one a score and condition.
+        baseline: the label of the condition that the others are compared with.
+        conditions: in order, the baseline first.
+        rows: (condition's label, quantity's name) → row, where something was measured.
+        protocol: how the scores were made; None without scores.
+        left_out: runs that are not in the comparison.
+        remarks: what a reader must know before believing a difference.
+    """
+
+    headline: str
+    findings: Sequence[str]
+    baseline: str
+    conditions: Sequence[Condition]
+    rows: Rows
+    protocol: Mapping[str, Any] | None
+    left_out: Sequence[LeftOut]
+    remarks: Sequence[str]
+
+    def row(self, condition: str, quantity: str) -> Row | None:
+        """The row of a condition's label and a quantity's name; None where nothing was measured."""
+        return self.rows.get((condition, quantity))
+
+    def to_text(self) -> str:
+        """For the terminal: headline, findings, a short table, and what was left out."""
+        columns = [q for q in SUMMARY if any(quantity == q for _, quantity in self.rows)]
+        lines = [["", "seeds", "diverged", *(SUMMARY[q] for q in columns)]]
+        for c in self.conditions:
+            cells = [c.label, str(len(c.runs)), c.divergence]
+            for quantity in columns:
+                row = self.row(c.label, quantity)
+                cells.append("–" if row is None else interval(row.estimate))
+            lines.append(cells)
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        notes = [f"note: {remark}" for remark in self.remarks]
+        notes += [f"left out: {run.name} ({run.reason})" for run in self.left_out]
+        return "\n".join([self.headline, "", *(f"  {f}" for f in self.findings), "", *table, "", *notes]).rstrip()
+
+    def to_csv(self) -> str:
+        """One line a row; empty cells where there is no interval or no baseline."""
+        stream = io.StringIO()
+        lines = [row.flat() for row in self.rows.values()]
+        writer = csv.DictWriter(stream, lines[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return stream.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of table.json."""
+        content = {
+            "version": 1,
+            "headline": self.headline,
+            "findings": list(self.findings),
+            "confidence": CONFIDENCE,
+            "baseline": self.baseline,
+            "conditions": [
+                {
+                    "label": c.label,
+                    "factors": dict(c.values),
+                    "runs": {run.name: run.seed for run in c.runs},
+                    "diverged": [run.name for run in c.diverged],
+                }
+                for c in self.conditions
+            ],
+            "rows": [row.flat() for row in self.rows.values()],
+            "protocol": self.protocol,
+            "left_out": [asdict(run) for run in self.left_out],
+            "remarks": list(self.remarks),
+        }
+        # Configs and protocols may hold what strict JSON has no word for, such as NaN or a date: write its name.
+        return json.loads(json.dumps(content, default=str), parse_constant=str)
+
+
+# The columns of the terminal's table: quantity → heading.
+SUMMARY = {
+    "train/accuracy_pure": "pure",
+    "train/accuracy_mixed": "mixed",
+    "train/accuracy_fall": "fall",
+    "inception_score/final": "IS",
+    "fid/final": "FID",
+}
+
+
+def tabulate(conditions: Sequence[Condition]) -> Rows:
+    """All rows; the first condition is the baseline."""
+    rows = []
+    for quantity in QUANTITIES:
+        baseline: dict[int, float] = {}
+        for condition in conditions:
+            measured = ((run.seed, quantity.measure(run)) for run in condition.runs)
+            values = {seed: value for seed, value in measured if value is not None}
+            if condition is conditions[0]:
+                baseline = values
+            if values:
+                effect = compare_means(baseline, values) if baseline and condition is not conditions[0] else None
+                rows.append(Row(condition.label, quantity.name, mean_interval(list(values.values())), effect))
+    for condition in conditions:
+        diverged, ended = len(condition.diverged), len(condition.diverged) + len(condition.runs)
+        rows.append(Row(condition.label, "divergence_rate", rate_interval(diverged, ended), None))
+    return {(row.condition, row.quantity): row for row in rows}
+
+
+def short(value: float) -> str:
+    """As many figures as a reader can use.
+
+    >>> [short(v) for v in (0, 0.8312, 5.716, 23.46, 137.2, -0.031, 2.2e-7)]
+    ['0', '0.83', '5.72', '23.5', '137', '−0.031', '2.2e−07']
+    """
+    size = abs(value)
+    if size == 0:
+        return "0"
+    form = ".0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".2g"
+    figures = format(size, form)
+    return ("−" if value < 0 else "") + figures.replace("-", "−")
+
+
+def interval(estimate: Estimate, unit: str = "", *, signed: bool = False) -> str:
+    """An estimate with its interval.
+
+    >>> interval(Estimate(3.1, -0.5, 6.8, 4), " %", signed=True)
+    '+3.10 % (−0.50 to +6.80)'
+    """
+    numbers = [
+        f"{'+' if signed and v > 0 else ''}{short(v)}"
+        for v in (estimate.mean, estimate.low, estimate.high)
+        if v is not None
+    ]
+    return f"{numbers[0]}{unit}" + (f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else "")

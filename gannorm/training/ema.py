@@ -1,0 +1,37 @@
+"""An exponential moving average of a module: weights averaged, buffers carried along."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA(nn.Module):
+    """θ̄ ← decay·θ̄ + (1 − decay)·θ after every step; buffers are copied.
+
+    Running statistics are averages already, and a power-iteration vector averaged with an older one points nowhere: so
+    buffers follow the module instead of being averaged (Karras et al. do the same in StyleGAN).
+
+    Args:
+        module: the module to follow; a frozen copy of it is made.
+        decay: in [0, 1); 0 makes the average equal to the module.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.decay = decay
+
+    def forward(self, *args: Any) -> Tensor:
+        return self.module(*args)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the average one step toward `module`."""
+        average, current = list(self.module.parameters()), list(module.parameters())
+        torch._foreach_lerp_(average, current, 1.0 - self.decay)
+        for mine, its in zip(self.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(its)

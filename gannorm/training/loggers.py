@@ -1,0 +1,148 @@
+"""Where metrics go: the run directory always; Weights & Biases beside it, and never in its way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+from gannorm.rundir import RunDir
+
+MODES = ("auto", "online", "offline", "off")
+
+
+class RunDirLogger(Logger):
+    """Metrics to metrics.jsonl. A run's file is complete with or without any other logger."""
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+
+    @property
+    def name(self) -> str:
+        return self.run.path.parent.name
+
+    @property
+    def version(self) -> str:
+        return self.run.name
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run directory has its config.yaml already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.run.append_metrics(step, metrics)
+
+
+class WandbLogger(Logger):
+    """Metrics and images to a Weights & Biases run that may fail at any time without failing the training.
+
+    The first error is printed and ends the logging; rows logged before it stay on disk for `wandb sync`.
+    """
+
+    def __init__(self, experiment: Any) -> None:
+        super().__init__()
+        self._experiment = experiment
+        self._name, self._version = str(experiment.project), str(experiment.id)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> str:
+        return self._version
+
+    @property
+    def experiment(self) -> Any:
+        return self._experiment
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The full config was given when the run was made."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._try(lambda run: run.log({**metrics, "step": step}))
+
+    def log_image(self, key: str, images: list[Image.Image], step: int) -> None:
+        import wandb
+
+        self._try(lambda run: run.log({key: [wandb.Image(image) for image in images], "step": step}))
+
+    def finalize(self, status: str) -> None:
+        self._try(lambda run: run.finish(exit_code=0 if status == "success" else 1))
+        self._experiment = None
+
+    def _try(self, action: Callable[[Any], None]) -> None:
+        if self._experiment is None:
+            return
+        try:
+            action(self._experiment)
+        except Exception as error:  # whatever the service does, training goes on
+            print(f"W&B stopped: {type(error).__name__}: {error}; metrics go on in metrics.jsonl.", file=sys.stderr)
+            self._experiment = None
+
+
+def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str) -> WandbLogger | None:
+    """A W&B run for this run directory: online only with a key, otherwise offline; never a prompt, never a long wait.
+
+    Args:
+        run: its folder holds W&B's files too.
+        config: the resolved config. The group is the condition (study and normalizer), the tags name its parts.
+        mode: "auto" (online with a key, else offline), "online", "offline" or "off".
+        project: W&B project.
+
+    Returns:
+        None when off, or when W&B cannot be started; one printed line says so.
+    """
+    if mode == "off":
+        return None
+    try:
+        import wandb
+    except ImportError:
+        print("W&B is not installed: metrics go to metrics.jsonl alone.", file=sys.stderr)
+        return None
+    norm = config["model"]["discriminator"]["norm"]
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=30,
+        # Without these, a network that dies during the run holds finish() for a quarter of an hour.
+        x_file_stream_retry_max=3,
+        x_file_stream_retry_wait_max_seconds=2,
+        x_file_transfer_retry_max=2,
+        x_file_transfer_retry_wait_max_seconds=2,
+        x_graphql_retry_max=3,
+        x_graphql_retry_wait_max_seconds=2,
+    )
+    wanted = mode if mode != "auto" else ("online" if _has_key(wandb) else "offline")
+    for attempt in dict.fromkeys((wanted, "offline")):
+        try:
+            experiment = wandb.init(
+                mode=attempt,
+                project=project,
+                name=run.name,
+                group=f"{config['study']}/{norm}",
+                tags=[config["data"]["name"], norm, config["model"]["loss"]],
+                config=dict(config),
+                dir=str(run.path),
+                settings=settings,
+            )
+            experiment.define_metric("step")
+            experiment.define_metric("*", step_metric="step")
+            return WandbLogger(experiment)
+        except Exception as error:
+            print(f"W&B could not start {attempt}: {type(error).__name__}: {error}.", file=sys.stderr)
+    return None
+
+
+def _has_key(wandb: Any) -> bool:
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return False
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key)

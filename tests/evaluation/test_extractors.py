@@ -1,0 +1,133 @@
+"""Extractors by name: weights are verified before they are loaded, and a mistake is one line."""
+
+import hashlib
+import os
+import pickle
+import urllib.error
+
+import pytest
+import torch
+import torch_fidelity
+from known_images import Pixels, Replay, images_of
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from gannorm.errors import UserError
+from gannorm.evaluation import Evaluator, build_extractor, extractor_names
+from gannorm.evaluation.extractors import INCEPTION, default_extractor
+
+COLOUR = images_of(
+    torch.randint(0, 256, (8, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8), "colour"
+)
+
+
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    """A weight file of Inception's shape with random content: its scores mean nothing, its path is the real one."""
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        module = "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url"
+        patch.setattr(module, lambda *a, **k: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a, **k: None)
+        model = FeatureExtractorInceptionV3(INCEPTION, ["2048"])
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(model.state_dict(), file)
+    return file
+
+
+@pytest.mark.slow
+def test_inception_scores_from_a_weight_file_have_the_bits_of_torch_fidelity(inception_weights, monkeypatch):
+    # 64 of Inception's features instead of 2048, for the linear algebra's sake: the path is the same.
+    layer = staticmethod(lambda metric: "logits_unbiased" if metric == "isc" else "64")
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "get_default_feature_layer_for_metric", layer)
+    monkeypatch.setattr("torch_fidelity.utils.multiprocessing.cpu_count", lambda: 0)  # its loader, without workers
+    extractor = build_extractor(INCEPTION, COLOUR, weights=inception_weights, device="cpu")
+    assert extractor.weights_sha256 == hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+    with pytest.warns(UserWarning, match="8 images, 64 features"):
+        evaluator = Evaluator(COLOUR, extractor=extractor, splits=2)
+    fakes = COLOUR.pixels.flip(0).roll(1, dims=3)
+    found = evaluator.score(Replay(fakes))
+    expected = torch_fidelity.calculate_metrics(
+        input1=Pixels(fakes),
+        input2=Pixels(COLOUR.pixels),
+        feature_extractor=INCEPTION,
+        feature_extractor_weights_path=str(inception_weights),
+        **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
+        isc_splits=2,
+        kid_subset_size=4,
+        cuda=False,
+        verbose=False,
+    )
+    assert found.fid == expected["frechet_inception_distance"]
+    assert found.inception_score == expected["inception_score_mean"]
+    assert found.kid == expected["kernel_inception_distance_mean"]
+    assert (found.precision, found.recall) == (expected["precision"], expected["recall"])
+    assert found.protocol["extractor"] == INCEPTION
+
+
+def test_colour_images_default_to_inception_and_others_to_the_in_domain_classifier(digits):
+    assert default_extractor(COLOUR) == INCEPTION
+    assert default_extractor(digits) == "in_domain"
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown extractor 'inception': .*choose from in_domain, inception-v3-compat"):
+        build_extractor("inception", COLOUR)
+    assert {"in_domain", INCEPTION, "vgg16", "pass_through"} <= set(extractor_names())
+
+
+def test_images_that_an_extractor_cannot_take_are_named(digits, inception_weights):
+    with pytest.raises(UserError, match=r"cannot take digits images of \(1, 8, 8\).*choose another extractor"):
+        build_extractor(INCEPTION, digits, weights=inception_weights, device="cpu")
+
+
+def test_without_network_or_weights_the_line_says_which_file_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*_, **__):
+        raise urllib.error.URLError(OSError("no route to host"))
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(
+        UserError, match=r"no route to host\); put the file from https://.*6726825d\.pth at .*6726825d\.pth"
+    ):
+        build_extractor(INCEPTION, COLOUR, device="cpu")
+    monkeypatch.setattr("torch_fidelity.utils_torchvision.torchvision.models.vgg16", offline)
+    with pytest.raises(UserError, match="'vgg16' needs its weights"):
+        build_extractor("vgg16", COLOUR, device="cpu")
+
+
+def test_a_damaged_file_in_the_place_of_inception_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "weights-inception-2015-12-05-6726825d.pth").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="must begin with 6726825d"):
+        build_extractor(INCEPTION, COLOUR, device="cpu")
+
+
+class Exploit:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.file),)
+
+
+def test_a_weight_file_runs_no_code(tmp_path):
+    file, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    file.write_bytes(pickle.dumps(Exploit(trace)))
+    with pytest.raises(UserError, match="must hold tensors alone"):
+        build_extractor(INCEPTION, COLOUR, weights=file, device="cpu")
+    with pytest.raises(UserError, match="must begin with abcd"):
+        build_extractor(INCEPTION, COLOUR, weights=file, sha256="abcd", device="cpu")
+    assert not trace.exists()
+    pickle.loads(file.read_bytes())
+    assert trace.exists()  # the file would have
+
+
+def test_a_file_of_another_shape_or_none_is_one_line(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth must hold the weights of inception-v3-compat"):
+        build_extractor(INCEPTION, COLOUR, weights=tmp_path / "other.pth", device="cpu")
+    with pytest.raises(UserError, match="No such file"):
+        build_extractor(INCEPTION, COLOUR, weights=tmp_path / "none.pth", device="cpu")

@@ -1,0 +1,154 @@
+"""A generator is sampled under stated statistics and left as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from known_images import Replay, images_of
+from torch import nn
+from torch_fidelity.noise import random_normal
+
+from gannorm.data import to_uint8
+from gannorm.errors import UserError
+from gannorm.evaluation import sampling
+from gannorm.evaluation.sampling import check_generator, generated, set_standing_statistics
+from gannorm.models import Generator
+
+
+class FirstNorm(nn.Module):
+    """BatchNorm straight on the latents, then an image of 2×2 pixels: every statistic has a closed form."""
+
+    latent_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.norm.running_mean.fill_(0.5)  # unlike any batch
+
+    def forward(self, z):
+        return torch.tanh(self.norm(3 * z + 1)).reshape(-1, 1, 2, 2)
+
+
+def draw(generator, count=10, *, batch_size=4, seed=0, statistics="running"):
+    with generated(
+        generator, count, latent_dim=generator.latent_dim, batch_size=batch_size, seed=seed, statistics=statistics
+    ) as batches:
+        return torch.cat(list(batches))
+
+
+def state(module):
+    return [t.clone() for t in module.state_dict().values()] + [m.training for m in module.modules()]
+
+
+def test_latents_are_those_of_torch_fidelity_whatever_the_batch_size():
+    generator = FirstNorm().eval()
+    z = random_normal(np.random.RandomState(5), (10, 4))
+    with torch.no_grad():
+        expected = to_uint8(generator(z))
+    for size in (1, 3, 10, 64):
+        assert torch.equal(draw(generator, batch_size=size, seed=5), expected)
+    assert not torch.equal(draw(generator, seed=6), expected)
+
+
+def test_standing_statistics_of_a_first_layer_are_those_of_all_its_inputs_together():
+    generator = FirstNorm()
+    set_standing_statistics(generator, latent_dim=4, batch_size=8, seed=2, samples=100)  # 13 whole batches
+    inputs = 3 * random_normal(np.random.RandomState([2, 1]), (104, 4)).double() + 1
+    # The buffers are float32.
+    torch.testing.assert_close(generator.norm.running_mean.double(), inputs.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(generator.norm.running_var.double(), inputs.var(0, unbiased=False), rtol=1e-6, atol=0)
+
+
+def test_standing_statistics_pool_each_layer_behind_batch_normalized_ones():
+    generator = Generator(image_size=8, channels=1, width=4, latent_dim=3)
+    norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
+    inputs, probe = [], copy.deepcopy(generator).train()
+    last = [m for m in probe.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+    last.register_forward_pre_hook(lambda _, x: inputs.append(x[0].detach().double()))
+    z = random_normal(np.random.RandomState([0, 1]), (32, 3))
+    for batch in z.split(16):
+        probe(batch)
+    set_standing_statistics(generator, latent_dim=3, batch_size=16, seed=0, samples=32)
+    pooled = torch.cat(inputs)
+    torch.testing.assert_close(norms[-1].running_mean.double(), pooled.mean((0, 2, 3)), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(norms[-1].running_var.double(), pooled.var((0, 2, 3), unbiased=False), rtol=1e-5, atol=0)
+
+
+def test_batch_statistics_normalize_each_batch_by_itself_at_the_stated_size():
+    generator = FirstNorm()
+    z = random_normal(np.random.RandomState(0), (12, 4))
+    oracle = copy.deepcopy(generator).train()
+    with torch.no_grad():
+        expected = torch.cat([to_uint8(oracle(batch)) for batch in z.split(4)])[:10]
+    assert torch.equal(draw(generator, 10, statistics="batch"), expected)
+    assert not torch.equal(draw(generator, 10, statistics="running"), expected)
+    assert not torch.equal(draw(generator, 10, batch_size=512, statistics="standing"), expected)
+
+
+@pytest.mark.parametrize("statistics", sampling.STATISTICS)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_generator_and_the_random_state_survive(statistics, training):
+    generator = Generator(image_size=8, channels=1, width=4, latent_dim=3).train(training)
+    generator.image.eval()  # a mixed mode survives too
+    before, random_state, grad = state(generator), torch.get_rng_state(), torch.is_grad_enabled()
+    draw(generator, batch_size=512, statistics=statistics)
+    with (
+        pytest.raises(KeyError),
+        generated(generator, 8, latent_dim=3, batch_size=512, seed=0, statistics=statistics) as batches,
+    ):
+        next(batches)
+        raise KeyError("in the middle")
+    for a, b in zip(before, state(generator), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert torch.equal(torch.get_rng_state(), random_state) and torch.is_grad_enabled() == grad
+    assert all(not m._forward_pre_hooks for m in generator.modules())
+
+
+def test_a_double_generator_stays_double():
+    generator = Generator(image_size=8, channels=1, width=4, latent_dim=3).double()
+    assert draw(generator).dtype == torch.uint8
+    assert next(generator.parameters()).dtype == torch.float64
+
+
+class Scaled(nn.Module):
+    latent_dim = 2
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, z):
+        return torch.full((len(z), 1, 4, 4), self.value)
+
+
+DATA = images_of(torch.zeros(20, 1, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("value", [1.0001, -2.0, float("nan"), float("inf")])
+def test_images_outside_the_range_are_refused(value):
+    with pytest.raises(UserError, match=r"images must lie in \[−1, 1\]: got"):
+        check_generator(Scaled(value), DATA, latent_dim=None, statistics="running")
+    assert check_generator(Scaled(1.0), DATA, latent_dim=None, statistics="running") == 2
+
+
+def test_an_image_outside_the_range_in_a_later_batch_is_refused():
+    images = torch.zeros(20, 1, 4, 4, dtype=torch.uint8)
+    generator = Replay(images)
+    generator.images[15] = 1.5
+    with pytest.raises(UserError, match=r"got values from -1 to 1\.5"):
+        draw(generator, 20)
+
+
+def test_a_generator_that_cannot_be_scored_is_named():
+    fine = Generator(image_size=8, channels=1, width=4, latent_dim=3)
+    with pytest.raises(UserError, match=r"got \(1, 8, 8\), made has \(1, 4, 4\)"):
+        check_generator(fine, DATA, latent_dim=None, statistics="running")
+    with pytest.raises(UserError, match="did you mean 'running'"):
+        check_generator(fine, DATA, latent_dim=None, statistics="runing")
+    with pytest.raises(UserError, match="give latent_dim"):
+        check_generator(nn.Identity(), DATA, latent_dim=None, statistics="running")
+    stateless = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.BatchNorm2d(1, track_running_stats=False), nn.Tanh())
+    with pytest.raises(UserError, match="needs running statistics: 1 keeps none"):
+        check_generator(stateless, DATA, latent_dim=16, statistics="standing")
+    assert check_generator(stateless, DATA, latent_dim=16, statistics="batch") == 16

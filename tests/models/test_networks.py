@@ -1,0 +1,77 @@
+"""The networks are what their docstrings say: placement, shapes, independence, and errors at construction."""
+
+import pytest
+import torch
+from torch import nn
+
+from gannorm.errors import UserError
+from gannorm.models import Discriminator, Generator
+from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
+from gannorm.seeds import stream
+
+SIZES = (8, 16, 32, 64, 128)
+
+
+def layers(network, kind):
+    return [name for name, module in network.named_modules() if isinstance(module, kind)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_halve_to_4x4_and_widths_double(size):
+    d, g = Discriminator(size, 3, 4), Generator(size, 3, 4, 5)
+    convolutions = [m for m in d.modules() if isinstance(m, nn.Conv2d)]
+    halvings = size.bit_length() - 3
+    assert [c.stride[0] for c in convolutions] == [1, 2] * halvings + [1]
+    assert [c.kernel_size[0] for c in convolutions] == [3, 4] * halvings + [3]
+    assert [c.out_channels for c in convolutions] == [4 << i // 2 for i in range(2 * halvings)] + [4 << halvings]
+    with torch.no_grad():
+        images = g(torch.randn(2, 5, generator=stream(0)))
+        assert images.shape == (2, 3, size, size)
+        assert d.eval()(images).shape == (2,)
+    assert images.abs().max() <= 1
+
+
+@pytest.mark.parametrize("norm", ["group", "instance", "layer"])
+def test_every_normalizer_sits_in_the_same_places(norm):
+    kinds = (nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)
+    for build in (Discriminator, Generator):
+        assert layers(build(16, 1, 8, norm=norm), kinds) == layers(build(16, 1, 8, norm="batch"), kinds)
+        assert layers(build(16, 1, 8, norm="none"), kinds) == []
+    assert layers(Discriminator(16, 1, 8), kinds) == [f"features.{i}.norm" for i in range(1, 5)]
+
+
+def test_a_convolution_keeps_its_bias_only_where_nothing_shifts_after_it():
+    biased = {n for n, m in Discriminator(8, 1, 8).named_modules() if getattr(m, "bias", None) is not None}
+    assert {n for n in biased if n.endswith("conv")} == {"features.0.conv"}
+    assert "logit" in biased
+    plain = Discriminator(8, 1, 8, norm="none")
+    assert all(m.bias is not None for m in plain.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize("weight_norm", WEIGHT_NORMALIZERS)
+@pytest.mark.parametrize("norm", NORMALIZERS)
+def test_every_cross_of_the_slots_trains_both_networks(norm, weight_norm):
+    if NORMALIZERS[norm].needs_reference:
+        pytest.skip("needs a reference batch first: tested with the normalizer")
+    g, d = Generator(8, 1, 8, 4, norm, weight_norm), Discriminator(8, 1, 8, norm, weight_norm)
+    d(g(torch.randn(16, 4, generator=stream(0)))).square().mean().backward()
+    for network in (g, d):
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "build,message",
+    [
+        (lambda: Discriminator(image_size=30), "`image_size` must be one of 8, 16, 32, 64, 128: got 30"),
+        (lambda: Generator(image_size=256), "got 256"),
+        (lambda: Discriminator(width=0), "`width` must be at least 1"),
+        (lambda: Generator(latent_dim=0), "`latent_dim` must be at least 1"),
+        (lambda: Discriminator(norm="grupo"), "did you mean 'group'"),
+        (lambda: Discriminator(weight_norm="spectre"), "unknown weight normalizer 'spectre'"),
+        (lambda: Discriminator(norm="group", norm_options={"groups": 3}), "try groups=4"),
+        (lambda: Discriminator(norm="group", norm_options={"group": 2}), "no option 'group'"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_network_is_built(build, message):
+    with pytest.raises(UserError, match=message):
+        build()

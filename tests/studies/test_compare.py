@@ -1,0 +1,230 @@
+"""The table holds what the runs hold; the sentences follow the table, whatever it says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+from gannorm.studies.compare import Comparison, analyse, compare
+from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, verdict
+
+MakeRun = Callable[..., RunDir]
+
+
+def mean(comparison: Comparison, quantity: str, condition: str = "batch") -> float:
+    row = comparison.row(condition, quantity)
+    assert row is not None
+    return row.estimate.mean
+
+
+def rewrite(run: RunDir, metrics: Sequence[dict[str, float]]) -> None:
+    """Replace a run's metrics by records at steps 1, 2, …"""
+    (run.path / "metrics.jsonl").unlink()
+    for step, values in enumerate(metrics, start=1):
+        run.append_metrics(step, values)
+
+
+def probe(pure: float, mixed: float, **more: float) -> dict[str, float]:
+    values = {"accuracy_pure": pure, "accuracy_mixed": mixed} | more
+    return {f"probe/train/{name}": value for name, value in values.items()}
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_a_runs_value_is_the_mean_of_its_last_five_probes(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    rewrite(run, [probe(0.0, 1.0)] * 3 + [probe(p, 0.5) for p in (0.6, 0.7, 0.8, 0.9, 1.0)] + [{"loss_d": 1.0}])
+    comparison = analyse([run])
+    assert mean(comparison, "train/accuracy_pure") == pytest.approx(0.8)
+    assert mean(comparison, "train/accuracy_fall") == pytest.approx(0.3)
+
+
+def test_companion_swaps_report_the_worst_probe(make_run: MakeRun) -> None:
+    """One unequal probe among many equal ones must not be averaged away."""
+    run = make_run("group", 0)
+    equal = probe(0.7, 0.7, swap_max_change=0.0, swap_bitwise_equal=1.0)
+    rewrite(run, [equal, probe(0.7, 0.7, swap_max_change=0.2, swap_bitwise_equal=0.0), *[equal] * 20])
+    comparison = analyse([run])
+    assert mean(comparison, "train/swap_bitwise_equal", "group") == 0
+    assert mean(comparison, "train/swap_max_change", "group") == 0.2
+    assert verdict(comparison.rows, "group") == DEPENDS
+
+
+def test_scores_are_given_as_last_best_and_level(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    (run.path / "scores.json").unlink()
+    for step, value in ((0, 50.0), (10, 10.0), (20, 30.0)):
+        run.add_scores({"step": step, "fid": value, "inception_score": value, "protocol": {}})
+    comparison = analyse([run])
+    assert [mean(comparison, f"fid/{kind}") for kind in ("final", "best", "level")] == [30, 10, 25]
+    assert mean(comparison, "inception_score/best") == 50
+
+
+def test_scores_of_another_protocol_are_left_out_and_counted(make_run: MakeRun) -> None:
+    run, other = make_run("batch", 0), make_run("batch", 1)
+    own = mean(analyse([run, other]), "fid/final")
+    other.add_scores({"step": 9999, "fid": 1e6, "protocol": {"extractor": "another"}})
+    comparison = analyse([run, other])
+    assert mean(comparison, "fid/final") == own
+    assert any(remark.startswith("1 of 7 score records") for remark in comparison.remarks)
+
+
+def test_a_score_of_another_seed_or_version_still_compares(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    protocol = run.scores()[-1]["protocol"] | {"seed": 7, "versions": {"torch": "9"}}
+    run.add_scores({"step": 9999, "fid": 1.25, "protocol": protocol})
+    assert mean(analyse([run]), "fid/final") == 1.25
+
+
+def test_missing_and_null_values_are_absent_and_not_zero(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    rewrite(run, [probe(0.8, float("nan")), {"loss_d": 1.0}])
+    comparison = analyse([run])
+    assert mean(comparison, "train/accuracy_pure") == 0.8
+    for quantity in ("train/accuracy_mixed", "train/accuracy_fall", "eval/auc_pure"):
+        assert comparison.row("batch", quantity) is None
+
+
+def test_diverged_runs_count_in_their_rate_and_in_no_mean(compared: tuple[Comparison, Path]) -> None:
+    comparison, _ = compared
+    rate = comparison.row("batch", "divergence_rate")
+    fall = comparison.row("batch", "train/accuracy_fall")
+    assert rate is not None and (rate.estimate.mean, rate.estimate.n) == (0.25, 4)
+    assert fall is not None and fall.estimate.n == 3
+
+
+def test_csv_and_json_hold_the_rows(compared: tuple[Comparison, Path]) -> None:
+    comparison, output = compared
+    written = list(csv.DictReader(io.StringIO((output / "table.csv").read_text())))
+    content = json.loads((output / "table.json").read_text())
+    assert len(written) == len(content["rows"]) == len(comparison.rows) > 20
+    for line, entry, row in zip(written, content["rows"], comparison.rows.values(), strict=True):
+        assert entry == row.flat()
+        assert line == {k: "" if v is None else str(v) for k, v in row.flat().items()}
+    assert content["headline"] == comparison.headline
+
+
+def test_baseline_is_the_first_condition_or_the_named_one(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("group", 0)]
+    assert analyse(runs).baseline == "batch"
+    named = analyse(runs, baseline="group")
+    assert [c.label for c in named.conditions] == ["group", "batch"]
+    row = named.row("batch", "fid/final")
+    assert row is not None and row.effect is not None
+    with pytest.raises(UserError, match="did you mean 'group'"):
+        analyse(runs, baseline="gruop")
+
+
+def test_a_condition_whose_runs_all_diverged_is_no_baseline(make_run: MakeRun) -> None:
+    comparison = analyse([make_run("batch", 0, status="diverged"), make_run("group", 0)])
+    assert comparison.baseline == "group"
+    assert mean(comparison, "divergence_rate") == 1
+
+
+# -- the sentences ----------------------------------------------------------------------------------------------------
+
+
+def test_the_known_finding_is_found(compared: tuple[Comparison, Path]) -> None:
+    comparison, _ = compared
+    assert [verdict(comparison.rows, label) for label in ("batch", "group")] == [JUDGES_BATCHES, JUDGES_IMAGES]
+    assert comparison.headline.startswith("With BatchNorm the discriminator judges batches: accuracy 0.8")
+    assert "with GroupNorm it judges images" in comparison.headline
+    assert any("GroupNorm" in f and "better (3 paired seeds)" in f for f in comparison.findings)
+
+
+def test_a_contradicting_study_gets_the_contradicting_sentence(make_run: MakeRun) -> None:
+    """The names are swapped and nothing else: the sentence must follow the numbers."""
+    fair = probe(0.7, 0.7, swap_bitwise_equal=1.0, swap_max_change=0.0)
+    unfair = [probe(p, 0.5, swap_bitwise_equal=0.0, swap_max_change=0.3) for p in (0.80, 0.82, 0.84)]
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(3)]
+    for run in runs:
+        seed = run.config()["seed"]
+        rewrite(run, [fair if "batch" in run.name else unfair[seed]])
+    assert analyse(runs).headline == (
+        "With GroupNorm the discriminator judges batches: accuracy 0.82 in pure batches, 0.50 in mixed ones; "
+        "with BatchNorm it judges images: accuracy 0.70 in pure and mixed batches alike."
+    )
+
+
+@pytest.mark.parametrize(
+    ("falls", "bitwise", "expected"),
+    [
+        ([0.30, 0.32, 0.34], 0.0, JUDGES_BATCHES),
+        ([0.30, 0.32, 0.34], None, JUDGES_BATCHES),
+        ([-0.30, -0.32, -0.34], 0.0, DEPENDS),  # dependent, and better in mixed batches
+        ([0.140, 0.145, 0.149], 0.0, DEPENDS),  # less than half of the 0.3 above chance
+        ([0.151, 0.155, 0.159], 0.0, JUDGES_BATCHES),  # more than half
+        ([0.30, -0.32, 0.04], 0.0, DEPENDS),
+        ([0.30, -0.32, 0.04], None, OPEN),
+        ([0.30], 0.0, DEPENDS),  # one seed: no interval, and so no claim about accuracy
+        ([0.30], None, OPEN),
+        ([0.0, 0.0, 0.0], 1.0, JUDGES_IMAGES),
+        ([0.0, 0.0, 0.0], 0.0, DEPENDS),
+        ([None, None, None], None, UNPROBED),
+    ],
+)
+def test_verdict(make_run: MakeRun, falls: list[float | None], bitwise: float | None, expected: str) -> None:
+    runs = [make_run("batch", seed) for seed in range(len(falls))]
+    for run, fall in zip(runs, falls, strict=True):
+        swap = {} if bitwise is None else {"swap_bitwise_equal": bitwise}
+        rewrite(run, [{"loss_d": 1.0} if fall is None else probe(0.8, 0.8 - fall, **swap)])
+    comparison = analyse(runs)
+    assert verdict(comparison.rows, "batch") == expected
+    assert expected == UNPROBED or expected in comparison.headline
+
+
+def test_no_difference_shown_is_said_where_the_interval_holds_zero(make_run: MakeRun) -> None:
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(3)]
+    noise = np.random.default_rng(0)
+    for run in runs:
+        (run.path / "scores.json").unlink()
+        run.add_scores({"step": 1, "fid": 10 + noise.normal(), "protocol": {}})
+    (sentence,) = [f for f in analyse(runs).findings if f.startswith("FID")]
+    assert sentence.endswith("no difference shown (3 paired seeds).")
+
+
+def test_lower_fid_is_better_and_lower_inception_score_is_worse(make_run: MakeRun) -> None:
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(3)]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+        value = 5 + 0.01 * run.config()["seed"] - ("group" in run.name)
+        run.add_scores({"step": 1, "fid": value, "inception_score": value, "protocol": {}})
+    inception, fid = analyse(runs).findings[-2:]
+    assert "worse (3 paired seeds)" in inception and "better (3 paired seeds)" in fid
+
+
+# -- what is left out, and errors -------------------------------------------------------------------------------------
+
+
+def test_unfinished_runs_are_named_in_the_text(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("group", 0), make_run("group", 1, name="half")]
+    runs[-1].set_status("running", 300)
+    text = analyse(runs).to_text()
+    assert "left out: half (running at step 300)" in text
+    assert text.startswith("With")
+
+
+def test_no_finished_run_is_one_clear_line(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("batch", 1, status="diverged"), make_run("batch", 2)]
+    runs[0].set_status("running", 300)
+    (runs[2].path / "config.yaml").write_text("{")
+    with pytest.raises(UserError, match=r"one run must have finished: got 1 running, 1 damaged, 1 diverged; "):
+        analyse(runs)
+    with pytest.raises(UserError, match="got none"):
+        analyse([])
+
+
+def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(UserError, match="output folder must be writable"):
+        compare([make_run("batch", 0)], tmp_path / "report")
+    assert (tmp_path / "report").read_text() == "mine"

@@ -1,0 +1,128 @@
+"""Factors are found, not declared; runs that cannot be compared are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gannorm.rundir import RunDir
+from gannorm.studies.conditions import group, printable, read_runs
+
+
+def test_runs_that_differ_in_seed_and_name_are_one_condition(make_run: Callable[..., RunDir]) -> None:
+    elsewhere = {"study": "another", "output": "there", "wandb": "off", "progress": False, "log_every": 7}
+    runs, left_out = read_runs([make_run("batch", 0), make_run("batch", 1, **elsewhere)])
+    conditions, repeats, remarks = group(runs)
+    assert [[run.seed for run in c.runs] for c in conditions] == [[0, 1]]
+    assert (left_out, repeats, remarks) == ([], [], [])
+
+
+@pytest.mark.parametrize("key", ["steps", "probe_images", "a_key_of_tomorrow"])
+def test_any_other_key_that_differs_is_a_factor(make_run: Callable[..., RunDir], key: str) -> None:
+    runs, _ = read_runs([make_run("batch", 0, **{key: 1}), make_run("batch", 1, **{key: 2})])
+    assert [c.label for c in group(runs)[0]] == [f"{key}=1", f"{key}=2"]
+
+
+def test_one_factor_is_called_by_its_value_and_its_options_are_kept(make_run: Callable[..., RunDir]) -> None:
+    runs, _ = read_runs([make_run("batch", 0), make_run("group", 0)])
+    conditions, _, remarks = group(runs)
+    assert [(c.label, c.title) for c in conditions] == [("batch", "BatchNorm"), ("group", "GroupNorm")]
+    assert [c.values["model.discriminator.norm_options.groups"] for c in conditions] == [None, 8]
+    assert remarks == []
+
+
+def test_two_factors_are_called_by_short_keys_and_ordered_by_size(make_run: Callable[..., RunDir]) -> None:
+    """Names sort as "128" < "32" < "8"; batch sizes must not."""
+    made = [
+        make_run(norm, 0, name=f"{norm}_{size}", data={"name": "digits", "batch_size": size})
+        for norm in ("batch", "layer")
+        for size in (128, 32, 8)
+    ]
+    conditions, _, remarks = group(read_runs(made)[0])
+    assert [c.label for c in conditions[:4]] == [
+        "batch_size=8, norm=batch",
+        "batch_size=8, norm=layer",
+        "batch_size=32, norm=batch",
+        "batch_size=32, norm=layer",
+    ]
+    assert remarks == []
+
+
+def test_factors_that_only_move_together_are_remarked(make_run: Callable[..., RunDir]) -> None:
+    made = [make_run("batch", 0, data={"batch_size": 64}), make_run("layer", 0, data={"batch_size": 32})]
+    _, _, remarks = group(read_runs(made)[0])
+    assert len(remarks) == 1
+    assert "data.batch_size" in remarks[0] and "model.discriminator.norm" in remarks[0]
+
+
+def test_the_second_run_of_a_seed_is_left_out(make_run: Callable[..., RunDir]) -> None:
+    conditions, repeats, _ = group(read_runs([make_run("batch", 0), make_run("batch", 0, name="again")])[0])
+    assert [run.name for run in conditions[0].runs] == ["batch_0"]
+    assert [(r.name, r.reason) for r in repeats] == [("again", "same condition and seed as batch_0")]
+
+
+def test_diverged_runs_are_apart_from_finished_ones(make_run: Callable[..., RunDir]) -> None:
+    conditions, _, _ = group(read_runs([make_run("batch", 0), make_run("batch", 1, status="diverged")])[0])
+    assert [run.seed for run in conditions[0].runs] == [0]
+    assert conditions[0].divergence == "1 of 2"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("config.yaml", "{", "config.yaml must be well-formed"),
+        ("config.yaml", "- a list", "mapping"),
+        ("config.yaml", "norm: batch", "integer seed"),
+        ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n', "line 2"),
+        ("metrics.jsonl", "[1]\n", "damaged"),
+        ("metrics.jsonl", '{"loss_d": 1}\n', "step"),
+        ("metrics.jsonl", '{"step": "one"}\n', "integer step"),
+        ("scores.json", '{"version": 1}', "scores"),
+        ("scores.json", '{"scores": [{"step": 1, "protocol": "none"}]}', "protocol"),
+        ("status.json", "", "status.json must be well-formed"),
+        ("status.json", '{"state": "<b>"}', "state must be one of"),
+        ("status.json", "[]", "damaged"),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_rest_goes_on(
+    make_run: Callable[..., RunDir], file: str, content: str, reason: str
+) -> None:
+    good, bad = make_run("batch", 0), make_run("batch", 1)
+    (bad.path / file).write_text(content)
+    runs, left_out = read_runs([bad, good])
+    assert [run.name for run in runs] == ["batch_0"]
+    assert [run.name for run in left_out] == ["batch_1"]
+    assert reason in left_out[0].reason
+
+
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], state: str) -> None:
+    run = make_run("batch", 0)
+    run.set_status(state, 700, "out of memory")
+    assert [r.reason for r in read_runs([run])[1]] == [f"{state} at step 700: out of memory"]
+
+
+def test_a_cut_last_line_is_a_run_being_written(make_run: Callable[..., RunDir]) -> None:
+    run = make_run("batch", 0)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1300, "loss')
+    runs, left_out = read_runs([run])
+    assert len(runs) == 1 and left_out == []
+
+
+def test_equal_names_of_two_studies_are_told_apart(make_run: Callable[..., RunDir], tmp_path) -> None:
+    first = make_run("batch", 0)
+    second = tmp_path / "other" / first.name
+    second.parent.mkdir()
+    second.symlink_to(first.path)
+    second = tmp_path / "copy" / first.name
+    second.parent.mkdir()
+    first.path.rename(second)
+    again = make_run("batch", 0)
+    assert [run.name for run in read_runs([again, RunDir(second)])[0]] == ["study/batch_0", "copy/batch_0"]
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[31m\nb\u202e") == "a?[31m?b?"
+    assert printable("größe Ω") == "größe Ω"

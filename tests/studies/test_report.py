@@ -1,0 +1,273 @@
+"""The page holds the table's numbers, needs nothing from outside, and runs no script but its own."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gannorm.rundir import RunDir
+from gannorm.studies.compare import Comparison, compare
+from gannorm.studies.figures import COUPLING
+from gannorm.studies.plots import COLOURS
+
+MakeRun = Callable[..., RunDir]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FIGURES = ("accuracy_summary", "accuracy", "coupling", "scores", "coupling_against_score")
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the rows of its tables as lists of (text, values) a cell."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: dict[str, list[list[tuple[str, list[float]]]]] = {}
+        self._caption, self._text = "", ""
+        self._values: list[float] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag in ("caption", "th", "td"):
+            self._text, self._values = "", []
+        elif tag == "tr" and self._caption:
+            self.tables[self._caption].append([])
+        elif tag == "data":
+            self._values.append(float(dict(attributes)["value"] or "nan"))
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "caption":
+            self._caption = self._text
+            self.tables[self._caption] = []
+        elif tag in ("th", "td"):
+            self.tables[self._caption][-1].append((self._text, self._values))
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="session")
+def page(compared: tuple[Comparison, Path]) -> Page:
+    return Page((compared[1] / "index.html").read_text())
+
+
+def records(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(file.read_text())))
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_csv_is_in_the_page_with_its_value(compared: tuple[Comparison, Path], page: Page) -> None:
+    written = records(compared[1] / "table.csv")
+    shown = page.tables["Every quantity, as in table.csv"][1:]
+    assert len(shown) == len(written)
+    for line, cells in zip(written, shown, strict=True):
+        assert cells[1][0] == line["condition"]
+        assert cells[2][1] == [float(line["mean"])]
+        assert cells[4][1] == ([float(line["difference"])] if line["difference"] else [])
+        assert cells[5][0].startswith(line["verdict"])
+
+
+def test_the_two_leading_tables_hold_values_of_the_csv(compared: tuple[Comparison, Path], page: Page) -> None:
+    _, output = compared
+    written = {(r["condition"], r["quantity"]): r for r in records(output / "table.csv")}
+    dependence = page.tables["Batch dependence of the discriminator in train mode"]
+    names = [
+        "accuracy_pure",
+        "accuracy_mixed",
+        "auc_pure",
+        "auc_mixed",
+        "accuracy_fall",
+        "leak_ratio",
+        "coupling_ratio",
+    ]
+    for condition, cells in zip(("batch", "group"), dependence[1:], strict=True):
+        assert [cell[1] for cell in cells[2:9]] == [[float(written[condition, f"train/{n}"]["mean"])] for n in names]
+    scores = page.tables["Scores of the generator"]
+    assert scores[2][2][1] == [float(written["group", "inception_score/final"]["mean"])]
+    assert scores[2][3][1] == [float(written["group", "inception_score/final"]["percent"])]
+
+
+def test_headline_and_findings_are_the_comparisons(compared: tuple[Comparison, Path], page: Page) -> None:
+    assert f"<h1>{compared[0].headline}</h1>" in page.source
+    assert all(finding.split("'")[0] in page.source for finding in compared[0].findings)
+
+
+def test_every_figure_is_in_the_page_and_a_file_with_its_data(compared: tuple[Comparison, Path], page: Page) -> None:
+    _, output = compared
+    for name in FIGURES:
+        assert f'class="plot {name}"' in page.source
+        with Image.open(output / "figures" / f"{name}.png") as image:
+            assert np.asarray(image.convert("L")).std() > 5  # grey levels; a blank figure has 0
+        lines = records(output / "figures" / f"{name}.csv")
+        assert lines and all(None not in line and None not in line.values() for line in lines)  # no ragged line
+    summary = records(output / "figures" / "accuracy_summary.csv")
+    pure = compared[0].row("batch", "train/accuracy_pure")
+    assert pure is not None and float(summary[0]["mean"]) == pure.estimate.mean
+
+
+def test_coupling_data_are_the_probes_matrix(compared: tuple[Comparison, Path]) -> None:
+    comparison, output = compared
+    with np.load(next(iter(comparison.conditions[0].runs[0].directory.probes().values()))) as arrays:
+        expected = arrays["coupling_train"]
+    lines = [r for r in records(output / "figures" / "coupling.csv") if r["condition"] == "batch"]
+    matrix = np.zeros_like(expected)
+    for line in lines:
+        matrix[int(line["i"]), int(line["j"])] = float(line["coupling"])
+    assert np.array_equal(matrix, expected)
+
+
+# -- safety and self-containment --------------------------------------------------------------------------------------
+
+
+def test_the_page_asks_for_nothing_from_outside(page: Page) -> None:
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action"):
+            value = attributes.get(name)
+            if value is None:
+                continue
+            local = re.fullmatch(r"figures/\w+\.(png|csv)|table\.(csv|json)", value) if tag == "a" else None
+            assert local or value.startswith("data:"), (tag, value[:60])
+    assert "@import" not in page.source and "url(" not in page.source
+
+
+def test_the_policy_allows_the_pages_script_and_no_other(page: Page) -> None:
+    (policy,) = (a["content"] for a in page.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["script-src"] == f"'sha256-{own}'"
+    assert rules["default-src"] == "'none'"
+
+
+def test_hostile_names_stay_text(make_run: MakeRun, tmp_path: Path) -> None:
+    hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>${headline}$\\frac{"
+    runs = [make_run("batch", 0), make_run(hostile, 0, name="x"), make_run("group", 0, name="<svg onload=alert(1)>")]
+    runs[1].add_scores({"step": 1, "fid": 1.0, "protocol": {hostile: hostile}})
+    runs.append(make_run("group", 1))
+    runs[-1].set_status("failed", 3, hostile)
+    compare(runs, tmp_path / "report")
+    page = Page((tmp_path / "report" / "index.html").read_text())
+    assert len(page.named("script")) == 1
+    assert not page.named("svg")
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.source  # it is shown, as text
+    for attributes in page.named("img"):
+        kind, _, data = (attributes["src"] or "").partition(";base64,")
+        if kind == "data:image/svg+xml":
+            assert not re.search(rb"<script|onerror=|onload=", re.sub(rb"&lt;.*?&gt;", b"", base64.b64decode(data)))
+
+
+def test_every_picture_has_words(page: Page) -> None:
+    pictures = page.named("img")
+    assert len(pictures) >= 10
+    assert all(len(attributes["alt"] or "") > 10 for attributes in pictures)
+
+
+# -- what is missing or damaged ---------------------------------------------------------------------------------------
+
+
+def test_runs_without_probes_scores_and_samples_still_get_a_page(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("batch", 0)
+    for file in [run.path / "scores.json", *run.samples().values(), *run.probes().values()]:
+        file.unlink()
+    (run.path / "metrics.jsonl").write_text('{"step": 1, "loss_d": 1.0}\n')
+    comparison = compare([run], tmp_path / "report")
+    source = (tmp_path / "report" / "index.html").read_text()
+    assert comparison.headline == "No finished run was probed: nothing is known about batch dependence."
+    for words in ("recorded a coupling matrix", "no sample grids", "hold no scores"):
+        assert words in source
+    assert "<img" not in source
+
+
+def test_damaged_pictures_and_arrays_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run("batch", 0), make_run("group", 0)]
+    for file in runs[0].probes().values():
+        file.write_bytes(file.read_bytes()[:100])
+    for file in runs[0].samples().values():
+        file.write_text("<svg onload=alert(1)>")
+    compare(runs, tmp_path / "report")
+    source = (tmp_path / "report" / "index.html").read_text()
+    assert "no grid at this step" in source
+    assert {r["condition"] for r in records(tmp_path / "report/figures/coupling.csv")} == {"group"}
+
+
+def test_the_same_runs_give_the_same_page(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
+    comparison, output = compared
+    runs = [run.directory for c in comparison.conditions for run in (*c.runs, *c.diverged)]
+    compare(runs, tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == (output / "index.html").read_bytes()
+
+
+# -- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open the page in")
+def test_the_page_opens_in_a_browser_without_errors(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
+    index = compared[1] / "index.html"
+    document, console = _browse(index, tmp_path, "--dump-dom")
+    assert console == []
+    assert 'class="samples scrubbing"' in document  # the script ran, so its hash is right
+    assert '<div class="cell now">' in document
+
+    picture = tmp_path / "page.png"
+    _browse(index, tmp_path, f"--screenshot={picture}", "--window-size=1000,5000")
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for colour in (COLOURS[0], COLOURS[1], COUPLING(1.0)):
+        rgb = np.array(_rgb(colour))
+        assert (np.abs(pixels - rgb).max(axis=1) <= 3).sum() > 200  # the figures are drawn, in their colours
+
+    broken = tmp_path / "broken.html"
+    broken.write_text(index.read_text().replace('"use strict";', '"use strict"; alert(1);'))
+    document, console = _browse(broken, tmp_path, "--dump-dom")
+    assert any("Content Security Policy" in line for line in console)  # so an empty console means something
+    assert "scrubbing" not in document.split("<body>")[1].split("<script>")[0]
+
+
+def _rgb(colour: object) -> tuple[int, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple(round(255 * c) for c in to_rgb(colour))  # type: ignore[arg-type]
+
+
+def _browse(file: Path, scratch: Path, *options: str) -> tuple[str, list[str]]:
+    """The page's document after its script has run, and what reached the console."""
+    assert CHROMIUM is not None
+    profile = scratch / "profile"
+    shutil.rmtree(profile, ignore_errors=True)
+    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-quic"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--enable-logging=stderr"]
+    process = subprocess.Popen(
+        [*command, f"--user-data-dir={profile}", *options, file.as_uri()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        document, log = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return document, [line for line in log.splitlines() if "CONSOLE" in line]

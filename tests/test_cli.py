@@ -1,0 +1,141 @@
+"""What a person types wrong: one line that helps, exit status 2, nothing lost."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gannorm.cli import COMMANDS, main
+
+TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=2", "--model.discriminator.width=8", "--wandb=off"]
+TINY += ["--model.generator.width=8", "--probe_every=0", "--sample_every=2", "--log_every=1", "--progress=false"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fails(capsys, *argv):
+    """The one line of a command that must fail as a caller's mistake."""
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("gannorm")
+    return err
+
+
+MISTAKES = [
+    (["trian"], "did you mean 'train'"),
+    (["--import"], "must be followed by a module"),
+    (["--import", "no_such_module", "train"], "'no_such_module' is not"),
+    (["train", "--sede", "1"], "unknown key 'sede': did you mean 'seed'"),
+    (["train", "--seed", "one"], "`seed` must be int: got one"),
+    (["train", "--steps", "0"], "`steps` must be at least 1"),
+    (["train", "--config", "nowhere.yaml"], "`config` must be a file that exists"),
+    (["train", "--config", "broken.yaml"], "broken.yaml"),
+    (["train", "--config", "hostile.yaml"], "could not determine a constructor"),
+    (["train", "--config", "misspelt.yaml"], "did you mean 'model.discriminator.norm'"),
+    (["train", "--model.discriminator.nrom", "group"], "did you mean 'model.discriminator.norm'"),
+    (["train", "--model.discriminator.norm", "grup"], "did you mean 'group'"),
+    (["train", "--model.discriminator.weight_norm", "spectrum"], "did you mean 'spectral'"),
+    (
+        ["train", "--model.discriminator.norm", "group", "--model.discriminator.norm_options.groups", "3"],
+        "try groups=4",
+    ),
+    (["train", "--model.d_composition", "mixed"], "`model.d_composition` must be one of separate, joint: got mixed"),
+    (["train", "--model.loss", "hinges"], "did you mean 'hinge'"),
+    (["train", "--model.penalty", "r3"], "unknown penalty 'r3'"),
+    (["train", "--model.initialization", "he"], "unknown initialization 'he'"),
+    (["train", "--model.d_steps", "0"], "`d_steps` must be at least 1"),
+    (["train", "--model.lr_g", "-1"], "learning rates must be positive"),
+    (["train", "--data.name", "digit"], "did you mean 'digits'"),
+    (["train", "--data.image_size", "20"], "`image_size` must be one of 8, 16, 32, 64, 128: got 20"),
+    (["train", "--data.batch_size", "0"], "batch_size must be between 1 and"),
+    (["train", "--data.batch_size", "99999"], "batch_size must be between 1 and"),
+    (["train", "--data.name", "folder", "--data.root", "nowhere"], "nowhere"),
+    (["train", "--data.name", "cifar10"], "--data.download true"),
+    (["train", "--trainer.acelerator", "cpu"], "did you mean 'accelerator'"),
+    (["train", "--trainer.callbacks", "mine"], "unknown Trainer option 'trainer.callbacks'"),
+    (["train", "--trainer.profiler", "{class_path: os.system}"], "must be a plain value"),
+    (["train", "--trainer.precision", "16-mixed"], "bf16-mixed"),
+    (["train", *TINY, "--output", "a_file"], "the output must be writable"),
+    (["sample", "nowhere"], "a run directory must hold config.yaml"),
+    (["sample", "nowhere.ckpt"], "a checkpoint must be readable"),
+    (["sample", "damaged.ckpt"], "a checkpoint must be whole"),
+    (["compare", "nowhere"], "found none in nowhere"),
+    (["evaluate", "nowhere"], "found none in nowhere"),
+]
+
+
+@pytest.mark.parametrize("argv,message", MISTAKES, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
+def test_mistakes_get_one_line_that_helps(capsys, tmp_path, argv, message):
+    (tmp_path / "broken.yaml").write_text("seed: [1\n")
+    (tmp_path / "hostile.yaml").write_text("seed: !!python/object/apply:os.system ['touch owned']\n")
+    (tmp_path / "misspelt.yaml").write_text("model: {discriminator: {nrom: group}}\n")
+    (tmp_path / "damaged.ckpt").write_bytes(b"PK\x03\x04 half a checkpoint")
+    (tmp_path / "a_file").write_text("not a folder")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    assert message in fails(capsys, *argv)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def run(capsys, tmp_path):
+    assert main(["train", *TINY, "--checkpoint_every=1"]) == 0
+    capsys.readouterr()
+    return tmp_path / "runs" / "runs" / "batch_0"
+
+
+def test_a_finished_runs_name_is_refused_and_its_own_config_repeats_it_beside_it(capsys, run):
+    weights = (run / "checkpoints" / "last.ckpt").read_bytes()
+    assert "a run's name must be new" in fails(capsys, "train", *TINY)
+    assert main(["train", "--config", str(run / "config.yaml")]) == 0
+    again = run.parent / "batch_0_2" / "checkpoints" / "last.ckpt"
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == weights
+
+    import torch
+
+    first, second = (torch.load(f, weights_only=True)["state_dict"] for f in (run / "checkpoints/last.ckpt", again))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_earlier_one_still_serves(capsys, run):
+    newest = run / "checkpoints" / "step_00000002.ckpt"
+    newest.write_bytes(newest.read_bytes()[:2000])
+    assert "step_00000002.ckpt" in fails(capsys, "sample", str(run))
+    assert main(["sample", str(run), "--step", "1", "--output", "grid.png"]) == 0
+    assert "has no checkpoint of step 7: it has 1, 2" in fails(capsys, "sample", str(run), "--step", "7")
+
+
+def test_a_checkpoint_with_code_is_refused_and_not_run(capsys, tmp_path):
+    import torch
+
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"config": Hostile(), "state_dict": {}}, tmp_path / "hostile.ckpt")
+    assert "hold only weights" in fails(capsys, "sample", "hostile.ckpt")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_users_own_normalizer_trains(capsys, tmp_path, monkeypatch):
+    (tmp_path / "my_norms_for_cli.py").write_text(
+        "from torch import nn\n"
+        "from gannorm.normalizers import normalizer\n"
+        "@normalizer('mine', forward_coupling=False, gradient_coupling=False)\n"
+        "def mine(channels):\n"
+        "    return nn.GroupNorm(1, channels)\n"
+    )
+    argv = ["--import", "my_norms_for_cli", "train", *TINY, "--model.discriminator.norm", "mine"]
+    assert main(argv) == 0
+    assert "mine_0: finished at step 2" in capsys.readouterr().out
+
+
+def test_help_needs_no_heavy_import():
+    script = "import sys; from gannorm.cli import main; main(['--help']); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.endswith("False\n")
+    assert all(name in out for name in COMMANDS)

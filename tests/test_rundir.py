@@ -1,0 +1,106 @@
+"""The run directory keeps what was written, whole, whatever happens to the writer."""
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir, atomic_write, find_runs
+
+CONFIG = {"seed": 1, "model": {"discriminator": {"norm": "group"}}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    with RunDir.create(tmp_path / "study" / "group_1", CONFIG) as run:
+        yield run
+
+
+def test_what_is_written_is_read_back(run):
+    run.append_metrics(1, {"loss_d": 0.5})
+    run.append_metrics(2, {"loss_d": math.nan, "loss_g": math.inf})
+    run.set_status("diverged", 2, "loss_d=nan")
+    assert run.config() == CONFIG
+    assert run.metrics() == [{"step": 1, "loss_d": 0.5}, {"step": 2, "loss_d": None, "loss_g": None}]
+    assert run.series("loss_d") == ([1], [0.5])
+    assert (run.status()["state"], run.status()["step"]) == ("diverged", 2)
+
+
+def test_files_are_found_by_step_in_order(run):
+    for step in (900, 1000, 100_000_000):
+        run.checkpoint_file(step).touch()
+    run.checkpoint_file(None).touch()
+    (run.path / "checkpoints" / ".step_00000007.ckpt.x1").touch()  # left by a killed writer
+    assert list(run.checkpoints()) == [900, 1000, 100_000_000]
+
+
+def test_a_cut_last_line_of_metrics_is_left_out_and_a_damaged_middle_is_named(run):
+    run.append_metrics(1, {"loss_d": 0.5})
+    file = run.path / "metrics.jsonl"
+    file.write_text(file.read_text() + '{"step": 2, "lo')
+    assert [r["step"] for r in run.metrics()] == [1]
+    file.write_text('{"step": 1}\nnot json\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2 is not"):
+        run.metrics()
+
+
+def test_a_name_is_taken_once(run):
+    with pytest.raises(UserError, match="a run's name must be new"), RunDir.create(run.path, CONFIG):
+        raise AssertionError("a second run must not begin")
+    assert run.config() == CONFIG
+
+
+def test_a_second_process_cannot_write_the_same_run(run):
+    script = f"""
+        from gannorm.rundir import RunDir
+        try:
+            with RunDir({str(run.path)!r}).lock():
+                print("locked twice")
+        except ValueError as error:
+            print(error)
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "one process writes a run" in out.stdout
+
+
+def test_an_unwritable_folder_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="the output must be writable"), RunDir.create(tmp_path / "file/x", {}):
+        raise AssertionError("no run can begin there")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
+    file = tmp_path / "status.json"
+    file.write_text("old")
+    with pytest.raises(RuntimeError, match="while writing"), atomic_write(file) as stream:
+        stream.write(b"half of the n")
+        raise RuntimeError("while writing")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_scores_of_the_same_step_and_protocol_replace_each_other(run):
+    run.add_scores({"step": 200, "fid": 3.0, "protocol": {"samples": 10}})
+    run.add_scores({"step": 100, "fid": 5.0, "protocol": {"samples": 10}})
+    run.add_scores({"step": 200, "fid": 2.0, "protocol": {"samples": 10}})
+    run.add_scores({"step": 200, "fid": 2.5, "protocol": {"samples": 99}})
+    assert [(s["step"], s["fid"]) for s in run.scores()] == [(100, 5.0), (200, 2.0), (200, 2.5)]
+    assert json.loads((run.path / "scores.json").read_text())["version"] == 1
+
+
+def test_runs_are_found_in_a_study_folder_once(run):
+    study = run.path.parent
+    assert [r.path for r in find_runs([str(study), str(run.path)])] == [run.path]
+    with pytest.raises(UserError, match=r"found none in .*nowhere"):
+        find_runs([str(study / "nowhere")])
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "- a list", "!!python/object/apply:os.system [ls]"])
+def test_a_damaged_or_hostile_config_is_named_and_never_run(run, content):
+    run.config_file.write_text(content)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        run.config()

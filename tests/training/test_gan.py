@@ -1,0 +1,181 @@
+"""The training step against the plain loop that it stands for."""
+
+import copy
+
+import pytest
+import torch
+
+from gannorm.data import to_float
+from gannorm.errors import UserError
+from gannorm.losses import LOSSES
+from gannorm.models import Discriminator, Generator
+from gannorm.seeds import stream
+from gannorm.training import GAN, prepare, train
+from gannorm.training.ema import EMA
+
+
+def final_state(run):
+    return torch.load(run.checkpoint_file(None), weights_only=True)["state_dict"]
+
+
+def plain_loop(gan, batches, config):
+    """The same mathematics written out: D on real, D on fake, then G; averaging at the end of each step."""
+    loss, d_steps = LOSSES["non_saturating"], config["model"]["d_steps"]
+    g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
+    ema, decay = copy.deepcopy(g), config["model"]["ema_decay"]
+    adam = {"betas": tuple(config["model"]["betas"])}
+    d_optimizer = torch.optim.Adam(d.parameters(), lr=config["model"]["lr_d"], **adam)
+    g_optimizer = torch.optim.Adam(g.parameters(), lr=config["model"]["lr_g"], **adam)
+    randomness = stream(config["seed"], "latents", 0)
+    for batch in batches:
+        for real in batch.chunk(d_steps):
+            fake = g(torch.randn(len(real), g.latent_dim, generator=randomness))
+            joint = torch.cat([real, fake.detach()])
+            if config["model"]["d_composition"] == "joint":
+                real_logits, fake_logits = d(joint).chunk(2)
+            else:
+                real_logits, fake_logits = d(real), d(fake.detach())
+            d_optimizer.zero_grad()
+            loss.discriminator(real_logits, fake_logits).backward()
+            d_optimizer.step()
+        joint_g = config["model"]["g_composition"] == "joint"
+        logits = d(torch.cat([real, fake])).chunk(2)[1] if joint_g else d(fake)
+        g_optimizer.zero_grad()
+        loss.generator(logits).backward()
+        g_optimizer.step()
+        with torch.no_grad():
+            for average, now in zip(ema.parameters(), g.parameters(), strict=True):
+                average.mul_(decay).add_(now, alpha=1 - decay)
+            for average, now in zip(ema.buffers(), g.buffers(), strict=True):
+                average.copy_(now)
+    return g, d, ema
+
+
+@pytest.mark.parametrize("g_composition", ["fake", "joint"])
+@pytest.mark.parametrize("d_composition", ["separate", "joint"])
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_a_run_follows_the_plain_loop(configure, tmp_path, d_composition, g_composition, d_steps):
+    config = configure(
+        *("--model.d_composition", d_composition, "--model.g_composition", g_composition),
+        *("--model.d_steps", str(d_steps), "--checkpoint_every", "4", "--model.ema_decay", "0.7"),
+    )
+    gan, data = prepare(config)
+    loader = data.train_dataloader()
+    g, d, ema = plain_loop(gan, [next(loader) for _ in range(4)], config)
+    state = final_state(train(config, tmp_path / "run"))
+    # fp32: Adam divides by √v, so that a last-bit difference between its fused and plain forms becomes about 1e-6.
+    for prefix, network in (("generator.", g), ("discriminator.", d), ("ema.module.", ema)):
+        for name, expected in network.state_dict().items():
+            torch.testing.assert_close(state[prefix + name], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_compositions_are_different_models_with_batch_norm_and_the_same_without(configure):
+    def losses(norm):
+        config = configure("--model.discriminator.norm", norm)
+        gan, data = prepare(config)
+        real = to_float(data.train.pixels[:16])
+        fake = gan.generator(torch.randn(16, 4, generator=stream(0)))
+        found = []
+        for gan.d_composition in ("separate", "joint"):
+            found.append(gan.discriminator_loss(real, fake).item())
+        for gan.g_composition in ("fake", "joint"):
+            found.append(gan.generator_loss(real, fake).item())
+        return found
+
+    separate, joint, fake, joint_g = losses("group")
+    assert separate == pytest.approx(joint, rel=1e-5)  # fp32: batches of another size sum in another order
+    assert fake == pytest.approx(joint_g, rel=1e-5)
+    separate, joint, fake, joint_g = losses("batch")
+    assert abs(separate - joint) > 1e-4
+    assert abs(fake - joint_g) > 1e-4
+
+
+def test_a_repeated_run_is_bit_identical_and_another_seed_is_not(configure, tmp_path):
+    config = configure("--checkpoint_every", "4")
+    first, again = (final_state(train(config, tmp_path / name)) for name in ("first", "again"))
+    other = final_state(train({**config, "seed": 1}, tmp_path / "other"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["discriminator.logit.weight"], other["discriminator.logit.weight"])
+
+
+@pytest.mark.parametrize("norm,weight_norm", [("batch", "spectral"), ("group", "none")])
+def test_measuring_does_not_disturb_training(configure, tmp_path, norm, weight_norm):
+    factors = ("--model.discriminator.norm", norm, "--model.discriminator.weight_norm", weight_norm)
+    plain = configure(*factors, "--checkpoint_every", "4")
+    measured = configure(
+        *factors, *("--checkpoint_every", "4", "--probe_every", "1", "--probe_images", "32", "--sample_every", "1")
+    )
+    first = final_state(train(plain, tmp_path / "plain"))
+    run = train(measured, tmp_path / "measured")
+    second = final_state(run)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert list(run.probes()) == list(run.samples()) == [0, 1, 2, 3, 4]
+    steps, ratios = run.series("probe/train/leak_ratio")
+    assert steps == [0, 1, 2, 3, 4]
+    assert all((ratio > 1e-6) == (norm == "batch") for ratio in ratios)  # rounding leaves about 1e-15 without coupling
+
+
+def test_lightning_counts_generator_updates(configure, tmp_path):
+    run = train(configure("--model.d_steps", "3", "--checkpoint_every", "2", "--steps", "6"), tmp_path / "run")
+    assert list(run.checkpoints()) == [2, 4, 6]
+    content = torch.load(run.checkpoint_file(6), weights_only=True)
+    assert content["step"] == content["global_step"] == 6
+    assert (run.status()["state"], run.status()["step"]) == ("finished", 6)
+
+
+def test_the_discriminator_gets_no_gradient_in_the_generator_step(configure):
+    gan, data = prepare(configure())
+    real = to_float(data.train.pixels[:16])
+    for p in gan._trainable:
+        p.requires_grad_(False)
+    gan.generator_loss(real, gan.generator(torch.randn(16, 4, generator=stream(0)))).backward()
+    assert all(p.grad is None for p in gan.discriminator.parameters())
+    assert all(p.grad is not None for p in gan.generator.parameters())
+
+
+def test_a_diverged_run_ends_and_keeps_its_last_good_checkpoint(configure, tmp_path):
+    config = configure("--steps", "50", "--checkpoint_every", "1", "--model.max_loss", "30", "--model.loss", "wasserstein",
+                       "--model.lr_d", "0.5", "--model.lr_g", "0.5", "--model.discriminator.norm", "none")  # fmt: skip
+    run = train(config, tmp_path / "run")
+    status = run.status()
+    assert status["state"] == "diverged"
+    assert status["step"] < 50
+    assert "max_loss=30" in status["reason"]
+    state = final_state(run)
+    assert all(torch.isfinite(v).all() for v in state.values())
+
+
+def test_ema_follows_in_closed_form():
+    module = torch.nn.BatchNorm1d(1)
+    ema = EMA(module, decay=0.5)
+    for value in (2.0, 4.0):
+        module.weight.data.fill_(value)
+        module.running_mean.fill_(value)
+        ema.update(module)
+    assert ema.module.weight.item() == 0.25 * 1 + 0.25 * 2 + 0.5 * 4
+    assert ema.module.running_mean.item() == 4.0  # buffers are carried, not averaged
+    assert not any(p.requires_grad for p in ema.parameters())
+
+
+def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
+    penalty = ("--model.penalty", "gradient", "--steps", "1")
+    with pytest.warns(UserWarning, match="assumes that the discriminator judges each image alone"):
+        train(configure(*penalty, "--model.discriminator.norm", "batch"), tmp_path / "batch")
+    train(configure(*penalty, "--model.discriminator.norm", "group"), tmp_path / "group")  # warnings are errors
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"loss": "hinged"}, "did you mean 'hinge'"),
+        ({"penalty": "r2"}, "choose from none, r1, gradient"),
+        ({"d_steps": 0}, "`d_steps` must be at least 1"),
+        ({"lr_d": -1.0}, "learning rates must be positive"),
+        ({"ema_decay": 1.0}, "`ema_decay` must be in"),
+        ({"betas": (0.5, 1.0)}, "`betas` must be in"),
+        ({"max_loss": 0.0}, "`max_loss` must be positive"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        GAN(Generator(8, 1, 4, 2), Discriminator(8, 1, 4), **options)
