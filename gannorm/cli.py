@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from gannorm.arguments import (
+    add_checkpoint_options,
+    import_module,
+    parse,
+    parser_for,
+    plain,
+    take_imports,
+    train_parser,
+)
 from gannorm.errors import UserError
 from gannorm.registry import choices
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
 Command = Callable[[Sequence[str]], int]
 
@@ -23,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Exit status: 0; 2 for a caller's mistake, told in one line; 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = ""
+    warnings.showwarning = _show_warning
     try:
         sys.path.insert(0, str(Path.cwd()))  # --import and --module name the user's own modules, as `python` would
-        for module in _take_imports(arguments):
-            _import(module)
+        for module in take_imports(arguments):
+            import_module(module)
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help())
             return 0
@@ -46,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(argv: Sequence[str]) -> int:
     """train a GAN and write a run directory"""
     parser = train_parser()
-    namespace = _parse(parser, argv)
-    config = _plain(namespace)
+    namespace = parse(parser, argv)
+    config = plain(namespace)
     sources = [Path(str(p)) for p in config.pop("config") or []]
     name = config["name"] or f"{config['model']['discriminator']['norm']}_{config['seed']}"
     folder = Path(config["output"]) / config["study"]
@@ -63,42 +72,9 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
-def train_parser() -> ArgumentParser:
-    """Every key of a training config, typed: YAML files and flags are the same thing."""
-    from gannorm.data import ImageData
-    from gannorm.models import Discriminator, Generator
-    from gannorm.training import GAN
-
-    parser = _parser("train", "Train a GAN whose normalizer is the study factor, and write a run directory.")
-    parser.add_argument("--config", action="config", help="YAML file; later files and flags override earlier ones")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random in the run")
-    parser.add_argument("--study", type=str, default="runs", help="folder that groups runs to be compared")
-    parser.add_argument("--name", type=str, default="", help="of the run; default: <normalizer>_<seed>")
-    parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
-    parser.add_argument("--steps", type=int, default=1200, help="generator updates")
-    parser.add_argument("--log_every", type=int, default=50, help="steps between records of the losses")
-    parser.add_argument("--probe_every", type=int, default=100, help="steps between batch-dependence probes; 0: never")
-    parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
-    parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
-    parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between checkpoints; 0: never")
-    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
-    modes = Literal["auto", "online", "offline", "off"]
-    parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")
-    parser.add_argument("--wandb_project", type=str, default="gannorm", help="W&B project")
-    parser.add_class_arguments(ImageData, "data", skip={"seed"})
-    parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
-    parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
-    parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
-    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
-    parser.add_class_arguments(Discriminator, "model.discriminator", skip={"image_size", "channels"})
-    parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
-    parser.add_argument("--trainer", type=dict[str, Any], default={}, help="any option of Lightning's Trainer")
-    return parser
-
-
 def describe(argv: Sequence[str]) -> int:
     """list a config's networks: layers, shapes, parameters, normalizers"""
-    config = _plain(_parse(train_parser(), argv))
+    config = plain(parse(train_parser(), argv))
 
     import torch
 
@@ -127,13 +103,13 @@ def describe(argv: Sequence[str]) -> int:
 
 def sample(argv: Sequence[str]) -> int:
     """write a grid of images from a run's generator"""
-    parser = _parser("sample", "Write a grid of images from a run's generator.")
+    parser = parser_for("sample", "Write a grid of images from a run's generator.")
     parser.add_argument("run", type=str, help="run directory or checkpoint")
     parser.add_argument("--output", type=str, default="samples.png", help="PNG file to write")
     parser.add_argument("--rows", type=int, default=8, help="images along each side of the grid")
     parser.add_argument("--seed", type=int, default=0, help="of the latents")
-    _add_checkpoint_options(parser)
-    options = _parse(parser, argv)
+    add_checkpoint_options(parser)
+    options = parse(parser, argv)
     if options.rows < 1:
         raise UserError(f"`rows` must be at least 1: got {options.rows}.")
 
@@ -156,7 +132,7 @@ def sample(argv: Sequence[str]) -> int:
 
 def probe(argv: Sequence[str]) -> int:
     """measure a discriminator's batch dependence, of a run or of your own module"""
-    parser = _parser("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
+    parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
     parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
     parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
     parser.add_argument("--module", type=str, default="", help="instead of a run: package.module:Class (or a factory)")
@@ -170,7 +146,7 @@ def probe(argv: Sequence[str]) -> int:
     parser.add_argument("--fail_on_coupling", type=bool, default=False, help="exit with 1 if anything couples")
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
-    options = _parse(parser, argv)
+    options = parse(parser, argv)
     if bool(options.run) == bool(options.module):
         raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
 
@@ -221,7 +197,7 @@ def _module_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
     from gannorm.seeds import stream
 
     module, _, attribute = options.module.partition(":")
-    factory = getattr(_import(module), attribute, None) if attribute else None
+    factory = getattr(import_module(module), attribute, None) if attribute else None
     if factory is None:
         raise UserError(
             f"`--module` must be package.module:Class: got {options.module!r}; give for example nets:Critic."
@@ -256,10 +232,10 @@ def _read_array(path: Path) -> Any:
 
 def evaluate(argv: Sequence[str]) -> int:
     """score generators: IS, FID, KID, precision and recall"""
-    parser = _parser("evaluate", "Score runs' generators (IS, FID, KID, precision, recall) into their scores.json.")
+    parser = parser_for("evaluate", "Score runs' generators (IS, FID, KID, precision, recall) into their scores.json.")
     parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
     parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
-    _add_checkpoint_options(parser)
+    add_checkpoint_options(parser)
     statistics = Literal["running", "batch", "standing"]
     parser.add_argument("--statistics", type=statistics, default="running", help="of the generator's normalizers")
     parser.add_argument("--extractor", type=str, default="", help="default: Inception for colour, in_domain for grey")
@@ -268,7 +244,7 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
     parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
     parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
-    options = _parse(parser, argv)
+    options = parse(parser, argv)
 
     from gannorm.data import load_images
     from gannorm.evaluation import Evaluator, build_extractor
@@ -301,10 +277,10 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def compare(argv: Sequence[str]) -> int:
     """compare runs: a table and report/index.html"""
-    parser = _parser("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
+    parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
     parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
     parser.add_argument("--output", type=str, default="report", help="folder to write")
-    options = _parse(parser, argv)
+    options = parse(parser, argv)
 
     from gannorm.rundir import find_runs
     from gannorm.studies.compare import compare
@@ -317,7 +293,7 @@ def compare(argv: Sequence[str]) -> int:
 
 def study(argv: Sequence[str]) -> int:
     """plan a grid of runs, train what is missing, evaluate, compare"""
-    parser = _parser("study", "Plan a grid of runs, train what is missing, evaluate and compare. Run again to go on.")
+    parser = parser_for("study", "Plan a grid of runs, train what is missing, evaluate, compare. Repeat to go on.")
     parser.add_argument("file", type=str, help="study file, for example configs/studies/demo.yaml")
     parser.add_argument(
         "--dry-run", type=bool, nargs="?", const=True, default=False, help="show the runs and their states, do nothing"
@@ -325,14 +301,14 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as cores")
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
     parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
-    options = _parse(parser, argv)
+    options = parse(parser, argv)
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"`jobs` must be at least 1: got {options.jobs}.")
 
     from gannorm.studies.engine import describe, execute
     from gannorm.studies.grid import plan
 
-    imports = [text for module in _take_imports(sys.argv[1:]) for text in ("--import", module)]
+    imports = [text for module in take_imports(sys.argv[1:]) for text in ("--import", module)]
     command = [sys.executable, "-m", "gannorm.cli", *imports]
     planned = plan(Path(options.file), Path(options.output), command)
     print(describe(planned, options.jobs), flush=True)
@@ -350,7 +326,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-# -- what the subcommands share ---------------------------------------------------------------------------------------
+# -- helpers -----------------------------------------------------------------------------------------------------------
 
 
 def _help() -> str:
@@ -370,63 +346,9 @@ def _help() -> str:
     )
 
 
-def _parser(name: str, description: str) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    return ArgumentParser(prog=f"gannorm {name}", description=description, exit_on_error=False)
-
-
-def _parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse, with errors in one line that names the nearest key."""
-    import argparse
-
-    from jsonargparse import ArgumentError
-
-    try:
-        return parser.parse_args(list(argv))
-    except (ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), parser)) from None
-
-
-def _explain(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's message in the house's form: what must hold, what arrived, what to do."""
-    message = " ".join(message.split())
-    if match := re.search(r"(?:Parser key|argument) \"?([\w.-]+)\"?: File does not exist: '?(.+?)'?$", message):
-        return f"`{match[1]}` must be a file that exists: got {match[2]}."
-    if match := re.search(r"Parser key \"([\w.]+)\": Expected (?:a|an) (.+?)\. Got value: (.*)", message):
-        wanted = re.sub(r"<class '(\w+)'>", r"\1", match[2])
-        wanted = re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), wanted)
-        return f"`{match[1]}` must be {wanted}: got {match[3]}."
-    patterns = (
-        r"unrecognized arguments: (--[\w.]+)()",
-        r"Group '([\w.]+)' does not accept option '([\w.]+)'",
-        r"[Kk]ey [\"']([\w.]+)[\"'] is not expected()",
-    )
-    keys = [key for key, _ in parser.get_defaults().items() if key != "config"]
-    for match in filter(None, (re.search(pattern, message) for pattern in patterns)):
-        key = ".".join(filter(None, match.groups())).removeprefix("--")
-        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"`{parser.prog} --help` lists the keys."
-        return f"unknown key {key!r}: {hint}"
-    return message
-
-
-def _plain(namespace: Namespace) -> dict[str, Any]:
-    """The parsed config as plain YAML data."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(v) for v in value]
-        return value
-
-    return plain(namespace.as_dict())
-
-
-def _add_checkpoint_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
-    parser.add_argument("--ema", type=bool, default=True, help="the averaged generator, or else the trained one")
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our warnings speak to the person at the terminal, who has no use for a source line."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _next_free(folder: Path, name: str) -> str:
@@ -434,29 +356,6 @@ def _next_free(folder: Path, name: str) -> str:
     while (folder / f"{name}_{number}").exists():
         number += 1
     return f"{name}_{number}"
-
-
-def _take_imports(arguments: list[str]) -> list[str]:
-    """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
-    modules = []
-    while "--import" in arguments:
-        at = arguments.index("--import")
-        if at + 1 == len(arguments):
-            raise UserError("`--import` must be followed by a module: got nothing; give for example --import my_norms.")
-        modules.append(arguments[at + 1])
-        del arguments[at : at + 2]
-    return modules
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
-            raise  # the module exists and one of its own imports is missing
-        raise UserError(
-            f"a module to import must be found: {name!r} is not; run from its folder or install it."
-        ) from None
 
 
 if __name__ == "__main__":

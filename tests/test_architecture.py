@@ -12,15 +12,16 @@ import gannorm
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
     {"errors", "registry", "isolate", "rundir", "seeds"},
-    {"normalizers", "losses", "data", "probes", "studies", "pytest_plugin"},
+    {"normalizers", "losses", "data", "probes", "studies"},
     {"models"},
     {"training", "evaluation"},
+    {"arguments", "pytest_plugin"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
-    "lightning": {"data", "training", "cli"},
-    "wandb": {"training", "studies", "cli"},
+    "lightning": {"data", "training"},
+    "wandb": {"training"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL) - {"studies", "errors", "registry", "rundir"},
 }

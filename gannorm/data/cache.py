@@ -115,14 +115,8 @@ def _open(base: Path, key: str, image_size: int) -> tuple[Tensor, dict[str, str]
             return None
         pixels = _map(base, int(index["images"]), image_size)
         return (pixels, dict(index["bad"])) if fingerprint(pixels) == index["fingerprint"] else None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-    ):  # absent or damaged
+    # Absent, cut, or damaged in any other way: the remedy is the same.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
 
 

@@ -129,7 +129,7 @@ def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device 
         trained on.
 
     Raises:
-        UserError: no labels, one class, or too few images to hold some out.
+        UserError: no labels, one class, too few images to hold some out, or a folder that cannot be written.
 
     Source: defined here.
     """
@@ -165,10 +165,16 @@ def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device 
     }
     # The weights carry their digest in their name and the card is written last: two trainings at once both leave a
     # card whose weights are there.
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / f"weights-{sha256[:16]}.pth") as stream:
-        stream.write(weights.getvalue())
-    write_json(folder / "card.json", card)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / f"weights-{sha256[:16]}.pth") as stream:
+            stream.write(weights.getvalue())
+        write_json(folder / "card.json", card)
+    except OSError as error:
+        raise UserError(
+            f"a trained extractor needs a folder that can be written: {folder} gave {error.strerror}; choose another, "
+            "or set GANNORM_CACHE."
+        ) from None
     return card
 
 

@@ -80,7 +80,8 @@ def frechet_distance_symmetric(
 ) -> float:
     """The same distance from the eigenvalues of Σ_r^½ Σ_f Σ_r^½, which are those of Σ_f Σ_r and come many times faster.
 
-    It differs from `frechet_distance` by rounding alone: about 1e-12 of it where both covariances have full rank.
+    It differs from `frechet_distance` by rounding alone: about 1e-12 of it where both covariances have full
+    rank, 1e-8 where there are fewer images than features and both take square roots of rounding errors.
 
     Args:
         fake, real: (mean, covariance) of each.

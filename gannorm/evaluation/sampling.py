@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
+from gannorm.normalizers.lp import LpNorm
 from gannorm.registry import choices
 
 STATISTICS = ("running", "batch", "standing")
@@ -41,19 +43,25 @@ def check_generator(generator: nn.Module, dataset: Images, *, latent_dim: int | 
             f"the size of the latent must be known: {type(generator).__name__} has latent_dim={latent_dim}; give "
             "latent_dim."
         )
-    stateless = [name for name, layer in _batch_norms(generator) if layer.running_mean is None]
+    layers = _averaging_layers(generator)
+    stateless = [name for name, layer in layers if layer.running_mean is None]
     if stateless and statistics != "batch":
         raise UserError(
             f"statistics={statistics!r} needs running statistics: {stateless[0]} keeps none; score with "
             "statistics='batch'."
+        )
+    powers = [name for name, layer in layers if isinstance(layer, LpNorm)]
+    if powers and statistics == "standing":
+        raise UserError(
+            f"statistics='standing' pools variances: {powers[0]} divides by another moment; choose running or batch."
         )
     with isolated(generator), torch.no_grad():
         generator.eval()
         images = generator(_latents(np.random.RandomState(0), 2, latent_dim, generator))
     if images.shape[1:] != dataset.pixels.shape[1:]:
         raise UserError(
-            f"generated and real images must have one shape (C, H, W): got {tuple(images.shape[1:])}, "
-            f"{dataset.name} has {tuple(dataset.pixels.shape[1:])}; build the generator for this dataset, or load the data at its size."
+            f"generated and real images must have one shape (C, H, W): got {tuple(images.shape[1:])}, {dataset.name} "
+            f"has {tuple(dataset.pixels.shape[1:])}; build the generator for this dataset, or load it at its size."
         )
     _check_range(images)
     return latent_dim
@@ -84,7 +92,7 @@ def generated(
         generator.eval()
         if statistics == "standing":
             set_standing_statistics(generator, latent_dim=latent_dim, batch_size=batch_size, seed=seed)
-        for _, layer in _batch_norms(generator) if statistics == "batch" else ():
+        for _, layer in _averaging_layers(generator) if statistics == "batch" else ():
             layer.train()
         yield _images(
             generator, count, latent_dim, batch_size, np.random.RandomState(seed), whole=statistics == "batch"
@@ -109,13 +117,13 @@ def set_standing_statistics(
     Source: Wu & Johnson 2021 (PreciseBN); with the population variance σ_B², so that one layer's pooled
     variance is that of all its inputs together [here].
     """
-    layers = [layer for _, layer in _batch_norms(generator)]
-    sums = {layer: torch.zeros(2, layer.num_features, dtype=torch.float64) for layer in layers}
+    layers = [layer for _, layer in _averaging_layers(generator)]
+    sums = {layer: torch.zeros(2, len(layer.running_mean), dtype=torch.float64) for layer in layers}
 
     def collect(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].double() if inputs[0].device.type != "mps" else inputs[0].cpu().double()
         axes = [axis for axis in range(x.dim()) if axis != 1]
-        sums[layer] += torch.stack([x.mean(axes), x.square().mean(axes)]).cpu()  # type: ignore[index]
+        sums[layer] += torch.stack([x.mean(axes), x.square().mean(axes)]).cpu()
 
     draw = np.random.RandomState([seed, 1])
     batches = -(-samples // batch_size)
@@ -133,7 +141,6 @@ def set_standing_statistics(
             layer.train(training)
     for layer in layers:
         mean, square = sums[layer] / batches
-        assert layer.running_mean is not None and layer.running_var is not None  # see check_generator
         layer.running_mean.copy_(mean)
         layer.running_var.copy_((square - mean.square()).clamp(min=0))
 
@@ -149,8 +156,13 @@ def _images(
         yield to_uint8(images)
 
 
-def _batch_norms(generator: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
-    return [(n, m) for n, m in generator.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def _averaging_layers(generator: nn.Module) -> list[tuple[str, Any]]:
+    """(name, layer) of all that keep running averages of their batches, torch's and ours, and of BatchNorm without."""
+    return [
+        (name, layer)
+        for name, layer in generator.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or layer._buffers.get("running_mean") is not None
+    ]
 
 
 def _latents(draw: np.random.RandomState, count: int, latent_dim: int, generator: nn.Module) -> Tensor:

@@ -85,7 +85,11 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
     """
     file = Path(path) if Path(path).suffix == ".ckpt" else find_checkpoint(RunDir.open(path), step)
     content = read_checkpoint(file)
-    generator, discriminator = build_networks(content["config"]["model"], content["image_size"], content["channels"])
+    try:
+        networks = build_networks(content["config"]["model"], content["image_size"], content["channels"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"a checkpoint's config must be of this version: {file}: {error}; train it again.") from None
+    generator, discriminator = networks
     prefixes = {generator: "ema.module." if ema else "generator.", discriminator: "discriminator."}
     for network, prefix in prefixes.items():
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}

@@ -22,9 +22,9 @@ class Discriminator(nn.Module):
     """Image -> one logit, positive for "real".
 
     Stages of [3×3 convolution, 4×4 stride-2 convolution], the width doubling from stage to stage, until the maps are
-    4×4; one 3×3 convolution there; one linear logit (the layout of Miyato et al. 2018, table 3). Every convolution but
-    the first is followed by the normalizer, every one by LeakyReLU(0.2). The first, which sees the pixels, is not
-    normalized, as in DCGAN (Radford et al. 2016, section 3).
+    4×4; one 3×3 convolution there; one linear logit (the layout of Miyato et al. 2018, table 3). Every convolution is
+    followed by the normalizer and LeakyReLU(0.2), the first too, which DCGAN leaves bare (Radford et al. 2016): here
+    the normalizer is what is studied, and it stands in every place that it can.
 
     Args:
         image_size: H = W, one of 8, 16, 32, 64, 128.
@@ -65,7 +65,7 @@ class Discriminator(nn.Module):
         size, before = image_size, channels
         for stage in range(stages(image_size)):
             wide = width << stage
-            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size, normalize=stage > 0))
+            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
             size //= 2
             self.features.append(slots.block(nn.Conv2d(wide, wide, 4, 2, 1), size))
             before = wide

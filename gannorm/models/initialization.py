@@ -313,7 +313,7 @@ def _fans(layer: Weighted) -> tuple[float, float]:
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
-    """The orthonormal rows, or columns of a tall matrix, of a uniformly distributed orthogonal matrix, by QR of a Gaussian one."""
+    """Orthonormal rows, or columns of a tall matrix, uniformly distributed, by QR of a Gaussian matrix."""
     tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T
     q, r = torch.linalg.qr(tall)
     q = q * r.diagonal().sign()  # makes it unique, and so uniform

@@ -20,10 +20,10 @@ class BatchRenorm(BatchStatistics):
     """x̂ = (x − μ_B)/σ_B·r + d, where r and d turn the statistics of the batch into running ones.
 
     r = clip(σ_B/σ, 1/r_max, r_max), d = clip((μ_B − μ)/σ, −d_max, d_max), y = γ·x̂ + β; σ_B = √(var_B + ε) and the
-    running σ = √(running_var + ε). Unclipped, x̂ is (x − μ)/σ, to the last bit, while the gradient is BatchNorm's.
-    The limits are r_max = 1, d_max = 0 (BatchNorm) until `start` and grow linearly to their values at `r_end` and
-    `d_end`, counted in training-mode forward passes of the layer: a GAN's discriminator makes two or three of them a
-    step.
+    running σ = √(running_var + ε). Unclipped, x̂ is (x − μ)/σ, to the last bit; the gradient takes r and d as
+    constants and so goes through the batch. The limits are r_max = 1, d_max = 0 (BatchNorm) until `start` and grow
+    linearly to their values at `r_end` and `d_end`, counted in training-mode forward passes of the layer: a GAN's
+    discriminator makes two or three of them a step.
 
     Args:
         channels: C.
@@ -59,20 +59,21 @@ class BatchRenorm(BatchStatistics):
         self.r_max, self.d_max, self.start, self.r_end, self.d_end = r_max, d_max, start, r_end, d_end
 
     def normalize(self, x: Tensor) -> Tensor:
+        population_mean, population_variance = self._population()
         mean, variance = moments(x, batch_dims(x))
         inverse = torch.rsqrt(variance + self.eps)  # 1/σ_B
         with torch.no_grad():
             r_max = 1 + (self.r_max - 1) * self._progress(self.r_end)
             d_max = self.d_max * self._progress(self.d_end)
-            running_inverse = torch.rsqrt(self.running_var + self.eps)
-            ratio, offset = running_inverse / inverse, (mean - self.running_mean) * running_inverse
+            running_inverse = torch.rsqrt(population_variance + self.eps)
+            ratio, offset = running_inverse / inverse, (mean - population_mean) * running_inverse
             r = torch.minimum(torch.maximum(ratio, 1 / r_max), r_max)
             d = torch.minimum(torch.maximum(offset, -d_max), d_max)
             # Where nothing is clipped, take the values from the running statistics alone: then no bit of x̂ depends on
             # the other images, and a test that swaps them can tell rounding from coupling.
             unclipped = (r == ratio) & (d == offset)
             value = torch.where(unclipped, running_inverse, r * inverse)
-            origin = torch.where(unclipped, self.running_mean * value, mean * value - d)
+            origin = torch.where(unclipped, population_mean * value, mean * value - d)
         # Exact values, BatchNorm's gradient: t/t is 1 and t − t is 0 to the last bit.
         scale = value * (inverse / inverse.detach())
         centre = mean * scale
@@ -80,6 +81,10 @@ class BatchRenorm(BatchStatistics):
         n = x.numel() / x.shape[1]
         self.track(mean, variance * (n / (n - 1)))
         return affine(x, self.weight * scale, self.weight * shift + self.bias)
+
+    @torch.compiler.disable  # a compiled backward pass would read these buffers again, after `track` has moved them
+    def _population(self) -> tuple[Tensor, Tensor]:
+        return self.running_mean.clone(), self.running_var.clone()
 
     def _progress(self, end: int) -> Tensor:
         """0 until `start`, then linearly to 1 at `end`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gannorm.probes.batch import Function, batch_size_of
+from gannorm.probes.batch import Function, batch_size_of, codes, default_generator
 from gannorm.probes.gradients import NoGradientError, graph, sign_change, tolerance
 from gannorm.probes.layers import LayerCoupling, locate_coupling
 from gannorm.probes.swap import SwapTest, swap_test
@@ -46,7 +46,7 @@ def assert_batch_invariant(f: Function, x: Any, generator: torch.Generator | Non
 
     """
     swap = swap_test(f, x, generator, batch_dim)
-    gradient = gradient_coupling(f, x, batch_dim)
+    gradient = gradient_coupling(f, x, default_generator(generator), batch_dim)
     if swap.verdict != "coupled" and not gradient:
         return
     layers = locate_coupling(f, x, generator, batch_dim)
@@ -60,11 +60,11 @@ def assert_batch_invariant(f: Function, x: Any, generator: torch.Generator | Non
     )
 
 
-def gradient_coupling(f: Function, x: Any, batch_dim: int = 0) -> float:
+def gradient_coupling(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0) -> float:
     """`sign_change` of f as a whole, 0.0 where it is within rounding or where nothing can be differentiated."""
     try:
         with graph(f, x, batch_dim) as g:
-            change = sign_change(g.pull_back, len(g))
+            change = sign_change(g.pull_back, codes(len(g), generator))
             return change if change > tolerance(g.outputs.dtype) else 0.0
     except NoGradientError:
         return 0.0

@@ -43,6 +43,16 @@ def permutation(n: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=generator, device=generator.device).cpu()
 
 
+def codes(n: int, generator: torch.Generator, at_most: int | None = None) -> list[Tensor]:
+    """The bits of the samples' numbers in a random numbering, as boolean (N,): any two samples differ in some bit.
+
+    ⌈log₂N⌉ of them; with `at_most` k fewer, a given pair is told apart with a probability near 1 − 2^−k.
+    """
+    numbers = permutation(n, generator)
+    bits = (n - 1).bit_length()
+    return [numbers >> bit & 1 == 1 for bit in range(bits if at_most is None else min(bits, at_most))]
+
+
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 

@@ -89,18 +89,18 @@ def graph(f: Function, x: Any, batch_dim: int = 0) -> Iterator[Graph]:
         yield Graph(outputs, leaves, batch_dim)
 
 
-def sign_change(pull_back: Callable[[Tensor], list[Tensor]], n: int) -> float:
+def sign_change(pull_back: Callable[[Tensor], list[Tensor]], bits: list[Tensor]) -> float:
     """How far the gradient by a sample moves when the sign of any other output flips, relative to its largest size.
 
     max_{k,j} ‖h_j^k − h_j^0‖ / max_{k,j} ‖h_j^k‖ with h_j = v_j·∂(Σ_i v_i f_i)/∂x_j, v^0 = 1 and v^k = −1 where bit k
-    of the sample's number is set. Any two samples differ in some bit, so every coupled pair is seen: 1 + ⌈log₂N⌉
-    backward passes, where random signs could miss one. 0 means no gradient coupling.
+    of the sample is set (`codes`). As any two samples differ in some bit, every coupled pair is seen, which random
+    signs could miss. 0 means no gradient coupling.
     """
-    number = torch.arange(n)
-    codes = [torch.ones(n), *(1.0 - 2.0 * (number >> bit & 1) for bit in range((n - 1).bit_length()))]
     first: Tensor | None = None
     change = size = 0.0
-    for signs in codes:
+    for bit in [torch.zeros_like(bits[0]), *bits]:
+        signs = 1.0 - 2.0 * bit
+        n = len(signs)
         parts = [g.reshape(n, -1) * signs.to(g)[:, None] for g in pull_back(signs)]
         if not parts:
             return 0.0

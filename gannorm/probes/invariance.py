@@ -197,7 +197,7 @@ def batch_invariance(
         matrix=matrix,
     )
     if result.forward_coupling or result.gradient_coupling:
-        return replace(result, layers=tuple(locate_coupling(f, mixed, generator, batch_dim)))
+        return replace(result, layers=tuple(locate_coupling(f, mixed, generator, batch_dim, bits=2)))
     return result
 
 

@@ -56,7 +56,7 @@ def coupling_ratio(matrix: Tensor) -> float:
     """
     squared = matrix.square()
     total = squared.sum().item()
-    return (total - squared.diagonal().sum().item()) / total if total else 0.0
+    return squared.clone().fill_diagonal_(0.0).sum().item() / total if total else 0.0
 
 
 def norms(grads: list[Tensor]) -> Tensor:

@@ -22,7 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from gannorm.isolate import modules_in
-from gannorm.probes.batch import Function, Run, batch_size_of, default_generator, map_tensors, project, running, take
+from gannorm.probes.batch import (
+    Function,
+    Run,
+    batch_size_of,
+    codes,
+    default_generator,
+    map_tensors,
+    project,
+    running,
+    take,
+)
 from gannorm.probes.gradients import eager, sign_change, tolerance
 from gannorm.probes.swap import plan_swaps
 
@@ -62,15 +72,25 @@ def coupled_layers(f: Function, x: Any, generator: torch.Generator | None = None
 
 
 def locate_coupling(
-    f: Function, x: Any, generator: torch.Generator | None = None, batch_dim: int = 0
+    f: Function,
+    x: Any,
+    generator: torch.Generator | None = None,
+    batch_dim: int = 0,
+    bits: int | None = None,
 ) -> list[LayerCoupling]:
-    """`coupled_layers` with the strength of each; the cost is 1 + 2·⌈log₂N⌉ forward and 1 + ⌈log₂N⌉ backward passes."""
+    """`coupled_layers` with the strength of each.
+
+    The cost is 2 + 2b forward and 1 + b backward passes. By default b = ⌈log₂N⌉, and every coupled pair of samples is
+    found; a layer that couples many pairs is found with `bits` = b = 2 too.
+    """
     n = batch_size_of(x, batch_dim)
-    walk = _Walk(f, n, batch_dim)
+    generator = default_generator(generator)
+    walk = _Walk(f, codes(n, generator, bits), batch_dim)
     with eager(), walk.watching(), running(f, x) as run:
         with torch.no_grad():
             walk.go(run, x, walk.record)
-            for walk.kept, source in plan_swaps(n, default_generator(generator)):
+            for kept, source in plan_swaps(walk.codes, generator):
+                walk.kept = kept
                 walk.go(run, take(x, source, batch_dim), walk.compare)
         with torch.inference_mode(False), torch.enable_grad():
             walk.go(run, map_tensors(torch.clone, x), walk.differentiate)
@@ -92,8 +112,8 @@ class _Frame:
 class _Walk:
     """Runs of one network, with a visit at every module's inputs and outputs; visits are numbered in order."""
 
-    def __init__(self, f: Function, n: int, batch_dim: int) -> None:
-        self.n, self.batch_dim = n, batch_dim
+    def __init__(self, f: Function, codes: list[Tensor], batch_dim: int) -> None:
+        self.codes, self.n, self.batch_dim = codes, len(codes[0]), batch_dim
         self.modules = [
             (f"{prefix}.{name}".strip(".").replace("_orig_mod.", "").replace("_orig_mod", ""), module)
             for prefix, root in modules_in(f).items()
@@ -104,7 +124,7 @@ class _Walk:
         self.base: list[list[Tensor]] = []  # what was seen at each visit of the first run
         self.layouts: dict[tuple[int, int], Layout] = {}  # of each tensor (visit, place) that moves with the batch
         self.found: dict[str, tuple[int, LayerCoupling]] = {}
-        self.kept = torch.arange(n)
+        self.kept = torch.arange(self.n)
         self.stack: list[_Frame] = []
 
     def go(self, run: Run, x: Any, visit: Callable[..., Tensor]) -> None:
@@ -177,7 +197,7 @@ class _Walk:
         if layout is None or not t.is_floating_point() or self._base(number, place, t) is None:
             return t
         if owner is not None and owner.sources:
-            change = _gradient_change(t, layout, owner.sources, self.n)
+            change = _gradient_change(t, layout, owner.sources, self.codes)
             if change > tolerance(t.dtype):
                 self._blame(owner, number, gradient=change)
         elif owner is not None:
@@ -238,8 +258,9 @@ def _largest(difference: Tensor, kept: Tensor) -> float:
     return max(rows.amax(1)[kept].max().item(), -rows.amin(1)[kept].min().item())
 
 
-def _gradient_change(t: Tensor, layout: Layout, sources: list[tuple[Tensor, Layout]], n: int) -> float:
+def _gradient_change(t: Tensor, layout: Layout, sources: list[tuple[Tensor, Layout]], bits: list[Tensor]) -> float:
     """`sign_change` of one number per sample of `t` with respect to the sources that it depends on."""
+    n = len(bits[0])
     numbers = project(_view(t, layout, n).reshape(n, -1))
     if not numbers.requires_grad:
         return 0.0
@@ -249,4 +270,4 @@ def _gradient_change(t: Tensor, layout: Layout, sources: list[tuple[Tensor, Layo
         grads = torch.autograd.grad(numbers, leaves, signs.to(numbers), retain_graph=True, allow_unused=True)
         return [_view(g, kind, n) for g, (_, kind) in zip(grads, sources, strict=True) if g is not None]
 
-    return sign_change(pull_back, n)
+    return sign_change(pull_back, bits)

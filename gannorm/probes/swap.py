@@ -19,6 +19,7 @@ from gannorm.probes.batch import (
     Function,
     Run,
     batch_size_of,
+    codes,
     concatenate,
     default_generator,
     map_tensors,
@@ -58,9 +59,9 @@ class SwapTest:
 def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, batch_dim: int = 0) -> SwapTest:
     """Whether the output for a sample stays bitwise the same when only the other samples change.
 
-    For each bit of the sample's number, the samples with that bit set are replaced by others of the batch, then those
-    with it clear: 2·⌈log₂N⌉ swaps, in which every sample is once kept while any given other one changes. The floors
-    move the samples to other positions, and to a batch of twice the size.
+    The samples are numbered at random; for each bit of the numbers, the samples with that bit set are replaced by
+    others of the batch, then those with it clear: 2·⌈log₂N⌉ swaps, in which every sample is once kept while any given
+    other one changes. The floors move the samples to other positions in a batch of twice the size.
 
     Args:
         f: (N, …) -> any output with a batch; every floating tensor in it is compared. No gradient is needed.
@@ -84,7 +85,7 @@ def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, bat
     """
     generator = default_generator(generator)
     n = batch_size_of(x, batch_dim)
-    plan = plan_swaps(n, generator)
+    plan = plan_swaps(codes(n, generator), generator)
     same = [take(x, source, batch_dim) for _, source in plan]
     if all(map(torch.equal, tensors(x) * len(plan), tensors(same))):
         raise UserError("the samples must differ, to be swapped: all of them are the same; pass different samples.")
@@ -98,19 +99,17 @@ def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, bat
     return SwapTest(changes[worst] == 0, changes[worst], swap_fp32, swap_fp64, floor_fp32, floor_fp64, noise)
 
 
-def plan_swaps(n: int, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+def plan_swaps(bits: list[Tensor], generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     """(kept, source) pairs: sample i of the swapped batch is sample source[i]; those in `kept` are themselves.
 
-    Every sample is kept in some swap while any given other sample is replaced, always by one of the kept.
+    With all bits of `codes`, every sample is kept in some swap while any given other one is replaced by a kept one.
     """
-    number = torch.arange(n)
     plan = []
-    for bit in range((n - 1).bit_length()):
-        has_bit = number >> bit & 1 == 1
-        for is_kept in (has_bit, ~has_bit):
-            kept = number[is_kept]
-            drawn = torch.randint(len(kept), (n,), generator=generator, device=generator.device).cpu()
-            plan.append((kept, torch.where(is_kept, number, kept[drawn])))
+    for is_kept in (kept for bit in bits for kept in (bit, ~bit)):
+        number = torch.arange(len(is_kept))
+        kept = number[is_kept]
+        drawn = torch.randint(len(kept), (len(number),), generator=generator, device=generator.device).cpu()
+        plan.append((kept, torch.where(is_kept, number, kept[drawn])))
     return plan
 
 

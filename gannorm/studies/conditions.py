@@ -243,5 +243,7 @@ def _confounded(factors: Sequence[str], naming: Sequence[str]) -> list[str]:
     if not more:
         return []
     return [
-        printable(f"{', '.join(naming)} changes together with {', '.join(more)}: a difference may come from either.")
+        printable(
+            f"{', '.join(naming)} changes together with {', '.join(more)}: a difference may come from any of them."
+        )
     ]

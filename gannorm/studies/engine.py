@@ -7,7 +7,7 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
     runs/<study>/<run>/                  run directories
     runs/<study>/plan/<run>.yaml         the saved configs: `gannorm train --config` makes one run of the study
     runs/<study>/plan/<run>.log          everything that the run's processes printed
-    runs/<study>/plan/<run>.attempt_1/   what an attempt that failed or was killed has left
+    runs/<study>/plan/attempts/<run>_1/  what an attempt that failed or was killed has left
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir, write_text
+from gannorm.studies.configs import flatten
 from gannorm.studies.grid import EVALUATE_OPTIONS, PLAN, PlannedRun, Study
 from gannorm.studies.processes import run_all, shares, terminable
 
@@ -49,9 +50,13 @@ def execute(study: Study, command: Sequence[str], jobs: int | None, report: Path
             study; no run has finished.
     """
     with _alone(study), terminable():
-        logs = _save_configs(study)
-        failed = run_all([Training(run, command) for run in study.runs], jobs, logs, "training", "step")
-        failed += run_all(_scoring(study, jobs, command), jobs, logs, "evaluation", "checkpoint")
+        try:
+            logs = _save_configs(study)
+            failed = run_all([Training(run, command) for run in study.runs], jobs, logs, "training", "step")
+            failed += run_all(_scoring(study, jobs, command), jobs, logs, "evaluation", "checkpoint")
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here.", file=sys.stderr)
+            raise
 
     from gannorm.studies.compare import compare  # seconds of imports
 
@@ -71,16 +76,25 @@ def describe(study: Study, jobs: int | None) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     counts = ", ".join(f"{count} {name}" for name, count in Counter(states).items())
+    ended = [run for run, now in zip(study.runs, states, strict=True) if now in ENDED]
     todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
     question = [study.question, ""] if study.question else []
-    return "\n".join([*question, *table, "", f"{len(states)} runs: {counts}. {_estimate(study, todo, jobs)}"])
+    return "\n".join([*question, *table, "", f"{len(states)} runs: {counts}. {_estimate(ended, todo, jobs)}"])
 
 
 def state(run: RunDir) -> str:
-    """One of "to do", "running", "finished", "diverged", "failed", "interrupted" (it says running, and nobody runs it)."""
+    """What a run's directory says of it, read anew.
+
+    Returns:
+        "to do", "running", "finished", "diverged", "failed", "interrupted" (it says running, but no process has it) or
+        "damaged".
+    """
     if not run.config_file.exists():
         return "to do"
-    said = str(run.status()["state"])
+    try:
+        said = run.status().get("state", "damaged")
+    except UserError:
+        return "damaged"
     return "interrupted" if said == "running" and not _is_locked(run) else said
 
 
@@ -114,7 +128,9 @@ class Training:
 
     def _set_aside(self) -> None:
         """Nothing that a run wrote is lost, and its name is free again."""
-        numbered = (self.run.config_file.with_suffix(f".attempt_{n}") for n in itertools.count(1))
+        attempts = self.run.config_file.parent / "attempts"
+        attempts.mkdir(exist_ok=True)
+        numbered = (attempts / f"{self.name}_{n}" for n in itertools.count(1))
         self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
 
 
@@ -139,7 +155,7 @@ def _last_step(run: RunDir) -> int:
 
 
 def _is_locked(run: RunDir) -> bool:
-    # Only asked of a run that has a config, which is written under the lock: so this never takes it from a run that starts.
+    # Asked only of a run that has a config, which is written under the lock: no run that starts finds it taken by us.
     try:
         with run.lock():
             return False
@@ -164,14 +180,16 @@ def _alone(study: Study) -> Iterator[None]:
         yield
 
 
-def _estimate(study: Study, todo: Sequence[PlannedRun], jobs: int | None) -> str:
+def _estimate(ended: Sequence[PlannedRun], todo: Sequence[PlannedRun], jobs: int | None) -> str:
+    """From the seconds for an image in runs that ended, probes and checkpoints included."""
     if not todo:
         return "Nothing is left to train."
-    finished = [run for run in study.runs if run not in todo]
-    speeds = [v for run in finished[-10:] for v in run.directory.series("images_per_second")[1] if v > 0]
+    speeds = [v for run in ended[-10:] for v in run.directory.series("images_per_second")[1] if v > 0]
     if not speeds:
         return "The time that it takes will be known after the first run."
-    images = sum(run.images() for run in todo)
+    defaults = flatten(ended[0].directory.config())
+    configs = [defaults | flatten(run.config) for run in todo]
+    images = sum(c["steps"] * c["data.batch_size"] * c["model.d_steps"] for c in configs)
     workers, _ = shares(jobs, len(todo))
     minutes = images * fmean(1 / v for v in speeds) / workers / 60
     return f"About {max(1, round(minutes))} min of training are left with {workers} at once."

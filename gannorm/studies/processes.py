@@ -1,22 +1,22 @@
 """Run tasks as child processes, some at once: retried once, shown in one line, and none of them outlives us.
 
-A child leads its own session, so that stopping it also stops what it has started (loaders, W&B's service). On Linux the
-kernel kills it when we die, however that happens; elsewhere a child survives a parent that was killed with -9, holds its
-run's lock until it ends, and the next start waits for it.
+A child leads a session, so that stopping it also stops what it started (loaders, W&B). On Linux the kernel kills it
+when we die, however that happens; elsewhere a child survives a parent that was killed with -9, holds its run's lock
+until it ends, and the next start waits for it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,6 @@ CALLERS_MISTAKE = 2  # exit status of a command that was given something that ca
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
 TICK = 0.2  # seconds between looks at the children
 GRACE = 10.0  # seconds between asking a child to stop and killing it
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Task(Protocol):
@@ -91,7 +90,7 @@ def run_all(tasks: Sequence[Task], jobs: int | None, logs: Path, what: str, unit
                     view.say(task, f"{task.outcome()} ({child.seconds():.0f} s)")
                     continue
                 if child.status() == CALLERS_MISTAKE:
-                    raise UserError(f"{task.name}: {child.last_line()}")
+                    raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', child.last_line())}")
                 failures[task.name] += 1
                 again = failures[task.name] == 1
                 then = "to be tried again" if again else "twice"
@@ -107,7 +106,7 @@ def run_all(tasks: Sequence[Task], jobs: int | None, logs: Path, what: str, unit
 def shares(jobs: int | None, tasks: int) -> tuple[int, int]:
     """(processes at once, threads for each), of this machine's cores.
 
-    By default a process a core: at the sizes of a study, two runs of one thread do more than one run of two. Whoever sets
+    By default a process a core: at a study's sizes, two runs of one thread do more than one run of two. Whoever sets
     OMP_NUM_THREADS gets as many threads a process, and as many processes as have room.
 
     >>> shares(jobs=3, tasks=2)[0]
@@ -148,13 +147,12 @@ class Child:
         with log.open("ab") as output:
             self._begin = output.tell()
             self._process = subprocess.Popen(
-                command,
+                [*_tied_to(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
             )
 
     def status(self) -> int | None:
@@ -197,16 +195,21 @@ def stop(children: Sequence[Child]) -> None:
             child._process.wait()
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """What a new process does first, so that it ends with its parent. Looked up here: little is safe after a fork."""
-    prctl = ctypes.CDLL(None).prctl
+def _tied_to(parent: int) -> list[str]:
+    """What turns a command into one that the kernel kills when `parent` ends.
 
-    def tie() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
-            os._exit(1)
-
-    return tie
+    The process ties itself and then becomes the command. (Python code between fork and exec, subprocess's preexec_fn,
+    may deadlock where there are threads.)
+    """
+    if sys.platform != "linux":
+        return []
+    tie = (
+        "import ctypes, os, signal, sys\n"
+        "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"  # PR_SET_PDEATHSIG of <linux/prctl.h>
+        "if os.getppid() == int(sys.argv[1]):\n"  # otherwise it ended before the call
+        "    os.execvp(sys.argv[2], sys.argv[2:])\n"
+    )
+    return [sys.executable, "-I", "-S", "-c", tie, str(parent)]
 
 
 class _View:

@@ -99,7 +99,10 @@ def _quantities() -> Iterator[Quantity]:
             ("auc_mixed", "AUC in mixed batches", final(f"{p}/auc_mixed")),
             ("auc_fall", "AUC, pure minus mixed", _fall(f"{p}/auc")),
             ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio")),
+            ("icc_real", "ICC of logits among real images", final(f"{p}/icc_real")),
+            ("icc_fake", "ICC of logits among fakes", final(f"{p}/icc_fake")),
             ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio")),
+            ("common_mode_gain", "Common-mode gain", final(f"{p}/common_mode_gain")),
             ("swap_max_change", "Largest logit change by a companion swap", _over(max, f"{p}/swap_max_change")),
             ("swap_bitwise_equal", "Bitwise equal in every companion swap", _over(min, f"{p}/swap_bitwise_equal")),
         ):

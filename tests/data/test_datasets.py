@@ -10,7 +10,7 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from gannorm.data import DATASETS, Images, load_images
+from gannorm.data import DATASETS, GREY, Images, load_images
 from gannorm.errors import UserError
 from gannorm.registry import UnknownNameError
 
@@ -149,7 +149,7 @@ def test_torchvision_files_come_back_byte_for_byte(name, split, tmp_path, monkey
     loaded = load_images(name, split, image_size=pixels[split].shape[2], root=tmp_path)
     assert np.array_equal(loaded.pixels.numpy(), pixels[split])
     assert loaded.labels.tolist() == labels[split]
-    assert (loaded.name, loaded.split) == (name, split)
+    assert (loaded.name, loaded.split, loaded.channels == 1) == (name, split, name in GREY)
     assert len(loaded.classes) > max(labels[split]) and all(isinstance(c, str) for c in loaded.classes)
 
 

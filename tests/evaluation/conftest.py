@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gannorm.data import Images, load_images
+
+sys.path.insert(0, str(Path(__file__).parent))  # for known_images, whichever way pytest imports the tests
 
 
 @pytest.fixture(scope="session", autouse=True)

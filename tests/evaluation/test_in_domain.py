@@ -121,3 +121,9 @@ def test_large_images_are_averaged_down():
     doubled = images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     for a, b in zip(model(images), model(doubled), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(digits, tmp_path, quick):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="folder that can be written"):
+        train_in_domain(digits, tmp_path / "file" / "below", device="cpu")

@@ -75,6 +75,29 @@ def test_standing_statistics_pool_each_layer_behind_batch_normalized_ones():
     torch.testing.assert_close(norms[-1].running_var.double(), pooled.var((0, 2, 3), unbiased=False), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("norm", ["batch", "ghost", "renorm", "noisy"])
+def test_our_own_averaging_layers_follow_the_statistics_too(norm):
+    torch.manual_seed(0)
+    generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm=norm)
+    images = [draw(generator, batch_size=64, count=64, statistics=s) for s in sampling.STATISTICS]
+    assert all(not torch.equal(images[i], images[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_standing_statistics_refuse_a_layer_that_keeps_no_variance():
+    generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="lp")
+    data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match="pools variances"):
+        check_generator(generator, data, latent_dim=None, statistics="standing")
+    check_generator(generator, data, latent_dim=None, statistics="batch")
+
+
+@pytest.mark.parametrize("norm", ["group", "instance", "none"])
+def test_a_generator_without_batch_statistics_is_the_same_under_all(norm):
+    generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm=norm)
+    running, batch, standing = (draw(generator, batch_size=64, count=64, statistics=s) for s in sampling.STATISTICS)
+    assert torch.equal(running, batch) and torch.equal(running, standing)
+
+
 def test_batch_statistics_normalize_each_batch_by_itself_at_the_stated_size():
     generator = FirstNorm()
     z = random_normal(np.random.RandomState(0), (12, 4))

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from gannorm import probes
 from gannorm.errors import UserError
 from gannorm.models import Discriminator, Generator
-from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
+from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, set_reference
 from gannorm.seeds import stream
 
 SIZES = (8, 16, 32, 64, 128)
@@ -37,12 +38,12 @@ def test_every_normalizer_sits_in_the_same_places(norm):
     for build in (Discriminator, Generator):
         assert layers(build(16, 1, 8, norm=norm), kinds) == layers(build(16, 1, 8, norm="batch"), kinds)
         assert layers(build(16, 1, 8, norm="none"), kinds) == []
-    assert layers(Discriminator(16, 1, 8), kinds) == [f"features.{i}.norm" for i in range(1, 5)]
+    assert layers(Discriminator(16, 1, 8), kinds) == [f"features.{i}.norm" for i in range(5)]
 
 
 def test_a_convolution_keeps_its_bias_only_where_nothing_shifts_after_it():
     biased = {n for n, m in Discriminator(8, 1, 8).named_modules() if getattr(m, "bias", None) is not None}
-    assert {n for n in biased if n.endswith("conv")} == {"features.0.conv"}
+    assert {n for n in biased if n.endswith("conv")} == set()
     assert "logit" in biased
     plain = Discriminator(8, 1, 8, norm="none")
     assert all(m.bias is not None for m in plain.modules() if isinstance(m, nn.Conv2d))
@@ -51,9 +52,9 @@ def test_a_convolution_keeps_its_bias_only_where_nothing_shifts_after_it():
 @pytest.mark.parametrize("weight_norm", WEIGHT_NORMALIZERS)
 @pytest.mark.parametrize("norm", NORMALIZERS)
 def test_every_cross_of_the_slots_trains_both_networks(norm, weight_norm):
-    if NORMALIZERS[norm].needs_reference:
-        pytest.skip("needs a reference batch first: tested with the normalizer")
     g, d = Generator(8, 1, 8, 4, norm, weight_norm), Discriminator(8, 1, 8, norm, weight_norm)
+    set_reference(g, torch.randn(4, 4, generator=stream(1)))
+    set_reference(d, torch.randn(4, 1, 8, 8, generator=stream(2)))
     d(g(torch.randn(16, 4, generator=stream(0)))).square().mean().backward()
     for network in (g, d):
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
@@ -75,3 +76,16 @@ def test_every_cross_of_the_slots_trains_both_networks(norm, weight_norm):
 def test_what_cannot_work_is_refused_when_the_network_is_built(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+# One more input channel for a 3×3 convolution to 32; T from 512 features to 50 × 5, and 50 more inputs of the logit.
+@pytest.mark.parametrize("minibatch,extra", [("stddev", 32 * 9), ("discrimination", 512 * 250 + 50)])
+def test_a_minibatch_layer_couples_a_discriminator_that_is_otherwise_independent(minibatch, extra):
+    x = torch.randn(8, 1, 8, 8, generator=stream(0))
+    plain, coupled = Discriminator(8, 1, 16, "group"), Discriminator(8, 1, 16, "group", minibatch=minibatch)
+    assert probes.swap_test(plain, x).bitwise_equal
+    assert probes.swap_test(coupled, x).verdict == "coupled"
+    few, more = (sum(p.numel() for p in d.parameters()) for d in (plain, coupled))
+    assert more - few == extra
+    with pytest.raises(UserError, match="did you mean 'stddev'"):
+        Discriminator(minibatch="stdev")

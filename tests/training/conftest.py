@@ -2,7 +2,7 @@
 
 import pytest
 
-from gannorm.cli import _parse, _plain, train_parser
+from gannorm.arguments import parse, plain, train_parser
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def configure(tmp_path):
         ]
         tiny += ["--probe_every", "0", "--sample_every", "0", "--checkpoint_every", "0", "--wandb", "off"]
         tiny += ["--progress", "false", "--name", "run", "--output", str(tmp_path)]
-        config = _plain(_parse(train_parser(), [*tiny, *flags]))
+        config = plain(parse(train_parser(), [*tiny, *flags]))
         del config["config"]
         return config
 

@@ -1,0 +1,124 @@
+"""Training configs as data: YAML files, dotted keys, and which keys there are.
+
+A study handles configs without the code that they configure: importing the networks takes seconds, and a run is a
+process of its own anyway.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gannorm.errors import UserError
+
+Flat = dict[str, Any]  # dotted key → value
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def load(file: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError, which calls the file `what`, if there is none."""
+    try:
+        content = yaml.load(file.read_text(), _Loader)
+    except OSError as error:
+        raise UserError(f"{what} must be readable: {file}: {error.strerror}.") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{what} must be well-formed YAML: {file}: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{what} must be a mapping of keys: {file} is not.")
+    return content
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Flat:
+    """Nested mappings as dotted keys; an empty mapping is a value.
+
+    >>> flatten({"model": {"lr_d": 0.1, "discriminator.norm": "group"}, "trainer": {}})
+    {'model.lr_d': 0.1, 'model.discriminator.norm': 'group', 'trainer': {}}
+    """
+    flat: Flat = {}
+    for key, value in config.items():
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def changed(config: Mapping[str, Any], settings: Flat) -> dict[str, Any]:
+    """A copy of a nested config with some dotted keys set.
+
+    >>> changed({"steps": 9, "data": {"name": "digits"}}, {"data.batch_size": 4})
+    {'steps': 9, 'data': {'name': 'digits', 'batch_size': 4}}
+    """
+    result = copy.deepcopy(dict(config))
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        inner = result
+        for part in path:
+            if not isinstance(inner.get(part), dict):
+                inner[part] = {}
+            inner = inner[part]
+        inner[last] = copy.deepcopy(value)
+    return result
+
+
+def resolved(file: Path, command: Sequence[str]) -> dict[str, Any]:
+    """A config with every default filled in, by the training command: it alone knows all keys, and takes seconds."""
+    asked = [*command, "train", "--config", str(file), "--print_config"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if answer.returncode:
+        line = (answer.stderr.strip() or "no output").splitlines()[-1]
+        raise UserError(f"{file} must be a training config: {line}")
+    return yaml.load(answer.stdout, _Loader)
+
+
+def unknown_keys(keys: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of `keys` that are not config keys and lie in none that takes any options."""
+    stems = {_without_options(key) for key in known}
+    return [key for key in keys if _without_options(key) not in stems]
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """The remedy for an unknown key."""
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else "`gannorm train --help` lists the keys."
+
+
+def difference(planned: Mapping[str, Any], there: Mapping[str, Any], ignore: Iterable[str]) -> str:
+    """The first planned key that has another value `there`, as "key is …, not …"; "" if there is none.
+
+    >>> difference({"steps": 400, "name": "a"}, {"steps": 200, "seed": 0}, ignore=["name"])
+    'steps is 200, not 400'
+    """
+    held = flatten(there)
+    for key, value in flatten(planned).items():
+        # As text too: the training command takes "0.1" where it wants a number, and writes 0.1.
+        if key not in ignore and held.get(key) != value and str(held.get(key)) != str(value):
+            return f"{key} is {held.get(key)!r}, not {value!r}"
+    return ""
+
+
+def _without_options(key: str) -> str:
+    """The key up to the part that takes any options: their names are not the config's.
+
+    >>> _without_options("model.discriminator.norm_options.groups")
+    'model.discriminator.norm_options'
+    """
+    return re.sub(r"^(trainer|.*\.norm_options)\..*", r"\1", key)

@@ -1,0 +1,188 @@
+"""Planning: the grid, its names, and every mistake that must be told before anything starts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+from gannorm.studies.grid import EVALUATE_OPTIONS, Study, plan
+
+FAKE = [sys.executable, str(Path(__file__).with_name("fake_gannorm.py"))]
+NO_COMMAND = ["false"]  # planning must not need one
+BASE = {
+    "steps": 6,
+    "data": {"name": "digits", "batch_size": 8},
+    "model": {"lr_d": 1e-4, "lr_g": 4e-4, "discriminator": {"norm": "batch", "width": 8}},
+}
+GRID = {"model.discriminator.norm": ["batch", "group"], "seed": [0, 1]}
+SHIPPED = sorted(Path("configs/studies").glob("*.yaml"))
+
+
+def test_a_grid_is_every_combination_and_the_seed_changes_slowest(tmp_path: Path) -> None:
+    study = planned(tmp_path, set={"data.batch_size": 4, "model": {"lr_d": 1}}, factors=GRID)
+    assert [run.name for run in study.runs] == ["batch_0", "group_0", "batch_1", "group_1"]
+    config = study.runs[1].config
+    assert config == {
+        "steps": 6,
+        "data": {"name": "digits", "batch_size": 4},
+        "model": {"lr_d": 1, "lr_g": 4e-4, "discriminator": {"norm": "group", "width": 8}},
+        "seed": 0,
+        "study": "s",
+        "name": "group_0",
+        "output": str(tmp_path / "runs"),
+    }
+    assert yaml.safe_load(study.runs[1].config_text()) == config
+    assert study.runs[1].config_file == tmp_path / "runs/s/plan/group_0.yaml"
+
+
+def test_a_labelled_value_sets_several_keys(tmp_path: Path) -> None:
+    rates = {"slow": {"model.lr_d": 0.1, "model": {"lr_g": 0.2}}, "fast": {"model.lr_d": 1, "model.lr_g": 2}}
+    study = planned(tmp_path, factors={"seed": [3, 4], "rate": rates})
+    assert [run.name for run in study.runs] == ["slow_3", "fast_3", "slow_4", "fast_4"]
+    assert [(r.config["model"]["lr_d"], r.config["model"]["lr_g"]) for r in study.runs[:2]] == [(0.1, 0.2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("factors", "names"),
+    [
+        ({"data.batch_size": [4, 16], "model.discriminator.norm": ["batch"]}, ["batch_size4", "batch_size16"]),
+        ({"model.lr_d": [1e-4, 0.5], "seed": [0, 1]}, ["lr_d0.0001_0", "lr_d0.5_0", "lr_d0.0001_1", "lr_d0.5_1"]),
+        ({"model.discriminator.norm": ["../up", "a b/c"]}, ["up", "a-b-c"]),
+        ({"model.discriminator.norm_options": [{"groups": 4}, {}]}, ["groups-4", "norm_options"]),
+        ({"model.discriminator.norm": ["batch"], "seed": [7]}, ["batch_7"]),
+    ],
+)
+def test_names_hold_what_varies_and_are_safe(tmp_path: Path, factors: Any, names: list[str]) -> None:
+    base = {**BASE, "model": {**BASE["model"], "discriminator": {"norm": "batch", "norm_options": {"groups": 2}}}}
+    assert [run.name for run in planned(tmp_path, base=base, factors=factors).runs] == names
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"base": "missing.yaml"}, "a base config must be readable: .*missing.yaml: No such file"),
+        ({"base": None}, "must name the config that it varies"),
+        ({"factor": {}}, "unknown key in .*'factor': did you mean 'factors'"),
+        (
+            {"factors": {"model.discriminator.nrom": ["group"]}},
+            "'model.discriminator.nrom'; did you mean 'model.discrim",
+        ),
+        ({"factors": {"seed.x": [0]}}, "must name a config key: got 'seed.x'"),
+        ({"factors": {"model": ["group"]}}, "must name a config key: got 'model'"),
+        ({"set": {"stesp": 3}}, "got 'stesp'; did you mean 'steps'"),
+        ({"factors": {}}, "no `factors`, so the grid is empty"),
+        ({"factors": {"seed": []}}, "`seed` has none in .*, so the grid is empty"),
+        ({"factors": {"seed": 3}}, "must be a list of values, or label → settings: got seed: 3"),
+        ({"factors": {"seed": [0, 1, 0]}}, "`seed` has the value 0 twice"),
+        ({"factors": {"model.discriminator.norm": ["a b", "a-b"]}}, "have the same name"),
+        ({"factors": {"rate": {"a": {"seed": 1}, "b": {"seed": 1}}}}, "have the same config"),
+        ({"factors": {"rate": {"a": {"seed": 1}}, "seed": [0]}}, "`rate` and `seed` both set `seed`"),
+        ({"factors": {"name": ["a", "b"]}}, "gives each run its name and place: remove `name`"),
+        ({"factors": {"model.discriminator.norm": ["plan", "group"]}}, "gives 'plan'; give the values labels"),
+        ({"baseline": "grup"}, "got 'grup'; did you mean 'group'"),
+        ({"evaluate": {"statistic": "batch"}}, "unknown option of `evaluate` .*did you mean 'statistics'"),
+        ({"evaluate": "yes please"}, "`evaluate` must be options"),
+        ({"set": {"steps": None}}, "how long its runs are: `steps` is None"),
+        ({"set": ["steps"]}, "`set` must be a mapping"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_starts(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    study = {"base": "base.yaml", "factors": GRID} | change
+    with pytest.raises(UserError, match=message):
+        plan_file(tmp_path, yaml.safe_dump(study), command=FAKE)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_malformed_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"well-formed YAML: .*s\.yaml"):
+        plan_file(tmp_path, "factors: {seed: [0, 1}")
+
+
+def test_a_key_that_the_base_leaves_to_its_default_is_known_from_the_command_or_from_a_run(tmp_path: Path) -> None:
+    content = {"set": {"wandb": "off", "trainer.max_time": "1"}, "factors": GRID}
+    study = planned(tmp_path, command=FAKE, **content)
+    run = study.runs[0]
+    with RunDir.create(run.directory.path, {**run.config, "trainer": {"max_time": "1", "x": {}}}):
+        planned(tmp_path, **content)  # no command needed
+        with pytest.raises(UserError, match="got 'wandc'; did you mean 'wandb'"):
+            planned(tmp_path, **content | {"set": {"wandc": "off"}})
+
+
+def test_a_base_that_is_no_training_config_is_told_by_the_training_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('gannorm train: unknown key')"]
+    with pytest.raises(UserError, match=r"base\.yaml must be a training config: gannorm train: unknown key"):
+        planned(tmp_path, command=command, set={"wandb": "off"}, factors=GRID)
+
+
+def test_an_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
+    study = plan_file(tmp_path, "base: base.yaml\nfactors: {model.lr_d: [1e-4, 2E+3, 0.5]}")
+    assert [run.config["model"]["lr_d"] for run in study.runs] == [1e-4, 2e3, 0.5]
+
+
+def test_a_run_directory_of_another_config_is_refused(tmp_path: Path) -> None:
+    run = planned(tmp_path, factors=GRID).runs[0]
+    resolved = {**run.config, "name": "elsewhere", "trainer": {}, "model": {**run.config["model"], "loss": "hinge"}}
+    with RunDir.create(run.directory.path, resolved):
+        planned(tmp_path, factors=GRID)  # defaults that the run has filled in are no difference
+    with pytest.raises(UserError, match=r"batch_0 must be a run of this study: its steps is 6, not 7"):
+        planned(tmp_path, set={"steps": 7}, factors=GRID)
+
+
+def test_five_hundred_runs_are_planned_without_torch_and_without_a_process(tmp_path: Path) -> None:
+    study = {"base": "base.yaml", "factors": {"seed": list(range(125)), "data.batch_size": [2, 4, 8, 16]}}
+    write(tmp_path, yaml.safe_dump(study))
+    code = (
+        "import sys; from pathlib import Path; from gannorm.studies.grid import plan\n"
+        "from gannorm.studies.engine import describe\n"
+        "study = plan(Path('s.yaml'), Path('runs'), ['false'])\n"
+        "assert '500 runs: 500 to do' in describe(study, None)\n"
+        "print(len(study.runs), not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["500", "True"]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_run_of_a_shipped_study_is_a_valid_training_config(file: Path, tmp_path: Path) -> None:
+    from gannorm import cli
+
+    study = plan(file, tmp_path, [sys.executable, "-m", "gannorm.cli"])
+    assert "falsif" in study.question
+    parser = cli.train_parser()
+    for run in study.runs:
+        config = parser.parse_string(run.config_text())
+        assert (config.name, config.seed) == (run.name, run.values["seed"])
+
+
+def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from gannorm import cli
+
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    options = set(re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE))
+    assert options - {"help", "step", "print_shtab"} == set(EVALUATE_OPTIONS)  # a study scores the last or all
+
+
+# -- building ---------------------------------------------------------------------------------------------------------
+
+
+def planned(folder: Path, *, base: Any = BASE, command: list[str] = NO_COMMAND, **study: Any) -> Study:
+    return plan_file(folder, yaml.safe_dump({"base": "base.yaml", **study}, sort_keys=False), base=base, command=command)
+
+
+def plan_file(folder: Path, text: str, *, base: Any = BASE, command: list[str] = NO_COMMAND) -> Study:
+    write(folder, text, base)
+    return plan(folder / "s.yaml", folder / "runs", command)
+
+
+def write(folder: Path, text: str, base: Any = BASE) -> None:
+    (folder / "s.yaml").write_text(text)
+    (folder / "base.yaml").write_text(yaml.safe_dump(base))
