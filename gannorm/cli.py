@@ -243,6 +243,9 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="real images to score against")
     parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
     parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
+    parser.add_argument("--kid_subsets", type=int, default=100, help="random subsets for KID")
+    solvers = Literal["torch-fidelity", "symmetric"]
+    parser.add_argument("--fid_solver", type=solvers, default="torch-fidelity", help="symmetric: same FID, far faster")
     parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
     options = parse(parser, argv)
 
@@ -257,11 +260,11 @@ def evaluate(argv: Sequence[str]) -> int:
         key = tuple(sorted((k, v) for k, v in data.items() if k not in ("batch_size", "download")))
         if key not in evaluators:
             source = {k: v for k, v in data.items() if k in ("image_size", "root", "skip_bad")}
-            images = load_images(data["name"], options.split, **source)
-            extractor = build_extractor(options.extractor or None, images, weights=options.weights or None)
-            evaluators[key] = Evaluator(
-                images, extractor=extractor, samples=options.samples, splits=options.splits, seed=options.seed
-            )
+            train, real = (load_images(data["name"], split, **source) for split in ("train", options.split))
+            # An in-domain extractor learns from the training split's labels, whichever split is the reference.
+            extractor = build_extractor(options.extractor or None, train, weights=options.weights or None)
+            counts = {k: options[k] for k in ("samples", "splits", "kid_subsets", "fid_solver", "seed")}
+            evaluators[key] = Evaluator(real, extractor=extractor, **counts)
         return evaluators[key]
 
     evaluators: dict[Any, Evaluator] = {}
@@ -269,7 +272,9 @@ def evaluate(argv: Sequence[str]) -> int:
         steps = list(run.checkpoints()) if options.all_checkpoints else []
         for file in [run.checkpoints()[s] for s in steps] or [find_checkpoint(run, options.step)]:
             networks = load_networks(file, ema=options.ema)
-            scores = evaluator(run).score(networks.generator, statistics=options.statistics, ema=options.ema)
+            judge = evaluator(run)
+            generator = networks.generator.to(judge.extractor.device)
+            scores = judge.score(generator, statistics=options.statistics, ema=options.ema)
             run.add_scores({"step": networks.step, **scores.to_dict()})
             print(f"{run.path} step {networks.step}: {scores}")
     return 0

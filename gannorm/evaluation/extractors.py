@@ -73,7 +73,7 @@ def default_extractor(dataset: Images) -> str:
 
 
 def build_extractor(
-    name: str,
+    name: str | None,
     dataset: Images,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -84,7 +84,8 @@ def build_extractor(
     """Build an extractor for the images of `dataset`.
 
     Args:
-        name: "in_domain", "inception-v3-compat" or another name registered with torch-fidelity.
+        name: "in_domain", "inception-v3-compat" or another name registered with torch-fidelity; None: the default for
+            the images, see `default_extractor`.
         dataset: the images to be scored against; their labels train "in_domain", unless `weights` are given.
         weights: a weight file; for "in_domain" the folder that a training wrote. By default "in_domain" is trained
             once and kept in the cache, and the others are downloaded.
@@ -96,6 +97,7 @@ def build_extractor(
         UserError: an unknown name, weights that are missing, damaged or unsafe, images that it cannot take.
     """
     registered = _registered()
+    name = name or default_extractor(dataset)
     if name not in registered:
         raise UnknownNameError(f"unknown extractor {name!r}: {choices(name, registered)}")
     device = torch.device(device) if device is not None else best_device()

@@ -21,7 +21,7 @@ from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation import metrics
 from gannorm.evaluation.arithmetic import undisturbed
-from gannorm.evaluation.extractors import Extractor, build_extractor, default_extractor
+from gannorm.evaluation.extractors import Extractor, build_extractor
 from gannorm.evaluation.reference import load_reference, versions
 from gannorm.evaluation.sampling import STANDING_SAMPLES, check_generator, generated
 from gannorm.registry import choices
@@ -120,7 +120,7 @@ class Evaluator:
         self.samples = min(len(dataset), 50_000) if samples is None else samples
         self._check_counts()
         if not isinstance(extractor, Extractor):
-            extractor = build_extractor(extractor or default_extractor(dataset), dataset, device=device)
+            extractor = build_extractor(extractor, dataset, device=device)
         self.extractor = extractor
         with undisturbed():
             self.reference = load_reference(

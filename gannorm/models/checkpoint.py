@@ -18,6 +18,10 @@ from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
 from gannorm.rundir import RunDir
 
 
+Generators = Generator | ResidualGenerator
+Discriminators = Discriminator | ResidualDiscriminator
+
+
 @dataclass(frozen=True)
 class Networks:
     """The networks of one checkpoint, in eval mode on the CPU.
@@ -29,18 +33,18 @@ class Networks:
         config: the run's resolved config.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
+    generator: Generators
+    discriminator: Discriminators
     step: int
     config: dict[str, Any]
 
 
-def build_networks(model: Mapping[str, Any], image_size: int, channels: int) -> tuple[nn.Module, nn.Module]:
+def build_networks(model: Mapping[str, Any], image_size: int, channels: int) -> tuple[Generators, Discriminators]:
     """(generator, discriminator) as the `model` part of a config describes them, with PyTorch's initialization.
 
     With `residual_blocks` above 0 it is the residual pair, otherwise the plain one.
     """
-    settings = {"image_size": image_size, "channels": channels}
+    settings: dict[str, Any] = {"image_size": image_size, "channels": channels}
     if not model["residual_blocks"]:
         return Generator(**settings, **model["generator"]), Discriminator(**settings, **model["discriminator"])
     settings["blocks"] = model["residual_blocks"]
@@ -90,7 +94,10 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
     except (KeyError, TypeError) as error:
         raise UserError(f"a checkpoint's config must be of this version: {file}: {error}; train it again.") from None
     generator, discriminator = networks
-    prefixes = {generator: "ema.module." if ema else "generator.", discriminator: "discriminator."}
+    prefixes: dict[nn.Module, str] = {
+        generator: "ema.module." if ema else "generator.",
+        discriminator: "discriminator.",
+    }
     for network, prefix in prefixes.items():
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
         try:

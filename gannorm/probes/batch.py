@@ -85,12 +85,15 @@ def tensors(x: Any) -> list[Tensor]:
 
 
 def map_tensors(fn: Callable[..., Any], x: Any, *others: Any) -> Any:
-    """`x` with every tensor t replaced by fn(t, …), … being the tensors at the same place in `others`."""
+    """`x` with every tensor t replaced by fn(t, …), … being the tensors at the same place in `others`.
+
+    >>> map_tensors(torch.add, {"a": (torch.ones(1), None)}, {"a": (torch.ones(1), None)})
+    {'a': (tensor([2.]), None)}
+    """
     if isinstance(x, Tensor):
         return fn(x, *others)
     if isinstance(x, dict):
-        mapped = {k: map_tensors(fn, v, *(o[k] for o in others)) for k, v in x.items()}
-        return mapped if type(x) is dict else _rebuilt(x, mapped)
+        return type(x)({k: map_tensors(fn, v, *(o[k] for o in others)) for k, v in x.items()})
     if isinstance(x, tuple | list):
         values = [map_tensors(fn, v, *(o[i] for o in others)) for i, v in enumerate(x)]
         return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
@@ -187,10 +190,3 @@ def _widened(parts: list[Tensor]) -> list[Tensor]:
     for part in parts:
         dtype = torch.promote_types(dtype, part.dtype)
     return [part.to(dtype) for part in parts]
-
-
-def _rebuilt(like: Any, values: dict[Any, Any]) -> Any:
-    try:
-        return type(like)(values)
-    except TypeError:
-        return values

@@ -101,11 +101,24 @@ Layout = tuple[str, int]  # how a tensor holds the batch, and in which dimension
 
 
 @dataclass
+class _Source:
+    """Where the graph was cut: a leaf, and its copy that the code reads in its place."""
+
+    leaf: Tensor
+    copy: Tensor
+    layout: Layout
+
+    def is_untouched(self, t: Tensor) -> bool:
+        """Whether `t` is the copy itself, passed on as it is (an operation in place would raise its version)."""
+        return t is self.copy and t._version == 0
+
+
+@dataclass
 class _Frame:
     """A module call in progress: its name, and the tensors that its own code can read."""
 
     name: str
-    sources: list[tuple[Tensor, Layout]] = field(default_factory=list)  # cut leaves, in the backward walk
+    sources: list[_Source] = field(default_factory=list)  # in the backward walk
     layouts: set[Layout] = field(default_factory=set)  # of its inputs, where they hold the batch cleanly
 
 
@@ -197,15 +210,17 @@ class _Walk:
         if layout is None or not t.is_floating_point() or self._base(number, place, t) is None:
             return t
         if owner is not None and owner.sources:
-            change = _gradient_change(t, layout, owner.sources, self.codes)
+            passed_on = any(source.is_untouched(t) for source in owner.sources)
+            change = 0.0 if passed_on else _gradient_change(t, layout, owner.sources, self.codes)
             if change > tolerance(t.dtype):
                 self._blame(owner, number, gradient=change)
         elif owner is not None:
             return t  # its inputs could not be read, so it belongs to the piece around it
         leaf = t.detach().clone().requires_grad_()
+        copy = leaf.clone()
         if reader is not None:
-            reader.sources.append((leaf, layout))
-        return leaf.clone()
+            reader.sources.append(_Source(leaf, copy, layout))
+        return copy
 
     def _base(self, number: int, place: int, t: Tensor) -> Tensor | None:
         """The first run's tensor, where the network took the same path."""
@@ -258,16 +273,16 @@ def _largest(difference: Tensor, kept: Tensor) -> float:
     return max(rows.amax(1)[kept].max().item(), -rows.amin(1)[kept].min().item())
 
 
-def _gradient_change(t: Tensor, layout: Layout, sources: list[tuple[Tensor, Layout]], bits: list[Tensor]) -> float:
+def _gradient_change(t: Tensor, layout: Layout, sources: list[_Source], bits: list[Tensor]) -> float:
     """`sign_change` of one number per sample of `t` with respect to the sources that it depends on."""
     n = len(bits[0])
     numbers = project(_view(t, layout, n).reshape(n, -1))
     if not numbers.requires_grad:
         return 0.0
-    leaves = [leaf for leaf, _ in sources]
+    leaves = [source.leaf for source in sources]
 
     def pull_back(signs: Tensor) -> list[Tensor]:
         grads = torch.autograd.grad(numbers, leaves, signs.to(numbers), retain_graph=True, allow_unused=True)
-        return [_view(g, kind, n) for g, (_, kind) in zip(grads, sources, strict=True) if g is not None]
+        return [_view(g, source.layout, n) for g, source in zip(grads, sources, strict=True) if g is not None]
 
     return sign_change(pull_back, bits)

@@ -21,13 +21,12 @@ network, so a grid of hundreds of runs is checked in a moment, before the first 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
@@ -185,7 +184,8 @@ def _factors(given: Mapping[str, Any], file: Path) -> Factors:
 
 def _label(value: Any) -> Any:
     """A value as a label: itself where it is plain, otherwise its text."""
-    return value if isinstance(value, str | int | float) else yaml.safe_dump(value, default_flow_style=True).strip()
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if plain else json.dumps(value, default=str)
 
 
 def _evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
@@ -208,7 +208,10 @@ def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
     for factor in sorted(varying, key=lambda factor: factor == "seed"):
         bare = isinstance(values[factor], str) or factor == "seed"
         parts.append(str(values[factor]) if bare else f"{factor.rsplit('.', 1)[-1]}{values[factor]}")
-    return re.sub(r"[^\w.+-]+", "-", "_".join(parts), flags=re.ASCII).strip("-.")
+    name = re.sub(r"[^\w.+-]+", "-", "_".join(parts), flags=re.ASCII).strip("-.")
+    if name in ("", PLAN):
+        raise UserError(f"a run must have a name: {dict(values)} gives {name!r}; give the values labels.")
+    return name
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -235,8 +238,6 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
     names: dict[str, PlannedRun] = {}
     configs: dict[str, PlannedRun] = {}
     for run in runs:
-        if run.name in ("", PLAN):
-            raise UserError(f"a run must have a name: {dict(run.values)} gives {run.name!r}; give the values labels.")
         content = repr({key: value for key, value in flatten(run.config).items() if key != "name"})
         for other, what in ((names.setdefault(run.name, run), "name"), (configs.setdefault(content, run), "config")):
             if other is not run:

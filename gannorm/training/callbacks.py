@@ -36,11 +36,11 @@ class Every(Callback):
     def __init__(self, every: int) -> None:
         self.every = every
 
-    def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if self.at_start and self.every and gan.step == 0:
             self.act(trainer, gan)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, gan: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         if self.every and (gan.step % self.every == 0 or gan.step == trainer.max_steps):
             self.act(trainer, gan)
 
@@ -51,7 +51,7 @@ class Every(Callback):
 class Metrics(Every):
     """Sends the losses and the speed to the loggers; ends a run whose losses are not finite or too large."""
 
-    def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self.diverged = ""
         self._since = time.perf_counter(), gan.step
 
@@ -60,7 +60,7 @@ class Metrics(Every):
         parts = {name: value.item() for name, value in gan.parts.items()}
         then, step = self._since
         self._since = time.perf_counter(), gan.step
-        images = (gan.step - step) * trainer.train_dataloader.batch_size * trainer.world_size
+        images = (gan.step - step) * batch_images(trainer) * trainer.world_size
         record(trainer, gan.step, losses | parts | {"images_per_second": images / (self._since[0] - then)})
         bad = [f"{name}={value:.3g}" for name, value in losses.items() if not abs(value) <= gan.max_loss]
         if bad:
@@ -71,26 +71,26 @@ class Metrics(Every):
 class Progress(Every):
     """A progress bar with the losses and the images seen per second."""
 
-    def on_train_start(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         patience = 0.5 if sys.stderr.isatty() else 15.0  # a log file wants few lines
         self._bar = tqdm(
             total=trainer.max_steps, initial=gan.step, unit="step", mininterval=patience, dynamic_ncols=True
         )
 
-    def on_train_batch_end(self, trainer: pl.Trainer, gan: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         self._bar.update(gan.step - self._bar.n)
         super().on_train_batch_end(trainer, gan)
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
         rate = self._bar.format_dict["rate"] or 0.0
-        images = rate * trainer.train_dataloader.batch_size
+        images = rate * batch_images(trainer)
         values = " ".join(f"{name} {value.item():.3f}" for name, value in gan.losses.items())
         self._bar.set_postfix_str(f"{values} {images:,.0f} img/s", refresh=False)
 
-    def on_fit_end(self, trainer: pl.Trainer, gan: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._bar.close()
 
-    def on_exception(self, trainer: pl.Trainer, gan: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: pl.Trainer, gan: Any, exception: BaseException) -> None:
         if hasattr(self, "_bar"):
             self._bar.close()
 
@@ -105,7 +105,7 @@ class Samples(Every):
         self.run = run
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
-        z = torch.randn(64, gan.generator.latent_dim, generator=stream(gan.seed, "samples")).to(gan.device)
+        z = torch.randn(64, gan.latent_dim, generator=stream(gan.seed, "samples")).to(gan.device)
         png = encode_grid(generate(gan.ema.module, z, batch_size=64, training=False))
         with atomic_write(self.run.sample_file(gan.step)) as file:
             file.write(png)
@@ -139,7 +139,7 @@ class BatchDependence(Every):
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
         step, discriminator, generator = gan.step, gan.discriminator, gan.generator
         real = self.held_out.take(self.images, gan.seed).to(gan.device)
-        z = torch.randn(self.images, generator.latent_dim, generator=stream(gan.seed, "probe", step)).to(gan.device)
+        z = torch.randn(self.images, gan.latent_dim, generator=stream(gan.seed, "probe", step)).to(gan.device)
         fake = generate(generator, z, self.batch_size, training=True)
         mixed = torch.cat([real[: self.COUPLED], fake[: self.COUPLED]])
         metrics: dict[str, float] = {}
@@ -160,7 +160,7 @@ class BatchDependence(Every):
         metrics["probe/generator/coupling_ratio"] = coupling.ratio
         record(trainer, step, metrics)
         with atomic_write(self.run.probe_file(step)) as file:
-            np.savez_compressed(file, **matrices)
+            np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
         for name, matrix in matrices.items():
             record_image(trainer, step, name, heat_map(matrix))
 
@@ -234,6 +234,11 @@ def heat_map(matrix: np.ndarray) -> Image.Image:
     top = max(float(np.nanmax(matrix)), np.finfo(np.float32).tiny)
     levels = 1 + np.log10(np.clip(matrix / top, 1e-4, 1)) / 4
     return Image.fromarray((255 * levels).astype(np.uint8)).resize((320, 320), Image.Resampling.NEAREST)
+
+
+def batch_images(trainer: pl.Trainer) -> int:
+    """Real images in a training step of one process."""
+    return trainer.train_dataloader.batch_size  # type: ignore[union-attr]
 
 
 def record(trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:

@@ -31,7 +31,8 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average one step toward `module`."""
-        average, current = list(self.module.parameters()), list(module.parameters())
+        average: list[Tensor] = list(self.module.parameters())
+        current: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(average, current, 1.0 - self.decay)
         for mine, its in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(its)

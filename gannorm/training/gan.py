@@ -83,6 +83,7 @@ class GAN(LightningModule):
         _require(max_loss > 0, f"`max_loss` must be positive: got {max_loss}.")
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
+        self.latent_dim: int = generator.latent_dim  # type: ignore[assignment]
         self.ema = EMA(generator, ema_decay)
         self.d_composition, self.g_composition = d_composition, g_composition
         self.d_steps, self.betas, self.max_loss, self.seed = d_steps, betas, max_loss, seed
@@ -148,7 +149,7 @@ class GAN(LightningModule):
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""
-        return torch.randn(n, self.generator.latent_dim, generator=self._latent_randomness, device=self.device)
+        return torch.randn(n, self.latent_dim, generator=self._latent_randomness, device=self.device)
 
     # -- Lightning's hooks --------------------------------------------------------------------------------------------
 

@@ -122,7 +122,8 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
         x_graphql_retry_wait_max_seconds=2,
     )
     wanted = mode if mode != "auto" else ("online" if _has_key(wandb) else "offline")
-    for attempt in dict.fromkeys((wanted, "offline")):
+    attempts: list[Any] = list(dict.fromkeys((wanted, "offline")))
+    for attempt in attempts:
         try:
             experiment = wandb.init(
                 mode=attempt,

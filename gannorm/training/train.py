@@ -13,11 +13,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
 
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
 from gannorm.models import build_networks, equalize_bias, initialize
+from gannorm.models.checkpoint import Discriminators, Generators
 from gannorm.normalizers import set_reference
 from gannorm.registry import choices
 from gannorm.rundir import RunDir, atomic_write
@@ -80,7 +80,7 @@ def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
 
 
 def _initialize(
-    generator: nn.Module, discriminator: nn.Module, model: Mapping[str, Any], images: Images, seed: int
+    generator: Generators, discriminator: Discriminators, model: Mapping[str, Any], images: Images, seed: int
 ) -> None:
     """Set both networks' weights, and the reference batches of what needs one, from the seed and the data alone."""
     real = images.take(min(REFERENCE_IMAGES, len(images)), seed)

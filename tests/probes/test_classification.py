@@ -119,13 +119,13 @@ def test_no_context_effect_is_zero_up_to_rounding_and_not_merely_on_average() ->
 
 
 def test_standard_errors_are_clustered_by_batch() -> None:
-    # Noise shared by a batch: coefficients scatter over repetitions as their standard errors say (±35 % at 60 draws).
+    # Noise shared by a batch: coefficients scatter as their standard errors say (±45 %: 4 SE of 40 repetitions).
     real, fake = torch.ones(256, 1, dtype=torch.float64), torch.zeros(256, 1, dtype=torch.float64)
     generator, noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     f = lambda x: x[:, 0] + torch.randn((), generator=noise, dtype=torch.float64)  # noqa: E731
-    leaks = [leak_ratio(f, real, fake, 16, generator) for _ in range(60)]
+    leaks = [leak_ratio(f, real, fake, 16, generator) for _ in range(40)]
     scatter = np.std([leak.context.value for leak in leaks])
-    assert np.mean([leak.context.standard_error for leak in leaks]) == pytest.approx(scatter, rel=0.35)
+    assert np.mean([leak.context.standard_error for leak in leaks]) == pytest.approx(scatter, rel=0.45)
 
 
 def test_every_image_meets_every_share_equally_often() -> None:
@@ -159,10 +159,10 @@ def test_companion_variance_has_its_closed_form_for_a_mean() -> None:
     size = 5
     x = torch.tensor([[0.0], [1.0], [2.0], [5.0]], dtype=torch.float64)
     companions = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-    cvf = companion_variance(lambda x: x[:, 0] - x.mean(), x, companions, draws=4000, batch_size=size)
+    cvf = companion_variance(lambda x: x[:, 0] - x.mean(), x, companions, draws=1500, batch_size=size)
     within = (size - 1) / size**2
     between = x.var(correction=0).item() * ((size - 1) / size) ** 2
-    assert cvf == pytest.approx(within / (within + between), rel=0.1)  # 4000 draws: a variance to 2–3 %
+    assert cvf == pytest.approx(within / (within + between), rel=0.15)  # 1500 draws: a variance to 4 %
 
 
 def test_companion_variance_is_one_if_only_companions_matter_and_zero_if_they_do_not() -> None:

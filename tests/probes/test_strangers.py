@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -102,6 +103,19 @@ def test_structures_of_inputs(form: str, coupled: bool) -> None:
     assert [name.removeprefix("inner.") for name in coupled_layers(network, inputs)] == ["norm"] * coupled
 
 
+def test_named_tuples_and_ordered_dictionaries_keep_their_type() -> None:
+    class Pair(NamedTuple):
+        x: Tensor
+        y: Tensor
+
+    def f(pair: Pair) -> OrderedDict[str, Tensor]:
+        return OrderedDict(logits=pair.x.sum(1), features=pair.y - pair.y.mean(0))
+
+    pair = Pair(torch.randn(8, 3), torch.randn(8, 2))
+    assert couples(f, pair) == (True, True)
+    assert couples(lambda pair: f(pair)["logits"], pair) == (False, False)
+
+
 @pytest.mark.parametrize("coupled", [True, False])
 def test_integer_tokens_are_differentiated_by_at_their_embedding(coupled: bool) -> None:
     class Tokens(nn.Module):
@@ -153,22 +167,19 @@ def test_outputs_without_a_batch_are_refused() -> None:
 
 # -- modules ----------------------------------------------------------------------------------------------------------
 
-FAMILIES = {
-    "alexnet": 64,
-    "vgg11_bn": 32,
-    "resnet18": 32,
-    "squeezenet1_1": 32,
-    "densenet121": 32,
-    "googlenet": 32,
-    "shufflenet_v2_x0_5": 32,
-    "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32,
-    "mnasnet0_5": 32,
-    "efficientnet_b0": 32,
-    "regnet_y_400mf": 32,
-    "convnext_tiny": 32,
-    "swin_t": 32,
-}
+FAMILIES = [
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "googlenet",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_1",
+    "swin_t",
+]  # and VisionTransformer below; without AlexNet and VGG, whose first linear layers take seconds to make
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -176,7 +187,7 @@ def test_classification_networks_in_eval_mode_are_innocent(name: str) -> None:
     torch.manual_seed(0)
     options = {"init_weights": False} if name == "googlenet" else {}
     network = torchvision.models.get_model(name, weights=None, num_classes=4, **options).eval()
-    assert_batch_invariant(network, torch.randn(2, 3, FAMILIES[name], FAMILIES[name]))
+    assert_batch_invariant(network, torch.randn(2, 3, 32, 32))
 
 
 def test_a_vision_transformer_is_innocent() -> None:

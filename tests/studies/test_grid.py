@@ -56,7 +56,7 @@ def test_a_labelled_value_sets_several_keys(tmp_path: Path) -> None:
         ({"data.batch_size": [4, 16], "model.discriminator.norm": ["batch"]}, ["batch_size4", "batch_size16"]),
         ({"model.lr_d": [1e-4, 0.5], "seed": [0, 1]}, ["lr_d0.0001_0", "lr_d0.5_0", "lr_d0.0001_1", "lr_d0.5_1"]),
         ({"model.discriminator.norm": ["../up", "a b/c"]}, ["up", "a-b-c"]),
-        ({"model.discriminator.norm_options": [{"groups": 4}, {}]}, ["groups-4", "norm_options"]),
+        ({"model.discriminator.norm_options": [{"groups": 4}, None]}, ["groups-4", "null"]),
         ({"model.discriminator.norm": ["batch"], "seed": [7]}, ["batch_7"]),
     ],
 )
@@ -87,6 +87,7 @@ def test_names_hold_what_varies_and_are_safe(tmp_path: Path, factors: Any, names
         ({"factors": {"rate": {"a": {"seed": 1}}, "seed": [0]}}, "`rate` and `seed` both set `seed`"),
         ({"factors": {"name": ["a", "b"]}}, "gives each run its name and place: remove `name`"),
         ({"factors": {"model.discriminator.norm": ["plan", "group"]}}, "gives 'plan'; give the values labels"),
+        ({"factors": {"trainer": [{}]}}, "gives ''; give the values labels"),
         ({"baseline": "grup"}, "got 'grup'; did you mean 'group'"),
         ({"evaluate": {"statistic": "batch"}}, "unknown option of `evaluate` .*did you mean 'statistics'"),
         ({"evaluate": "yes please"}, "`evaluate` must be options"),
@@ -175,7 +176,8 @@ def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest
 
 
 def planned(folder: Path, *, base: Any = BASE, command: list[str] = NO_COMMAND, **study: Any) -> Study:
-    return plan_file(folder, yaml.safe_dump({"base": "base.yaml", **study}, sort_keys=False), base=base, command=command)
+    text = yaml.safe_dump({"base": "base.yaml", **study}, sort_keys=False)
+    return plan_file(folder, text, base=base, command=command)
 
 
 def plan_file(folder: Path, text: str, *, base: Any = BASE, command: list[str] = NO_COMMAND) -> Study:
