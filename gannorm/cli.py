@@ -316,7 +316,7 @@ def study(argv: Sequence[str]) -> int:
     imports = [text for module in take_imports(sys.argv[1:]) for text in ("--import", module)]
     command = [sys.executable, "-m", "gannorm.cli", *imports]
     planned = plan(Path(options.file), Path(options.output), command)
-    print(describe(planned, options.jobs), flush=True)
+    print(describe(planned, options.jobs, table=options.dry_run), flush=True)
     return 0 if options.dry_run else execute(planned, command, options.jobs, Path(options.report))
 
 

@@ -8,8 +8,9 @@ A weight normalizer receives the drawn weight as the one to be normalized. Two i
 one, and the pair is refused: fixup sets weights to zero, which a normalizer would divide by their norm, zero; and
 lsuv acts by the scale of a weight, which spectral and strict weight normalization remove.
 
-Fan-in counts what one output pixel sums: A·kh·kw for A input channels, divided by the stride in a transposed
-convolution.
+Fan-in counts what one output pixel sums: A·kh·kw for A input channels, divided by the strides in a transposed
+convolution. A transposed convolution of stride 1 without padding is taken for what it is in a generator, the linear
+layer from a 1×1 map to its first maps.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def delta_orthogonal(network: nn.Module, generator: Generator) -> None:
     """
 
     def draw_delta(layer: Weighted, draw: Tensor) -> Tensor:
-        if isinstance(layer, nn.Linear):
+        if draw.dim() == 2:
             return _orthonormal(draw)
         height, width = (layer.stride if isinstance(layer, nn.ConvTranspose2d) else (1, 1))[:2]
         top, left = (draw.shape[2] - height) // 2, (draw.shape[3] - width) // 2
@@ -240,13 +241,15 @@ def _layers(network: nn.Module) -> list[Any]:
 
 
 def _draw_each(network: nn.Module, generator: Generator, shape: Callable[[Any, Tensor], Tensor]) -> None:
-    """Give each layer the weight that `shape` makes of a standard normal draw in the form (outputs, inputs, kh, kw)."""
+    """Give each layer the weight that `shape` makes of a standard normal draw, (outputs, inputs, kh, kw) or (outputs, inputs)."""
     for layer in _layers(network):
+        stored = layer.weight.shape
         transposed = isinstance(layer, nn.ConvTranspose2d)
-        size = layer.weight.transpose(0, 1).shape if transposed else layer.weight.shape
-        draw = torch.empty(size, device=generator.device).normal_(generator=generator)
-        weight = shape(layer, draw)
-        _set_weight(layer, weight.transpose(0, 1) if transposed else weight)
+        size = (stored[1], stored[0], *stored[2:]) if transposed else stored
+        if _is_projection(layer):
+            size = (stored[1:].numel(), stored[0])
+        weight = shape(layer, torch.empty(size, device=generator.device).normal_(generator=generator))
+        _set_weight(layer, weight.transpose(0, 1).reshape(stored) if transposed else weight)
         if layer.bias is not None:
             layer.bias.zero_()
         _restart_power_iteration(layer, generator)
@@ -307,9 +310,15 @@ def _fans(layer: Weighted) -> tuple[float, float]:
     """(fan-in, fan-out): the products that one output value sums, and in which one input value appears."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
+    if _is_projection(layer):
+        return layer.in_channels, layer.out_channels * math.prod(layer.kernel_size)
     kernel, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
     into, out = layer.in_channels * kernel, layer.out_channels * kernel
     return (into / stride, out) if isinstance(layer, nn.ConvTranspose2d) else (into, out / stride)
+
+
+def _is_projection(layer: Weighted) -> bool:
+    return isinstance(layer, nn.ConvTranspose2d) and math.prod(layer.stride) == 1 and layer.padding == (0, 0)
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:

@@ -44,9 +44,12 @@ class LpNorm(BatchStatistics):
         if self.p == 2:
             mean, variance = moments(x, batch_dims(x))
             squared_norm = variance + mean.square()
+        elif self.p == 1:
+            mean, norm = _MeanAndMeanAbsolute.apply(x)
+            squared_norm = norm.square()
         else:
             mean = x.mean(batch_dims(x), dtype=torch.promote_types(x.dtype, torch.float32))
-            squared_norm = (_MeanAbsolute.apply(x) if self.p == 1 else _max_absolute(x)).square()
+            squared_norm = _max_absolute(x).square()
         self.track(mean, squared_norm)
         scale = self.weight * torch.rsqrt(squared_norm + self.eps)
         return affine(x, scale, self.bias - mean * scale)
@@ -55,25 +58,28 @@ class LpNorm(BatchStatistics):
         return f"{super().extra_repr()}, p={self.p:g}"
 
 
-class _MeanAbsolute(torch.autograd.Function):
-    """mean|x| of each channel; autograd's own derivative makes two maps where one will do."""
+class _MeanAndMeanAbsolute(torch.autograd.Function):
+    """mean x and mean|x| of each channel; left to autograd, their derivatives make three maps where one will do."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(x.dtype, torch.float32)
-        return torch.linalg.vector_norm(x, 1, batch_dims(x), dtype=dtype) * (x.shape[1] / x.numel())
+        mean = x.mean(batch_dims(x), dtype=dtype)
+        return mean, torch.linalg.vector_norm(x, 1, batch_dims(x), dtype=dtype) * (x.shape[1] / x.numel())
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_mean: Tensor, grad_norm: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        share = (grad * (x.shape[1] / x.numel())).to(x.dtype).view(1, -1, 1, 1).expand_as(x)
-        return torch.ops.aten.leaky_relu_backward(share, x, -1.0, False)  # |x| is the leaky ReLU of slope −1
+        shares = torch.stack([grad_mean, grad_norm]) * (x.shape[1] / x.numel())
+        mean_share, norm_share = shares.to(x.dtype).view(2, -1, 1, 1).unbind()
+        # |x| is the leaky ReLU of slope −1.
+        return torch.ops.aten.leaky_relu_backward(norm_share.expand_as(x), x, -1.0, False).add_(mean_share)
 
 
 def _max_absolute(x: Tensor) -> Tensor:

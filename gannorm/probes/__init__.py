@@ -8,11 +8,18 @@ from gannorm.probes.assertion import BatchCouplingError, assert_batch_invariant
 from gannorm.probes.common_mode import common_mode_gain
 from gannorm.probes.companions import companion_shift, companion_variance
 from gannorm.probes.composition import CompositionGap, composition_gap
+from gannorm.probes.covariate_shift import InternalCovariateShift, internal_covariate_shift, snapshot
 from gannorm.probes.estimator import CouplingEstimate, estimate_coupling
 from gannorm.probes.invariance import BatchInvariance, batch_invariance
 from gannorm.probes.jacobian import coupling_matrix, coupling_ratio
+from gannorm.probes.kernel_gradients import GradientStatistics, gradient_statistics
 from gannorm.probes.layers import LayerCoupling, coupled_layers, locate_coupling
 from gannorm.probes.leak import Coefficient, LeakRatio, leak_ratio
+from gannorm.probes.noise import SGDNoise, sgd_noise
+from gannorm.probes.problems import Problem, deep_linear_network, one_neuron_chain
+from gannorm.probes.propagation import SignalPropagation, signal_propagation
+from gannorm.probes.random_products import product_density, product_edge, product_spectrum
+from gannorm.probes.smoothness import Landscape, landscape
 from gannorm.probes.swap import SwapTest, swap_test
 from gannorm.probes.uniformity import IntraclassCorrelation, icc
 
@@ -22,9 +29,15 @@ __all__ = [
     "Coefficient",
     "CompositionGap",
     "CouplingEstimate",
+    "GradientStatistics",
+    "InternalCovariateShift",
     "IntraclassCorrelation",
+    "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "Problem",
+    "SGDNoise",
+    "SignalPropagation",
     "SwapTest",
     "assert_batch_invariant",
     "batch_invariance",
@@ -35,9 +48,20 @@ __all__ = [
     "coupled_layers",
     "coupling_matrix",
     "coupling_ratio",
+    "deep_linear_network",
     "estimate_coupling",
+    "gradient_statistics",
     "icc",
+    "internal_covariate_shift",
+    "landscape",
     "leak_ratio",
     "locate_coupling",
+    "one_neuron_chain",
+    "product_density",
+    "product_edge",
+    "product_spectrum",
+    "sgd_noise",
+    "signal_propagation",
+    "snapshot",
     "swap_test",
 ]

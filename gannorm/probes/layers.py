@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from gannorm.isolate import modules_in
 from gannorm.probes.batch import (
@@ -81,7 +82,8 @@ def locate_coupling(
     """`coupled_layers` with the strength of each.
 
     The cost is 2 + 2b forward and 1 + b backward passes. By default b = ⌈log₂N⌉, and every coupled pair of samples is
-    found; a layer that couples many pairs is found with `bits` = b = 2 too.
+    found; a layer that couples many pairs is found with `bits` = b = 2 too. Under activation checkpointing a layer that
+    couples only the gradient is not found.
     """
     n = batch_size_of(x, batch_dim)
     generator = default_generator(generator)
@@ -92,7 +94,8 @@ def locate_coupling(
             for kept, source in plan_swaps(walk.codes, generator):
                 walk.kept = kept
                 walk.go(run, take(x, source, batch_dim), walk.compare)
-        with torch.inference_mode(False), torch.enable_grad():
+        # Activation checkpointing runs the layers again in backward, out of turn: then only the forward walk counts.
+        with suppress(CheckpointError), torch.inference_mode(False), torch.enable_grad():
             walk.go(run, map_tensors(torch.clone, x), walk.differentiate)
     return [layer for _, layer in sorted(walk.found.values(), key=lambda found: found[0])]
 

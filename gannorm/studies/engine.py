@@ -68,18 +68,15 @@ def execute(study: Study, command: Sequence[str], jobs: int | None, report: Path
     return 1 if failed else 0
 
 
-def describe(study: Study, jobs: int | None) -> str:
+def describe(study: Study, jobs: int | None, *, table: bool = True) -> str:
     """The plan: the question, a table of the runs and their states, and an estimate of the time that is left."""
     states = [state(run.directory) for run in study.runs]
-    cells = [["run", "state", *study.runs[0].values]]
-    cells += [[run.name, now, *map(str, run.values.values())] for run, now in zip(study.runs, states, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [study.question, ""] if study.question else []
+    if table:
+        lines += [*_table(study, states), ""]
     counts = ", ".join(f"{count} {name}" for name, count in Counter(states).items())
-    ended = [run for run, now in zip(study.runs, states, strict=True) if now in ENDED]
-    todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
-    question = [study.question, ""] if study.question else []
-    return "\n".join([*question, *table, "", f"{len(states)} runs: {counts}. {_estimate(ended, todo, jobs)}"])
+    lines.append(f"{len(states)} run{'s' * (len(states) > 1)}: {counts}. {_estimate(study, states, jobs)}")
+    return "\n".join(lines)
 
 
 def state(run: RunDir) -> str:
@@ -111,7 +108,7 @@ class Training:
     def command(self) -> list[str]:
         if self.run.directory.config_file.exists():
             self._set_aside()
-        return [*self.gannorm, "train", "--config", str(self.run.config_file), "--progress", "false"]
+        return [*self.gannorm, "train", "--config", str(self.run.config_file)]
 
     def progress(self) -> int:
         return self.total if self.is_done() else min(self.total - 1, _last_step(self.run.directory))
@@ -180,8 +177,17 @@ def _alone(study: Study) -> Iterator[None]:
         yield
 
 
-def _estimate(ended: Sequence[PlannedRun], todo: Sequence[PlannedRun], jobs: int | None) -> str:
+def _table(study: Study, states: Sequence[str]) -> list[str]:
+    cells = [["run", "state", *study.runs[0].values]]
+    cells += [[run.name, now, *map(str, run.values.values())] for run, now in zip(study.runs, states, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _estimate(study: Study, states: Sequence[str], jobs: int | None) -> str:
     """From the seconds for an image in runs that ended, probes and checkpoints included."""
+    ended = [run for run, now in zip(study.runs, states, strict=True) if now in ENDED]
+    todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
     if not todo:
         return "Nothing is left to train."
     speeds = [v for run in ended[-10:] for v in run.directory.series("images_per_second")[1] if v > 0]
@@ -219,7 +225,7 @@ class Scoring:
         return False
 
     def outcome(self) -> str:
-        return f"{self.total} checkpoints of {len(self.runs)} runs scored"
+        return f"checkpoints scored: {self.total}"
 
 
 def is_scored(run: RunDir, options: Mapping[str, Any]) -> bool:
@@ -235,7 +241,7 @@ def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
 
 def _scored(run: RunDir, options: Mapping[str, Any]) -> set[int]:
     wanted = {EVALUATE_OPTIONS[option]: value for option, value in options.items() if EVALUATE_OPTIONS[option]}
-    return {s["step"] for s in run.scores() if all(s["protocol"].get(k) == v for k, v in wanted.items())}
+    return {s["step"] for s in run.scores() if all(str(s["protocol"].get(k)) == str(v) for k, v in wanted.items())}
 
 
 def _scoring(study: Study, jobs: int | None, command: Sequence[str]) -> list[Scoring]:

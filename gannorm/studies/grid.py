@@ -35,7 +35,7 @@ from gannorm.studies.conditions import Run, group
 from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load, nearest_key, resolved, unknown_keys
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
-OWN_KEYS = ("name", "study", "output")  # which the plan gives each run
+OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
 PLAN = "plan"  # the folder beside the runs for their saved configs and logs
 
 # Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records them, if one does.
@@ -48,6 +48,8 @@ EVALUATE_OPTIONS = {
     "split": "split",
     "samples": "fake_images",
     "splits": "inception_splits",
+    "kid_subsets": "kid_subsets",
+    "fid_solver": "fid_solver",
     "seed": "seed",
 }
 
@@ -133,7 +135,7 @@ def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
         values = dict(zip(factors, labels, strict=True))
         settings = {key: value for factor, label in values.items() for key, value in factors[factor][label].items()}
         directory = RunDir(output / file.stem / _run_name(factors, values))
-        own = {"study": file.stem, "name": directory.path.name, "output": str(output)}
+        own = {"study": file.stem, "name": directory.path.name, "output": str(output), "progress": False}
         runs.append(PlannedRun(directory, values, changed(common, settings | own)))
 
     keys = [*overrides, *(key for settings in factors.values() for setting in settings.values() for key in setting)]
@@ -198,7 +200,7 @@ def _evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
     for option in given:
         if option not in EVALUATE_OPTIONS:
             raise UserError(f"unknown option of `evaluate` in {file}: {option!r}: {choices(option, EVALUATE_OPTIONS)}")
-    return given
+    return {option: value for option, value in given.items() if value not in (None, "")}  # these are the defaults
 
 
 def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
@@ -220,11 +222,11 @@ def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
 def _require_keys(
     keys: Iterable[str], base_file: Path, base: Flat, runs: Sequence[PlannedRun], command: Sequence[str]
 ) -> None:
-    """Every key that the study sets is a config key, and none of those that the plan gives."""
+    """Every key that the study sets is a config key, and not one that the study gives each run itself."""
     keys = list(dict.fromkeys(keys))
     for key in keys:
         if key in OWN_KEYS:
-            raise UserError(f"a study gives each run its name and place: remove `{key}` from the study file.")
+            raise UserError(f"the study itself sets `{key}` of each run: remove it from `set` or `factors`.")
     known = [*flatten(base), "seed"]
     if unknown_keys(keys, known):
         # The base may leave them to their defaults. A run of the study has the whole list; the training command too.

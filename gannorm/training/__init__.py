@@ -1,6 +1,7 @@
 """Training: the GAN as a LightningModule, what happens beside it, and one run from one config."""
 
+from gannorm.training.accumulation import accumulate_gradients
 from gannorm.training.gan import GAN
 from gannorm.training.train import prepare, train
 
-__all__ = ["GAN", "prepare", "train"]
+__all__ = ["GAN", "accumulate_gradients", "prepare", "train"]

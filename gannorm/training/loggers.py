@@ -14,7 +14,7 @@ from PIL import Image
 
 from gannorm.rundir import RunDir
 
-MODES = ("auto", "online", "offline", "off")
+INIT_TIMEOUT = 30  # seconds until an online run that cannot start goes offline
 
 
 class RunDirLogger(Logger):
@@ -112,7 +112,7 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
     settings = wandb.Settings(
         silent=True,
         console="off",
-        init_timeout=30,
+        init_timeout=INIT_TIMEOUT,
         # Without these, a network that dies during the run holds finish() for a quarter of an hour.
         x_file_stream_retry_max=3,
         x_file_stream_retry_wait_max_seconds=2,

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
@@ -53,6 +54,9 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
     with RunDir.create(path, config) as run:
         try:
             reason = _fit(gan, data, config, run)
+        except SIGTERMException:
+            run.set_status("failed", gan.step, "stopped by SIGTERM")
+            raise SystemExit(143) from None  # Lightning's own exit status would be 0, as if the run had finished
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             run.set_status("failed", gan.step, "interrupted" if interrupted else f"{type(error).__name__}: {error}")

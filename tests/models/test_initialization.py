@@ -79,6 +79,16 @@ def test_fan_in_counts_what_a_transposed_convolution_sums():
     assert y.square().mean().item() == pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("kaiming", 2), ("orthogonal", 1), ("delta_orthogonal", 1)])
+def test_the_first_layer_of_a_generator_is_a_linear_layer(name, expected):
+    layer = nn.ConvTranspose2d(64, 4, 4, bias=False)
+    initialize(layer, name, generator=generator())
+    z = torch.randn(500, 64, 1, 1, generator=generator(1))
+    y = layer(z)
+    # Orthonormal columns keep ‖z‖, spread over 4·16 = 64 outputs; He gain 2 at every output.
+    assert y.square().mean().item() == pytest.approx(expected, rel=0.1)
+
+
 def test_xavier_variance_is_two_over_both_fans():
     layer = nn.Linear(300, 100)
     initialize(layer, "xavier", generator=generator())

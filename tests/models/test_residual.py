@@ -51,7 +51,8 @@ def test_moments_are_flat_over_twenty_blocks_with_fixup_and_blow_up_without():
         assert moments[0] == moments[9] and moments[10] == moments[19]
     for network, x in pair("kaiming"):
         moments = moments_over_depth(network, x)
-        assert moments[-1] > 1e4 * moments[0]  # each branch adds as much as it gets: about 2 in power 19
+        # Each branch adds about what it gets, less at the zero-padded borders: a factor of about 1.6 a block.
+        assert moments[-1] > 1.4**19 * moments[0]
 
 
 def test_inner_weights_are_scaled_by_the_number_of_blocks():

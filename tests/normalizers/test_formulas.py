@@ -1,7 +1,7 @@
 """Every normalizer against its formula written out slowly: output, gradients, precision, layout, copies, compilation.
 
-Each formula is (layer, x) → y for x (N, C, H, W) in training mode, in plain differentiable operations. A new entry of the
-registry needs a line in CASES, and is then covered by every test below.
+Each formula is (layer, x) → y for x (N, C, H, W) in training mode, in plain differentiable operations. A new entry of
+the registry needs a line in CASES, and is then covered by every test below.
 
 Tolerances: float64 comparisons allow 1e-10, some hundred roundings of values of order ten; float32 ones 1e-4; bfloat16
 has 8 bits, so 2e-2 of the largest value.

@@ -33,7 +33,7 @@ def test_equal_images_have_no_deviation():
 def test_discrimination_is_a_sum_over_pairs():
     layer = MinibatchDiscrimination(features=5, kernels=3, kernel_dim=2).double()
     f = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    m = (f @ layer.T.weight.T).view(4, 3, 2)
+    m = (f @ layer.T.weight.detach().T).view(4, 3, 2)
     expected = [
         [sum(torch.exp(-(m[i, b] - m[j, b]).abs().sum()) for j in range(4)) for b in range(3)] for i in range(4)
     ]

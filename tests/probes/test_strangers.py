@@ -228,8 +228,7 @@ def test_kinds_of_modules(kind: str, coupled: bool) -> None:
     elif kind == "checkpointed":
         f = lambda x: torch.utils.checkpoint.checkpoint(network, x, use_reentrant=False)  # noqa: E731
     assert couples(f, x) == (coupled, coupled)
-    if kind != "checkpointed":  # its layers run again in backward, out of turn
-        assert [name.split(".")[-1] for name in coupled_layers(f, x)] == ["1", "4"] * coupled
+    assert [name.split(".")[-1] for name in coupled_layers(f, x)] == ["1", "4"] * coupled
 
 
 def autocast_to_bfloat16(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -30,8 +30,10 @@ NAMES = ["batch_0", "group_0", "batch_1", "group_1"]
 
 # A study in a process of its own, which can be killed.
 ALONE = """
-import sys
+import sys, types
 from pathlib import Path
+nothing = types.SimpleNamespace(to_text=str)
+sys.modules["gannorm.studies.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
 from gannorm.studies.engine import execute
 from gannorm.studies.grid import plan
 execute(plan(Path("s.yaml"), Path("runs"), sys.argv[1:]), sys.argv[1:], 2, Path("report"))

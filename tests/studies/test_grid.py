@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from gannorm import cli
 from gannorm.errors import UserError
+from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
 from gannorm.studies.grid import EVALUATE_OPTIONS, Study, plan
 
@@ -38,6 +40,7 @@ def test_a_grid_is_every_combination_and_the_seed_changes_slowest(tmp_path: Path
         "study": "s",
         "name": "group_0",
         "output": str(tmp_path / "runs"),
+        "progress": False,
     }
     assert yaml.safe_load(study.runs[1].config_text()) == config
     assert study.runs[1].config_file == tmp_path / "runs/s/plan/group_0.yaml"
@@ -85,7 +88,7 @@ def test_names_hold_what_varies_and_are_safe(tmp_path: Path, factors: Any, names
         ({"factors": {"model.discriminator.norm": ["a b", "a-b"]}}, "have the same name"),
         ({"factors": {"rate": {"a": {"seed": 1}, "b": {"seed": 1}}}}, "have the same config"),
         ({"factors": {"rate": {"a": {"seed": 1}}, "seed": [0]}}, "`rate` and `seed` both set `seed`"),
-        ({"factors": {"name": ["a", "b"]}}, "gives each run its name and place: remove `name`"),
+        ({"factors": {"name": ["a", "b"]}}, "the study itself sets `name` of each run: remove it"),
         ({"factors": {"model.discriminator.norm": ["plan", "group"]}}, "gives 'plan'; give the values labels"),
         ({"factors": {"trainer": [{}]}}, "gives ''; give the values labels"),
         ({"baseline": "grup"}, "got 'grup'; did you mean 'group'"),
@@ -130,7 +133,13 @@ def test_an_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
 
 def test_a_run_directory_of_another_config_is_refused(tmp_path: Path) -> None:
     run = planned(tmp_path, factors=GRID).runs[0]
-    resolved = {**run.config, "name": "elsewhere", "trainer": {}, "model": {**run.config["model"], "loss": "hinge"}}
+    resolved = {
+        **run.config,
+        "name": "elsewhere",
+        "progress": True,
+        "trainer": {},
+        "model": {**run.config["model"], "loss": "hinge"},
+    }
     with RunDir.create(run.directory.path, resolved):
         planned(tmp_path, factors=GRID)  # defaults that the run has filled in are no difference
     with pytest.raises(UserError, match=r"batch_0 must be a run of this study: its steps is 6, not 7"):
@@ -152,24 +161,29 @@ def test_five_hundred_runs_are_planned_without_torch_and_without_a_process(tmp_p
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_run_of_a_shipped_study_is_a_valid_training_config(file: Path, tmp_path: Path) -> None:
-    from gannorm import cli
-
-    study = plan(file, tmp_path, [sys.executable, "-m", "gannorm.cli"])
+def test_every_condition_of_a_shipped_study_is_a_valid_training_config(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: Any
+) -> None:
+    defaults = parser.get_defaults().clone()
+    monkeypatch.setattr("gannorm.studies.grid.resolved", lambda file, command: defaults.as_dict())  # without a process
+    study = plan(file, tmp_path, NO_COMMAND)
     assert "falsif" in study.question
-    parser = cli.train_parser()
-    for run in study.runs:
+    for run in study.runs[: len(study.runs) // len({run.values["seed"] for run in study.runs})]:
         config = parser.parse_string(run.config_text())
-        assert (config.name, config.seed) == (run.name, run.values["seed"])
+        assert (config.name, config.seed) == (run.name, 0)
+        assert config.model.discriminator.norm in NORMALIZERS
 
 
 def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from gannorm import cli
-
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])
     options = set(re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE))
     assert options - {"help", "step", "print_shtab"} == set(EVALUATE_OPTIONS)  # a study scores the last or all
+
+
+@pytest.fixture(scope="module")
+def parser() -> Any:
+    return cli.train_parser()
 
 
 # -- building ---------------------------------------------------------------------------------------------------------

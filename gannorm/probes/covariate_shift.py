@@ -1,0 +1,188 @@
+"""Internal covariate shift: how far does a layer's gradient move because the layers before it were updated?
+
+The gradient reading of Santurkar et al. (2018). The older reading of Ioffe & Szegedy (2015), the mean and variance of
+each layer's input, is `signal_propagation` taken at several steps.
+
+What it costs. G'_i is a gradient at a point of its own (layers before i updated, i and later ones not) for every layer
+i; the points have different losses, and no two of the gradients share a linear system: already in a linear chain
+G'_i is the product of new factors before i and old ones behind it, times a residual that is new for each i. One
+backward pass gives one of them, and sharing the forward pass of the updated prefix would save at most a quarter. So all
+L layers cost L passes, each ending at its layer, and during training one measures a few layers, drawn anew each time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gannorm.errors import UserError
+from gannorm.probes.batch import default_generator, permutation
+from gannorm.probes.objective import Loss, Objective, Point, difference, inner, norm, objective, plain
+from gannorm.registry import choices
+
+
+@dataclass(frozen=True, eq=False)
+class InternalCovariateShift:
+    """‖G−G'‖₂ and the cosine of G and G' for some layers of a network, in forward order."""
+
+    layers: tuple[str, ...]
+    distance: np.ndarray  # (L,) ‖G−G'‖₂; 0 means no shift
+    cosine: np.ndarray  # (L,) in [−1, 1]; 1 means no shift; NaN where a gradient is 0
+    gradient_norm: np.ndarray  # (L,) ‖G‖₂
+    layers_in_network: int  # of which `layers` may be a sample
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain JSON types; NaN and infinities become None."""
+        return plain(asdict(self))
+
+
+def snapshot(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of the parameters by qualified name, to be taken before an update.
+
+    >>> list(snapshot(nn.Linear(2, 1)))
+    ['weight', 'bias']
+    """
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def internal_covariate_shift(
+    network: nn.Module,
+    loss: Loss,
+    batch: Any,
+    before: Point,
+    after: Point | None = None,
+    layers: Sequence[str] | None = None,
+    sample: int | None = None,
+    generator: torch.Generator | None = None,
+) -> InternalCovariateShift:
+    """The change of each layer's gradient that is due to the update of the layers before it, on the same batch.
+
+    G_i = ∇_{W_i} L(W_1, …, W_k), G'_i = ∇_{W_i} L(W'_1, …, W'_{i−1}, W_i, …, W_k), with W `before` and W' `after` a
+    real update. A layer is a module that holds parameters of its own, one of them of two or more dimensions; W_i are
+    all of them. γ, β and other parameters of modules called earlier count as earlier layers. Modules are ordered by
+    their first calls, those in branches of a network too. Buffers stay as they are now.
+
+    The cost for L layers is L forward-backward passes and a forward pass (the first layer has G' = G); `sample` = 2
+    makes it 3 backward passes for a network of any depth.
+
+    Args:
+        network, loss, batch: see `objective`; take the batch of the update.
+        before: the parameters before the update, a copy: `snapshot(network)` or a cloned state_dict.
+        after: those after the update, by default those that the network holds now.
+        layers: names of modules; by default every layer.
+        sample: measure this many of the layers, drawn without replacement; their mean is unbiased for all of them.
+        generator: draws the sample; by default a fresh one with seed 0. Pass one that lives on to see other layers at
+            every call.
+
+    Returns:
+        InternalCovariateShift; distance 0 and cosine 1 mean no shift.
+
+    Raises:
+        UserError: a layer that does not exist, parameters that are missing, misshapen or not a copy, gradients that are
+            not finite, a loss that is not deterministic.
+
+    Source: Santurkar et al. 2018, Definition 2.1; the treatment of γ, β, of biases and of branches: defined here.
+
+    >>> net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))  # f = w₂w₁x, ∇_{w₂}f = w₁x
+    >>> before = {"0.weight": torch.tensor([[2.0]]), "1.weight": torch.tensor([[5.0]])}
+    >>> after = {"0.weight": torch.tensor([[3.0]]), "1.weight": torch.tensor([[7.0]])}
+    >>> shift = internal_covariate_shift(net, lambda f, x: f(x).mean(), torch.ones(4, 1), before, after)
+    >>> shift.distance.tolist(), shift.cosine.tolist()
+    ([0.0, 1.0], [1.0, 1.0])
+    """
+    owned = _parameters_by_module(network)
+    measurable = _chosen([m for m, ps in owned.items() if any(p.dim() > 1 for p in ps.values())], layers)
+    if sample is not None and sample < 1:
+        raise UserError(f"`sample` must be at least 1 layer: got {sample}; leave it out for all layers.")
+    with objective(network, loss, batch) as o:
+        old, new = _point(o, before, "before"), _point(o, o.parameters if after is None else after, "after")
+        if after is None and any(old[name].data_ptr() == p.data_ptr() for name, p in o.parameters.items()):
+            raise UserError(
+                "`before` must be a copy taken before the update: it shares memory with the network and moved with "
+                "it; take snapshot(network) before the step."
+            )
+        with o.at(old), _call_order(network) as calls:
+            _, gradient = o.checked_gradient()
+        order = sorted(owned, key=lambda module: _position(module, calls))
+        measured = [module for module in order if module in measurable]
+        if sample is not None:
+            drawn = permutation(len(measured), default_generator(generator))[:sample].tolist()
+            measured = [measured[i] for i in sorted(drawn)]
+        rows = []
+        for module in measured:
+            g = {name: gradient[name] for name in owned[module]}
+            earlier = [name for m in order[: order.index(module)] for name in owned[m]]
+            shifted = g
+            if earlier:
+                with o.at(old | {name: new[name] for name in earlier}):
+                    _, shifted = o.gradient(g)
+            rows.append(_compared(g, shifted))
+    distance, cosine, size = np.array(rows).reshape(-1, 3).T
+    return InternalCovariateShift(tuple(measured), distance, cosine, size, len(measurable))
+
+
+def _parameters_by_module(network: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Module → its own trainable parameters by qualified name; a parametrized weight belongs to its layer."""
+    owned: dict[str, dict[str, Tensor]] = {}
+    for name, p in network.named_parameters():
+        if p.requires_grad:
+            owned.setdefault(re.sub(r"\.?(parametrizations\..*|[^.]*)$", "", name), {})[name] = p
+    return owned
+
+
+def _chosen(names: list[str], wanted: Sequence[str] | None) -> list[str]:
+    for name in wanted or ():
+        if name not in names:
+            raise UserError(f"a layer must be a module with weights to train: got {name!r}; {choices(name, names)}")
+    return names if wanted is None else list(dict.fromkeys(wanted))
+
+
+def _point(o: Objective, values: Point, argument: str) -> dict[str, Tensor]:
+    for name, p in o.parameters.items():
+        if name not in values or values[name].shape != p.shape:
+            got = f"shape {tuple(values[name].shape)}" if name in values else "nothing"
+            raise UserError(
+                f"`{argument}` must hold every parameter: got {got} for {name!r} of shape {tuple(p.shape)}; "
+                "take snapshot(network)."
+            )
+    # .detach() of a parameter keeps pointing to its present values while `Objective.at` points .data elsewhere
+    return {name: values[name].detach() for name in o.parameters}
+
+
+@contextmanager
+def _call_order(network: nn.Module) -> Iterator[dict[str, int]]:
+    """Collects module → the number of its first call."""
+    calls: dict[str, int] = {}
+
+    def count(name: str, _module: nn.Module, _args: Any) -> None:
+        calls.setdefault(name, len(calls))
+
+    handles = [m.register_forward_pre_hook(partial(count, name)) for name, m in network.named_modules()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _position(module: str, calls: dict[str, int]) -> float:
+    """When the module was called first; one whose parameters a parent uses itself counts with that parent."""
+    while module not in calls and module:
+        module = module.rpartition(".")[0]
+    return calls.get(module, math.inf)
+
+
+def _compared(g: dict[str, Tensor], shifted: dict[str, Tensor]) -> tuple[float, float, float]:
+    distance, size = norm(difference(g, shifted).values()), norm(g.values())
+    product = size * norm(shifted.values())
+    cosine = min(max(inner(g, shifted) / product, -1.0), 1.0) if product else math.nan
+    return distance, cosine, size

@@ -1,0 +1,216 @@
+"""Batch normalizers taken apart, so that statistics of several batches can be pooled into those of all of them.
+
+Each class knows one kind of layer in three steps: the statistics of a microbatch, differentiable and small; the pool
+of several microbatches' statistics; the output, given statistics. With the statistics of a single batch the output is
+the layer's own. Running statistics move on copies until `write`, so that an error leaves the layer as it was.
+
+K microbatches, C channels; values a channel are counted over batch and pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from gannorm.errors import UserError
+from gannorm.normalizers.batch import GhostBatchNorm
+from gannorm.normalizers.lp import LpNorm
+from gannorm.normalizers.renorm import BatchRenorm
+from gannorm.normalizers.statistics import affine, batch_dims, moments
+from gannorm.normalizers.sync import SyncBatchNorm
+
+Running = tuple[Tensor, Tensor, Tensor]  # mean, variance, forward passes
+
+
+def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
+    """The parts of a layer that normalizes by statistics of its batch, in its present mode; None for any other module.
+
+    A subclass is another module, as it may compute something else.
+    """
+    known = LAYERS.get(type(module))
+    if known is None or "forward" in vars(module):
+        return None
+    return known(module) if module.training or module.running_mean is None else None
+
+
+class PooledBatchNorm:
+    """BatchNorm: the mean and the biased variance.
+
+    Of K batches with n_k values, μ = Σ_k n_k·μ_k/n and σ² = Σ_k n_k·(σ²_k + (μ_k − μ)²)/n.
+    """
+
+    pools = True  # its statistics are those of the whole batch
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.running: Running | None = None
+        if module.running_mean is not None:
+            running = (module.running_mean, module.running_var, module.num_batches_tracked)
+            self.running = tuple(t.clone() for t in running)  # type: ignore[assignment]
+
+    def statistics(self, x: Tensor) -> Tensor:
+        """(2, C), differentiable, in at least float32."""
+        return torch.stack(moments(x, batch_dims(x)))
+
+    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
+        """(K, 2, C) and the values a channel behind each of the K -> (2, C), differentiable."""
+        weights = _shares(table, counts)
+        means, variances = table.unbind(1)
+        mean = (weights * means).sum(0)
+        return torch.stack([mean, (weights * (variances + (means - mean).square())).sum(0)])
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        """y for the microbatch x; `running` are the layer's running statistics before this pass."""
+        mean, variance = statistics
+        return self.scale_and_shift(x, torch.rsqrt(variance + self.module.eps), mean)
+
+    def scale_and_shift(self, x: Tensor, scale: Tensor, mean: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+        """γ·((x − mean)·scale + offset) + β."""
+        shift = offset - mean * scale
+        if self.module.weight is not None:
+            scale, shift = self.module.weight * scale, self.module.weight * shift + self.module.bias
+        return affine(x, scale, shift)
+
+    def track(self, table: list[Tensor], counts: list[int]) -> None:
+        """Move the running statistics as one forward pass over the whole batch does."""
+        if self.running is None:
+            return
+        mean, variance, passes = self.running
+        passes = passes + 1
+        momentum = 1 / passes.item() if self.module.momentum is None else self.module.momentum  # None: plain average
+        for new_mean, new_variance in self.targets(table, counts):
+            mean = mean.lerp(new_mean.to(mean.dtype), momentum)
+            variance = variance.lerp(new_variance.to(variance.dtype), momentum)
+        self.running = mean, variance, passes
+
+    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the running statistics move toward, one after the other."""
+        mean, variance = self.pool(torch.stack(table), counts)
+        yield mean, variance * _unbiased(sum(counts))
+
+    def write(self) -> None:
+        """Give the running statistics to the layer."""
+        if self.running is not None:
+            buffers = (self.module.running_mean, self.module.running_var, self.module.num_batches_tracked)
+            for buffer, value in zip(buffers, self.running, strict=True):
+                buffer.copy_(value)
+
+
+class _Sync(PooledBatchNorm):
+    """In one process it is BatchNorm; the statistics of microbatches in several processes would need all of them."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise UserError(
+                "accumulated batches need batch statistics of one process: got a SyncBatchNorm over "
+                f"{distributed.get_world_size()}; use the normalizer 'batch', or larger batches without accumulation."
+            )
+
+
+class _Ghost(PooledBatchNorm):
+    """BatchNorm of each ghost batch, (G, 2, C) for G of them: nothing to pool where they lie within a microbatch."""
+
+    pools = False
+
+    def statistics(self, x: Tensor) -> Tensor:
+        size = self.module.size
+        if len(x) % size:
+            raise UserError(
+                f"ghost batches must lie within a microbatch: got size={size} and a microbatch of {len(x)}; "
+                "let `size` divide every microbatch."
+            )
+        return torch.stack([super(_Ghost, self).statistics(ghost) for ghost in x.split(size)])
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        ghosts = x.split(self.module.size)
+        each = zip(ghosts, statistics.expand(len(ghosts), -1, -1), strict=True)
+        return torch.cat([super(_Ghost, self).output(ghost, given, running) for ghost, given in each])
+
+    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        for ghosts, count in zip(table, counts, strict=True):
+            for mean, variance in ghosts:
+                yield mean, variance * _unbiased(count // len(ghosts))
+
+
+class _Renorm(PooledBatchNorm):
+    """x̂ = (x − μ_B)/σ_B·r + d, r and d from the running statistics and without gradient; see BatchRenorm."""
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        assert running is not None
+        layer, (mean, variance) = self.module, statistics
+        inverse = torch.rsqrt(variance + layer.eps)
+        with torch.no_grad():
+            running_mean, running_variance, passes = running
+            r_max = 1 + (layer.r_max - 1) * self.progress(passes, layer.r_end)
+            d_max = layer.d_max * self.progress(passes, layer.d_end)
+            running_inverse = torch.rsqrt(running_variance + layer.eps)
+            r = (running_inverse / inverse).clamp(1 / r_max, r_max)
+            d = ((mean - running_mean) * running_inverse).clamp(-d_max, d_max)
+        return self.scale_and_shift(x, inverse * r, mean, d)
+
+    def progress(self, passes: Tensor, end: int) -> float:
+        """0 until `start`, then linearly to 1 at `end`; this pass counts."""
+        return min(max((passes.item() + 1 - self.module.start) / max(end - self.module.start, 1), 0.0), 1.0)
+
+
+class _Lp(PooledBatchNorm):
+    """The mean, and mean|x| (p = 1), the variance (p = 2) or max|x| (p = ∞), each pooled in its own way.
+
+    Where |x| has no derivative, at 0 and where the maximum is attained twice, the choice is the layer's.
+    """
+
+    def statistics(self, x: Tensor) -> Tensor:
+        if self.module.p == 2:
+            return super().statistics(x)
+        dims, dtype = batch_dims(x), torch.promote_types(x.dtype, torch.float32)
+        if self.module.p == 1:
+            size = F.leaky_relu(x, -1.0).mean(dims, dtype=dtype)  # |x|, with the derivative −1 at 0
+        else:
+            size = x.abs().amax(dims[1:]).max(0).values.to(dtype)  # the first image that attains it
+        return torch.stack([x.mean(dims, dtype=dtype), size])
+
+    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
+        if self.module.p == 2:
+            return super().pool(table, counts)
+        pooled = (_shares(table, counts)[:, None] * table).sum(0)
+        if self.module.p == math.inf:
+            pooled = torch.stack([pooled[0], table[:, 1].max(0).values])
+        return pooled
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        mean, squared_norm = self.squared_norm(statistics)
+        return self.scale_and_shift(x, torch.rsqrt(squared_norm + self.module.eps), mean)
+
+    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.squared_norm(self.pool(torch.stack(table), counts))
+
+    def squared_norm(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        mean, size = statistics
+        return mean, size + mean.square() if self.module.p == 2 else size.square()
+
+
+LAYERS: dict[type[nn.Module], type[PooledBatchNorm]] = {
+    nn.BatchNorm1d: PooledBatchNorm,
+    nn.BatchNorm2d: PooledBatchNorm,
+    nn.BatchNorm3d: PooledBatchNorm,
+    nn.SyncBatchNorm: _Sync,
+    SyncBatchNorm: _Sync,
+    GhostBatchNorm: _Ghost,
+    BatchRenorm: _Renorm,
+    LpNorm: _Lp,
+}
+
+
+def _shares(table: Tensor, counts: list[int]) -> Tensor:
+    """n_k/n, (K, 1)."""
+    return table.new_tensor([count / sum(counts) for count in counts])[:, None]
+
+
+def _unbiased(count: int) -> float:
+    return count / (count - 1)

@@ -1,0 +1,41 @@
+"""A run that is stopped says so, exits with another status than success, and keeps what it wrote."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gannorm.rundir import RunDir
+
+TRAIN = [sys.executable, "-m", "gannorm.cli", "train", "--data.image_size=8", "--data.batch_size=16", "--wandb=off"]
+TRAIN += ["--model.discriminator.width=8", "--model.generator.width=8", "--probe_every=0", "--sample_every=0"]
+TRAIN += ["--steps=100000", "--checkpoint_every=1", "--log_every=1", "--name=run", "--study=study", "--output=."]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number,status,reason",
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGKILL, -9, "")],
+)
+def test_a_stopped_run_keeps_what_it_wrote(tmp_path, number, status, reason):
+    process = subprocess.Popen(TRAIN, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    run = RunDir(tmp_path / "study" / "run")
+    try:
+        deadline = time.monotonic() + 120
+        while len(run.checkpoints()) < 3:
+            assert process.poll() is None, "the run ended by itself"
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
+    finally:
+        process.kill()
+    state = run.status()
+    assert (state["state"], state["reason"]) == ("running" if number == signal.SIGKILL else "failed", reason)
+    with run.lock():  # a dead process holds nothing
+        for step, file in run.checkpoints().items():
+            assert torch.load(file, weights_only=True)["step"] == step
+    assert [r["step"] for r in run.metrics()][:3] == [1, 2, 3]
