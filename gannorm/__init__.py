@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gannorm.evaluation import evaluate
     from gannorm.models import Discriminator, Generator
-    from gannorm.probes import assert_batch_invariant, batch_invariance
+    from gannorm.probes import BatchCouplingError, assert_batch_invariant, batch_invariance
 
-__all__ = ["Discriminator", "Generator", "assert_batch_invariant", "batch_invariance", "evaluate"]
+__all__ = [
+    "BatchCouplingError",
+    "Discriminator",
+    "Generator",
+    "assert_batch_invariant",
+    "batch_invariance",
+    "evaluate",
+]
 
 _HOME = {
+    "BatchCouplingError": "gannorm.probes",
     "Discriminator": "gannorm.models",
     "Generator": "gannorm.models",
     "assert_batch_invariant": "gannorm.probes",

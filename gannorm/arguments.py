@@ -32,6 +32,8 @@ def train_parser() -> ArgumentParser:
     parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
     parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
     parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between checkpoints; 0: never")
+    arithmetic = Literal["auto", "exact"]
+    parser.add_argument("--precision", type=arithmetic, default="auto", help="auto: bf16 where it is fast; exact: fp32")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
     modes = Literal["auto", "online", "offline", "off"]
     parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")

@@ -81,6 +81,7 @@ def describe(argv: Sequence[str]) -> int:
     from gannorm.data import GREY
     from gannorm.models import build_networks
     from gannorm.models.describe import describe
+    from gannorm.normalizers import NORMALIZERS
 
     model, images = config["model"], config["data"]["batch_size"]
     size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
@@ -98,6 +99,8 @@ def describe(argv: Sequence[str]) -> int:
             seen = "" if row.batch is None else str(row.batch)
             line = f"  {row.name:<24} {row.kind:<26} {shape:<14} {row.parameters:>10,}  {row.coupling:<18} {seen}"
             print(line.rstrip())
+        if note := NORMALIZERS[model[name]["norm"]].note:
+            print(f"  {model[name]['norm']}: {note}")
     return 0
 
 

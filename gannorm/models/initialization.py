@@ -241,7 +241,7 @@ def _layers(network: nn.Module) -> list[Any]:
 
 
 def _draw_each(network: nn.Module, generator: Generator, shape: Callable[[Any, Tensor], Tensor]) -> None:
-    """Give each layer the weight that `shape` makes of a standard normal draw, (outputs, inputs, kh, kw) or (outputs, inputs)."""
+    """Give each layer the weight that `shape` makes of a normal draw, (outputs, inputs) or with the kernel behind."""
     for layer in _layers(network):
         stored = layer.weight.shape
         transposed = isinstance(layer, nn.ConvTranspose2d)

@@ -3,11 +3,12 @@
 The gradient reading of Santurkar et al. (2018). The older reading of Ioffe & Szegedy (2015), the mean and variance of
 each layer's input, is `signal_propagation` taken at several steps.
 
-What it costs. G'_i is a gradient at a point of its own (layers before i updated, i and later ones not) for every layer
-i; the points have different losses, and no two of the gradients share a linear system: already in a linear chain
-G'_i is the product of new factors before i and old ones behind it, times a residual that is new for each i. One
-backward pass gives one of them, and sharing the forward pass of the updated prefix would save at most a quarter. So all
-L layers cost L passes, each ending at its layer, and during training one measures a few layers, drawn anew each time.
+What it costs. Every G'_i is a gradient at a point of its own, with the layers before i updated and the others not, and
+a backward pass gives gradients at one point. No cheaper exact way is known to us: between the points i and i+1 the
+input of layer i+1 changes, and with it every activation and every derivative behind it, so that neither pass of one
+serves the other behind layer i; only the forward pass of the updated layers could be shared, about a quarter of the
+work. So all L layers cost L passes, each backward one ending at its layer; during training one measures a few layers,
+drawn anew each time.
 """
 
 from __future__ import annotations

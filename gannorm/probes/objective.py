@@ -36,16 +36,13 @@ class Objective:
 
     def forward(self) -> Tensor:
         """The loss with its graph. Raises UserError unless it is one number that can be differentiated."""
-        value = self._loss(self._network, self.batch)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"`loss` must return a tensor with one number: got {got}; take the mean.")
+        value = self._evaluate()
         if not value.requires_grad:
             raise UserError(
                 "the loss must depend on what is differentiated: no gradient arrived; unfreeze the network's "
                 "parameters and remove no_grad, detach and item from the closure."
             )
-        return value.reshape(())
+        return value
 
     def gradient(self, names: Iterable[str] | None = None) -> tuple[float, dict[str, Tensor]]:
         """(loss, ∇loss by parameter), by one forward and one backward pass; `names` ends the backward pass earlier."""
@@ -78,7 +75,7 @@ class Objective:
             )
 
     def require_repeatable(self, value: float) -> None:
-        again = self.forward().item()
+        again = self._evaluate().item()
         if not math.isclose(value, again, rel_tol=REPEATS_WITHIN):
             raise UserError(
                 f"`loss` must be deterministic: two calls on the same batch gave {value:.6g} and {again:.6g}; draw "
@@ -97,6 +94,13 @@ class Objective:
         finally:
             for name, data in own.items():
                 self.parameters[name].data = data
+
+    def _evaluate(self) -> Tensor:
+        value = self._loss(self._network, self.batch)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"`loss` must return a tensor with one number: got {got}; take the mean.")
+        return value.reshape(())
 
 
 @contextmanager

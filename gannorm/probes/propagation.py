@@ -63,7 +63,8 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
         (N,) nor (N, K).
 
     Raises:
-        UserError: the loss does not call the network, gradients that are not finite, a loss that is not deterministic.
+        UserError: the loss does not use the network's output, gradients that are not finite, a loss that is not
+            deterministic.
 
     Source: Bjorck et al. 2018, §3; moments over time: Ioffe & Szegedy 2015.
 
@@ -75,26 +76,27 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
     with objective(network, loss, batch) as o:
         with recorded(network, KERNELS) as calls:
             value = o.forward()
-        outputs = [call.output for call in calls if call.module is network]
-        if not outputs:
-            raise UserError("`loss` must call the network, on a tensor and for a tensor: it does not.")
-        by_output = torch.autograd.grad(value, outputs, allow_unused=True)
-        grads = [torch.zeros_like(f) if g is None else g for f, g in zip(outputs, by_output, strict=True)]
-        o.require_finite(value.item(), {f"{OUTPUT} of call {i}": g for i, g in enumerate(grads)})
+        own = [call for call in calls if call.module is network]
+        by_output = torch.autograd.grad(value, [c.output for c in own], allow_unused=True) if own else ()
+        # an output that the loss does not use was computed for other ends: virtual BatchNorm's reference batch
+        used = [(c, g) for c, g in zip(own, by_output, strict=True) if g is not None]
+        if not used:
+            raise UserError("`loss` must use the network's output for a tensor, a tensor too: it does not.")
+        o.require_finite(value.item(), {f"{OUTPUT} of call {i}": g for i, (_, g) in enumerate(used)})
         o.require_repeatable(value.item())
         with torch.no_grad():
             inputs: dict[str, list[Tensor]] = {}
             for call in calls:
                 if isinstance(call.module, KERNELS):
                     inputs.setdefault(call.name, []).append(_by_channel(call, call.input))
-            inputs[OUTPUT] = [_by_channel(call, call.output) for call in calls if call.module is network]
+            inputs[OUTPUT] = [_by_channel(call, call.output) for call, _ in used]
             moments = [torch.var_mean(torch.cat(rows), 0, correction=0) for rows in inputs.values()]
             return SignalPropagation(
                 layers=tuple(inputs),
                 channel_means=tuple(mean.cpu().double().numpy() for _, mean in moments),
                 channel_variances=tuple(variance.cpu().double().numpy() for variance, _ in moments),
-                majority_by_activation=_majority(outputs),
-                majority_by_gradient=_majority(grads),
+                majority_by_activation=_majority([call.output for call, _ in used]),
+                majority_by_gradient=_majority([g for _, g in used]),
             )
 
 
@@ -107,9 +109,9 @@ def _by_channel(call: Call, t: Tensor) -> Tensor:
     return at_least_single(t.detach()).reshape(-1, t.shape[-1])
 
 
-def _majority(calls: list[Tensor]) -> float | None:
-    if any(f.dim() not in (1, 2) for f in calls):
+def _majority(scores_of_calls: list[Tensor]) -> float | None:
+    if any(f.dim() not in (1, 2) for f in scores_of_calls):
         return None
-    scores = torch.cat([f.detach().reshape(len(f), -1) for f in calls])  # (N, K)
+    scores = torch.cat([f.detach().reshape(len(f), -1) for f in scores_of_calls])  # (N, K)
     classes = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
     return torch.bincount(classes).max().item() / len(classes)

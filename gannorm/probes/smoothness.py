@@ -57,8 +57,8 @@ class Landscape:
 
     @property
     def diverged(self) -> np.ndarray:
-        """(S,) whether the relative loss passes 10³ or the loss is infinite."""
-        return ~(self.relative_losses < DIVERGENCE)
+        """(S,) whether the relative loss passes 10³ in size or the loss is infinite."""
+        return ~(np.abs(self.losses) <= DIVERGENCE * abs(self.loss))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain JSON types; NaN and infinities become None."""

@@ -14,7 +14,7 @@ A study file:
     evaluate: {all_checkpoints: true}        # options of `gannorm evaluate`; false: no scores
     baseline: batch                          # the condition that the others are compared with
 
-Every combination of the factors' values is a run, here batch_slow_0 and so on. Planning starts nothing and imports no
+Every combination of the factors' values is a run, here batch_slow_0 and so on. Planning starts no run and imports no
 network, so a grid of hundreds of runs is checked in a moment, before the first of them costs anything.
 """
 

@@ -219,7 +219,8 @@ class _View:
         self.tasks, self.what, self.unit = {task.name: task for task in tasks}, what, unit
         self.live = sys.stderr.isatty()
         self.patience = 0.5 if self.live else 30.0
-        self.done = {task.name: task.progress() for task in tasks}
+        # What a dead attempt got done is done again: it counts for nothing.
+        self.done = {task.name: task.total if task.is_done() else 0 for task in tasks}
         self.initial = sum(self.done.values())
         self.begin = self.shown = time.monotonic()
 

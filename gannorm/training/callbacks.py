@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from gannorm import probes
 from gannorm.data import Images, to_uint8
+from gannorm.errors import UserError
 from gannorm.isolate import isolated
 from gannorm.rundir import RunDir, atomic_write
 from gannorm.seeds import stream
@@ -134,9 +136,24 @@ class BatchDependence(Every):
         super().__init__(every)
         self.run, self.held_out = run, held_out
         self.batch_size = max(8, batch_size // 4 * 4)
-        self.images = max(self.batch_size, min(images, len(held_out)) // self.batch_size * self.batch_size)
+        # Whole batches, and two of each class where there are as many images: the within-class ICC wants them.
+        available = min(max(images, 2 * self.batch_size), len(held_out))
+        self.images = max(1, available // self.batch_size) * self.batch_size
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
+        try:
+            metrics, matrices = self.measure(gan)
+        except UserError as error:  # logits that are no longer finite, a ghost batch that does not fit: the run goes on
+            warnings.warn(f"no probe of batch dependence at step {gan.step}: {error}", stacklevel=2)
+            return
+        record(trainer, gan.step, metrics)
+        with atomic_write(self.run.probe_file(gan.step)) as file:
+            np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
+        for name, matrix in matrices.items():
+            record_image(trainer, gan.step, name, heat_map(matrix))
+
+    def measure(self, gan: GAN) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Scalars and matrices by name."""
         step, discriminator, generator = gan.step, gan.discriminator, gan.generator
         real = self.held_out.take(self.images, gan.seed).to(gan.device)
         z = torch.randn(self.images, gan.latent_dim, generator=stream(gan.seed, "probe", step)).to(gan.device)
@@ -158,11 +175,7 @@ class BatchDependence(Every):
                 generator, z[: self.batch_size], generator=stream(gan.seed, "probe/draws")
             )
         metrics["probe/generator/coupling_ratio"] = coupling.ratio
-        record(trainer, step, metrics)
-        with atomic_write(self.run.probe_file(step)) as file:
-            np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
-        for name, matrix in matrices.items():
-            record_image(trainer, step, name, heat_map(matrix))
+        return metrics, matrices
 
 
 def scalars(result: probes.BatchInvariance) -> dict[str, float]:

@@ -134,9 +134,9 @@ class GAN(LightningModule):
     def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and the moment penalty of the activations on the way to them."""
         if not self.moment_weight:
-            return self.discriminator(images), images.new_zeros(())
+            return self._logits(images), images.new_zeros(())
         with record_activations(self.discriminator) as activations:
-            logits = self.discriminator(images)
+            logits = self._logits(images)
         penalty, by_layer = moment_penalty(activations)
         self.parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
         return logits, penalty
@@ -144,8 +144,12 @@ class GAN(LightningModule):
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images."""
         if self.g_composition == "joint":
-            return self.loss.generator(self.discriminator(torch.cat([real, fake]))[len(real) :])
-        return self.loss.generator(self.discriminator(fake))
+            return self.loss.generator(self._logits(torch.cat([real, fake]))[len(real) :])
+        return self.loss.generator(self._logits(fake))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self.discriminator(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 would round away a small loss
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""

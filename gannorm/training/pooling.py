@@ -125,6 +125,11 @@ class _Ghost(PooledBatchNorm):
                 f"ghost batches must lie within a microbatch: got size={size} and a microbatch of {len(x)}; "
                 "let `size` divide every microbatch."
             )
+        if x[:size].numel() == x.shape[1]:
+            raise UserError(
+                f"batch statistics need more than one value a channel: got ghost batches of size={size} and a "
+                f"microbatch of shape {tuple(x.shape)}; use a larger `size`."
+            )
         return torch.stack([super(_Ghost, self).statistics(ghost) for ghost in x.split(size)])
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
@@ -154,9 +159,10 @@ class _Renorm(PooledBatchNorm):
             d = ((mean - running_mean) * running_inverse).clamp(-d_max, d_max)
         return self.scale_and_shift(x, inverse * r, mean, d)
 
-    def progress(self, passes: Tensor, end: int) -> float:
+    def progress(self, passes: Tensor, end: int) -> Tensor:
         """0 until `start`, then linearly to 1 at `end`; this pass counts."""
-        return min(max((passes.item() + 1 - self.module.start) / max(end - self.module.start, 1), 0.0), 1.0)
+        ours = passes.to(self.module.running_var.dtype) + 1 - self.module.start
+        return (ours / max(end - self.module.start, 1)).clamp(0, 1)
 
 
 class _Lp(PooledBatchNorm):

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gannorm.data import ImageData, Images
@@ -26,6 +27,7 @@ from gannorm.seeds import stream
 from gannorm.training.callbacks import BatchDependence, Checkpoints, Metrics, Progress, Samples, generate
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.precision import choose
 
 # Trainer options that a run decides itself.
 OURS = {
@@ -113,12 +115,15 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
     loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
+    arithmetic = choose(config)
+    rank_zero_only(print)(arithmetic, flush=True)
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), arithmetic.applied(gan):
         for remark in LIGHTNING_REMARKS:
             warnings.filterwarnings("ignore", message=remark)
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **trainer_options(config["trainer"])}
         trainer = pl.Trainer(
             max_steps=config["steps"],
             max_epochs=-1,
@@ -128,7 +133,7 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
             default_root_dir=run.path,
             enable_checkpointing=False,
             enable_progress_bar=False,
-            **{"enable_model_summary": False, **trainer_options(config["trainer"])},
+            **options,
         )
         trainer.fit(gan, datamodule=data)
     if trainer.interrupted:

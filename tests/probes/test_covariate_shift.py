@@ -163,7 +163,7 @@ def test_batch_norm_does_not_lower_it_in_a_deep_linear_network() -> None:
 @pytest.mark.parametrize(
     "change,message",
     [
-        ({"layers": ["O"]}, r"got 'O'; did you mean '0'\? choose from 0, 3, 6"),
+        ({"layers": ["conv"]}, "got 'conv'; choose from 0, 3, 6"),
         ({"layers": ["1"]}, "must be a module with weights to train: got '1'"),
         ({"sample": 0}, "`sample` must be at least 1"),
         ({"before": {}}, r"`before` must hold every parameter: got nothing for '0.weight' of shape \(4, 3, 3, 3\)"),

@@ -45,13 +45,15 @@ def test_a_linear_loss_has_a_gradient_that_never_changes() -> None:
     assert result.losses == pytest.approx(result.loss - result.step_sizes * result.gradient_norm**2, rel=1e-12)
 
 
-def test_a_step_into_overflow_is_infinite_and_counts_as_diverged() -> None:
+@pytest.mark.parametrize("sign,edge", [(1, 1), (-1, 0)])
+def test_a_step_into_overflow_is_infinite_and_counts_as_diverged(sign: int, edge: int) -> None:
+    # with the sign changed the loss begins below 0 and falls without bound, as a critic's can
     f = Quadratic(A, THETA.clone())
-    result = landscape(f, lambda f, x: f(x).exp(), torch.zeros(1), learning_rate=1.0, factors=[1e-6, 1e3])
+    result = landscape(f, lambda f, x: sign * f(x).exp(), torch.zeros(1), learning_rate=1.0, factors=[1e-6, 1e3])
     assert result.diverged.tolist() == [False, True]
-    assert result.loss_band[1] == math.inf
+    assert result.loss_band[edge] == sign * math.inf
     assert result.effective_beta == math.inf
-    assert result.to_dict()["loss_band"][1] is None
+    assert result.to_dict()["loss_band"][edge] is None
 
 
 def test_at_a_minimum_beta_is_undefined() -> None:

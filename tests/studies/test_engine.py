@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,19 +239,33 @@ def test_the_time_left_follows_from_the_speed_of_finished_runs() -> None:
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Half:
-        name, total = "half", 10
+    class Task:
+        def __init__(self, name: str, done: int) -> None:
+            self.name, self.total, self.done = name, 10, done
 
         def progress(self) -> int:
-            return 5
+            return self.done
 
-    view = processes._View([Half()], "training", "step")  # type: ignore[list-item]
+        def is_done(self) -> bool:
+            return self.done == self.total
+
+    half = Task("half", 8)  # by an attempt that died; now it is made anew
+    view = processes._View([half, Task("whole", 10)], "training", "step")  # type: ignore[list-item]
+    half.done = 5
     view.show(["half"])
     assert capsys.readouterr().err == ""  # too early
-    view.shown -= 31
+    view.begin, view.shown = view.begin - 31, view.shown - 31
     view.show(["half"])
     line = capsys.readouterr().err
-    assert line.startswith("training:  50%") and "5/10" in line and "0/1: half" in line and line.endswith("\n")
+    assert line.startswith("training:  75%") and "15/20" in line and "1/2: half" in line and line.endswith("\n")
+    assert re.search(r"00:31<00:31, +6.\d+s/step", line)  # five steps in 31 s, and five to go
+
+
+def test_a_child_that_says_nothing_is_known_by_its_status(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("what an attempt before it printed\n")
+    child = processes.Child([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", {})
+    until(lambda: child.status() is not None)
+    assert child.last_line() == "exit status 3 without a word"
 
 
 # -- building and looking ---------------------------------------------------------------------------------------------

@@ -1,0 +1,113 @@
+"""Precision and layout of a run: the fastest arithmetic that keeps the mathematics, or the exact one.
+
+The choice depends on the hardware and the config alone, never on a timing, so that a repeated run is the same run. In
+both modes parameters, optimizer states, running statistics and the averaged generator are float32, a loss is computed
+from float32 logits, and kernels are deterministic; probes, samples and scores run outside the autocast, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gannorm.errors import UserError
+from gannorm.registry import choices
+
+MODES = ("auto", "exact")
+# Normalizers that gain from channels_last in a CPU's training step, by 5 to 25 %. The others reduce over the pixels of
+# one image and channel, or draw noise in the order of the memory: they lose as much, or would become another run.
+CHANNELS_LAST = ("batch", "ghost", "sync", "renorm", "lp", "layer", "none")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a run computes.
+
+    Attributes:
+        precision: Lightning's name: "bf16-mixed" (autocast around the training step), "32-true" or another.
+        channels_last: whether feature maps keep their channels innermost in memory.
+        exact: refuse kernels that are not deterministic, and TensorFloat-32, instead of a warning.
+        why: the reason for the precision, for the printed line.
+    """
+
+    precision: str
+    channels_last: bool
+    exact: bool
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.precision} ({self.why}), {'channels_last' if self.channels_last else 'channels_first'}"
+
+    def trainer_options(self) -> dict[str, Any]:
+        """The Trainer's part; the rest is `applied` around the fit."""
+        return {"precision": self.precision, "deterministic": True if self.exact else "warn"}
+
+    @contextmanager
+    def applied(self, module: torch.nn.Module) -> Iterator[None]:
+        """Lay out `module`, and inside set torch's global switches, which are put back, the Trainer's too."""
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        fill = torch.utils.deterministic.fill_uninitialized_memory
+        cudnn = torch.backends.cudnn
+        switches = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+        matmul = torch.get_float32_matmul_precision()
+        try:
+            torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new map once
+            cudnn.benchmark = False  # it chooses kernels by timing
+            if self.exact:
+                cudnn.allow_tf32 = False
+                torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+            torch.utils.deterministic.fill_uninitialized_memory = fill
+            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = switches
+            torch.set_float32_matmul_precision(matmul)
+
+
+def choose(config: Mapping[str, Any]) -> Arithmetic:
+    """The arithmetic of a resolved training config: its `precision`, overridden by its `trainer.precision`.
+
+    Raises:
+        UserError: an unknown mode.
+    """
+    mode, options = config["precision"], config["trainer"]
+    if mode not in MODES:
+        raise UserError(f"unknown precision {mode!r}: {choices(mode, MODES)}")
+    if options.get("precision"):
+        precision, why = str(options["precision"]), "trainer.precision"
+    elif mode == "exact":
+        precision, why = "32-true", "precision exact"
+    else:
+        hardware = bf16_hardware(_device(str(options.get("accelerator", "auto"))))
+        precision = "bf16-mixed" if hardware else "32-true"
+        why = f"precision auto: {hardware or 'no bf16 hardware'}"
+    norms = {config["model"][network]["norm"] for network in ("generator", "discriminator")}
+    # GroupNorm gains 10 % in float32; torch's bf16 kernel for this layout is slow and loses 20 %.
+    helped = {*CHANNELS_LAST, *(("group",) if precision.startswith("32") else ())}
+    return Arithmetic(precision, channels_last=norms <= helped, exact=mode == "exact", why=why)
+
+
+def bf16_hardware(device: str) -> str:
+    """What multiplies bfloat16 matrices natively on "cuda" or "cpu": AMX, AVX512-bf16, the GPU; "" for nothing."""
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_name() if native else ""
+    if device != "cpu":
+        return ""
+    # Not mkldnn's own answer, which is yes also where it emulates.
+    return "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-bf16" if torch.cpu._is_avx512_bf16_supported() else ""
+
+
+def _device(accelerator: str) -> str:
+    """The device type that Lightning takes for this accelerator."""
+    if accelerator in ("auto", "gpu"):
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    return accelerator

@@ -1,0 +1,92 @@
+"""SGD noise against every mini-batch that can be drawn."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gannorm.errors import UserError
+from gannorm.probes import sgd_noise
+
+N = 6
+
+
+def samples() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(N, 3, dtype=torch.float64, generator=generator), torch.arange(N) % 3
+
+
+def classify(f: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.cross_entropy(f(batch[0]), batch[1])
+
+
+def linear() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(3, 3).double()
+
+
+def gradient(f: nn.Module, chosen: list[int]) -> Tensor:
+    x, y = samples()
+    grads = torch.autograd.grad(classify(f, (x[chosen], y[chosen])), list(f.parameters()))
+    return torch.cat([g.flatten() for g in grads])
+
+
+def mean_squared_error(f: nn.Module, draws: list[list[int]]) -> float:
+    full = gradient(f, list(range(N)))
+    return sum((gradient(f, d) - full).square().sum().item() for d in draws) / len(draws)
+
+
+@pytest.mark.parametrize("b", [1, 2, 3, 5, 6])
+def test_without_replacement_it_is_the_mean_over_all_subsets(b: int) -> None:
+    f = linear()
+    draws = [list(d) for d in itertools.combinations(range(N), b)]
+    noise = sgd_noise(f, classify, samples(), batch_size=1)
+    # 1e-12: the same numbers in float64; abs for b = N, where both are 0
+    assert noise.expected(b) == pytest.approx(mean_squared_error(f, draws), rel=1e-12, abs=1e-28)
+
+
+@pytest.mark.parametrize("b", [1, 2, 3])
+def test_with_replacement_it_is_the_mean_over_all_tuples(b: int) -> None:
+    f = linear()
+    draws = [list(d) for d in itertools.product(range(N), repeat=b)]
+    noise = sgd_noise(f, classify, samples(), batch_size=1)
+    exact = 0.3**2 * mean_squared_error(f, draws)
+    assert noise.expected(b, learning_rate=0.3, replacement=True) == pytest.approx(exact, rel=1e-12)
+    # a printed form with 1/b² is wrong for this C
+    assert b == 1 or noise.variance / b**2 != pytest.approx(mean_squared_error(f, draws), rel=0.1)
+
+
+@pytest.mark.parametrize("b", [2, 3])
+def test_a_partition_estimates_the_same_without_bias(b: int) -> None:
+    f, generator = linear(), torch.Generator().manual_seed(0)
+    exact = sgd_noise(f, classify, samples(), batch_size=1).variance
+    draws = 60
+    estimates = torch.tensor([sgd_noise(f, classify, samples(), b, generator=generator).variance for _ in range(draws)])
+    # three standard errors of the mean over independent partitions
+    assert abs(estimates.mean().item() - exact) < 3 * estimates.std().item() / draws**0.5
+
+
+def test_batches_of_independent_samples_have_no_bias() -> None:
+    noise = sgd_noise(linear(), classify, samples(), batch_size=2)
+    assert noise.batch_bias < 1e-15 < noise.gradient_norm  # rounding of float64
+
+
+def test_a_batch_norm_is_another_model_in_a_small_batch() -> None:
+    f = nn.Sequential(nn.BatchNorm1d(3), linear()).double()
+    noise = sgd_noise(f, classify, samples(), batch_size=2)
+    assert noise.batch_bias > 0.1 * noise.gradient_norm
+
+
+@pytest.mark.parametrize("b", [0, 4, 6])
+def test_a_batch_size_that_does_not_divide_is_refused(b: int) -> None:
+    with pytest.raises(UserError, match=f"must divide the 6 samples into two or more: got {b}"):
+        sgd_noise(linear(), classify, samples(), b)
+
+
+@pytest.mark.parametrize("b", [0, 7])
+def test_an_expected_batch_size_beyond_the_samples_is_refused(b: int) -> None:
+    with pytest.raises(UserError, match="must be in 1…6"):
+        sgd_noise(linear(), classify, samples(), 1).expected(b)
