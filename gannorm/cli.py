@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 Command = Callable[[Sequence[str]], int]
+_imported: list[str] = []  # the user's own modules, which a study's runs import too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         sys.path.insert(0, str(Path.cwd()))  # --import and --module name the user's own modules, as `python` would
-        for module in take_imports(arguments):
+        _imported[:] = take_imports(arguments)
+        for module in _imported:
             import_module(module)
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help())
@@ -86,19 +88,24 @@ def describe(argv: Sequence[str]) -> int:
     model, images = config["model"], config["data"]["batch_size"]
     size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
     generator, discriminator = build_networks(model, size, channels)
-    joint = 2 if model["d_composition"] == "joint" else 1
-    for name, network, x, batch in (
-        ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), images),
-        ("discriminator", discriminator, torch.zeros(2, channels, size, size), joint * images),
+    seen = {
+        "D step": images * (2 if model["d_composition"] == "joint" else 1),
+        "G step": images * (2 if model["g_composition"] == "joint" else 1),
+    }
+    for name, network, x, batches in (
+        ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), {"batch": images}),
+        ("discriminator", discriminator, torch.zeros(2, channels, size, size), seen),
     ):
-        rows = describe(network, x, model[name]["norm"], batch)
-        print(f"{name}: {sum(row.parameters for row in rows):,} parameters")
-        print(f"  {'layer':<24} {'kind':<26} {'output':<14} {'parameters':>10}  {'coupling':<18} batch")
+        rows = describe(network, x, model[name]["norm"], batches)
+        print(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
         for row in rows:
             shape = "x".join(map(str, row.shape)) or "1"
-            seen = "" if row.batch is None else str(row.batch)
-            line = f"  {row.name:<24} {row.kind:<26} {shape:<14} {row.parameters:>10,}  {row.coupling:<18} {seen}"
-            print(line.rstrip())
+            cells = (row.name, row.kind, shape, f"{row.parameters:,}", row.weight_norm, row.coupling)
+            table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))).rstrip())
         if note := NORMALIZERS[model[name]["norm"]].note:
             print(f"  {model[name]['norm']}: {note}")
     return 0
@@ -316,8 +323,7 @@ def study(argv: Sequence[str]) -> int:
     from gannorm.studies.engine import describe, execute
     from gannorm.studies.grid import plan
 
-    imports = [text for module in take_imports(sys.argv[1:]) for text in ("--import", module)]
-    command = [sys.executable, "-m", "gannorm.cli", *imports]
+    command = [sys.executable, "-m", "gannorm.cli", *(text for module in _imported for text in ("--import", module))]
     planned = plan(Path(options.file), Path(options.output), command)
     print(describe(planned, options.jobs, table=options.dry_run), flush=True)
     return 0 if options.dry_run else execute(planned, command, options.jobs, Path(options.report))

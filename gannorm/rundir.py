@@ -32,6 +32,7 @@ import yaml
 from gannorm.errors import UserError
 
 VERSION = 1  # of the directory's layout and of every file in it
+PLAN = "plan"  # a study's folder of saved configs, among its runs
 STATES = ("running", "finished", "diverged", "failed")
 
 
@@ -195,6 +196,8 @@ def find_runs(paths: list[str]) -> list[RunDir]:
     """The run directories among `paths` and one level below them (a study folder), sorted by name."""
     found: dict[Path, RunDir] = {}
     for path in map(Path, paths):
+        if path.name == PLAN and len(paths) > 1:
+            continue  # a shell's `study/*` names it beside the runs
         inside = sorted(p.parent for p in path.glob("*/config.yaml"))
         candidates = [path] if (path / "config.yaml").is_file() else inside
         if not candidates:

@@ -139,3 +139,14 @@ def test_help_needs_no_heavy_import():
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.endswith("False\n")
     assert all(name in out for name in COMMANDS)
+
+
+def test_describe_shows_both_steps_batches_and_the_weight_normalizer(capsys):
+    factors = ["--model.g_composition=joint", "--model.residual_blocks=1", "--model.discriminator.weight_norm=spectral"]
+    assert main(["describe", *TINY, *factors]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("discriminator: "))
+    assert lines[start + 1].split()[-4:] == ["D", "step", "G", "step"]
+    (norm,) = [line.split() for line in lines[start:] if " blocks.0.branch.norm1 " in line]
+    assert norm[-4:] == ["forward,", "gradient", "16", "32"]
+    assert any("blocks.0.branch.conv1" in line and "SpectralNorm" in line for line in lines[start:])

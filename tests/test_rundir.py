@@ -95,6 +95,8 @@ def test_scores_of_the_same_step_and_protocol_replace_each_other(run):
 def test_runs_are_found_in_a_study_folder_once(run):
     study = run.path.parent
     assert [r.path for r in find_runs([str(study), str(run.path)])] == [run.path]
+    (study / "plan").mkdir()
+    assert [r.path for r in find_runs([str(p) for p in study.iterdir()])] == [run.path]
     with pytest.raises(UserError, match=r"found none in .*nowhere"):
         find_runs([str(study / "nowhere")])
 

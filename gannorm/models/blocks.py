@@ -52,6 +52,11 @@ class Slots:
         return nn.LeakyReLU(self.leak) if self.leak else nn.ReLU()
 
 
+def is_normalizer(name: str) -> bool:
+    """Whether a module of this package's networks, by its qualified name, is the layer that a normalizer built."""
+    return name.rpartition(".")[2] in ("norm", "norm1", "norm2")
+
+
 def stages(image_size: int) -> int:
     """How often the maps halve between image_size and 4×4. Raises UserError for an impossible size."""
     if image_size not in SIZES:

@@ -17,7 +17,6 @@ from gannorm.models.generator import Generator
 from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
 from gannorm.rundir import RunDir
 
-
 Generators = Generator | ResidualGenerator
 Discriminators = Discriminator | ResidualDiscriminator
 

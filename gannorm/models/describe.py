@@ -2,75 +2,115 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gannorm.isolate import isolated
-from gannorm.normalizers import NORMALIZERS
+from gannorm.models.blocks import is_normalizer
+from gannorm.normalizers import NORMALIZERS, set_reference
+from gannorm.normalizers.batch import GhostBatchNorm
+from gannorm.normalizers.minibatch import MinibatchStddev
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One leaf of a network.
+    """One row: a layer, a whole normalizer, or a block with parameters of its own beside its layers'.
 
     Attributes:
         name: qualified name.
         kind: its class.
         shape: of its output, without the batch.
-        parameters: how many.
+        parameters: how many; those of all rows together are the network's.
+        weight_norm: the parametrization of its weight, "" for none.
         coupling: for a normalizer, what it declares of training mode: "none", "forward", "gradient" or both.
-        batch: for a coupled layer, the images whose statistics it takes together.
+        batches: for a coupled layer, how many images it takes together, in each kind of batch.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     parameters: int
+    weight_norm: str = ""
     coupling: str = ""
-    batch: int | None = None
+    batches: Mapping[str, int] = field(default_factory=dict)
 
 
-def describe(network: nn.Module, x: Tensor, norm: str, batch: int) -> list[Layer]:
-    """The leaves of a network in the order in which they run, normalizers with their declared coupling.
+def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int]) -> list[Layer]:
+    """The layers of a network in the order in which they finish, normalizers with their declared coupling.
 
     Args:
         network: one of this package's networks; left as it was.
         x: two inputs, to learn the shapes.
         norm: the name of its activation normalizer.
-        batch: images in the batches that it is trained on.
+        batches: kind of batch that it is trained on → images in it.
 
     >>> from gannorm.models import Discriminator
-    >>> rows = describe(Discriminator(8, 1, 4, "batch"), torch.zeros(2, 1, 8, 8), "batch", 64)
-    >>> [(row.name, row.shape, row.coupling, row.batch) for row in rows if row.coupling][0]
-    ('features.1.norm', (4, 4, 4), 'forward, gradient', 64)
+    >>> rows = describe(Discriminator(8, 1, 4, "batch"), torch.zeros(2, 1, 8, 8), "batch", {"D step": 64})
+    >>> [(row.name, row.shape, row.coupling, row.batches) for row in rows if row.coupling][0]
+    ('features.0.norm', (4, 8, 8), 'forward, gradient', {'D step': 64})
     """
     rows: list[Layer] = []
 
-    def note(name: str, module: nn.Module) -> None:
+    def note(name: str, module: nn.Module, parameters: int) -> None:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            parameters = sum(p.numel() for p in module.parameters())
-            coupling, seen = "", None
-            source = NORMALIZERS[norm] if name.endswith("norm") else module
-            if hasattr(source, "forward_coupling"):
-                kinds = {"forward": source.forward_coupling, "gradient": source.gradient_coupling}
-                coupling = ", ".join(kind for kind, couples in kinds.items() if couples) or "none"
-                seen = getattr(module, "size", batch) if coupling != "none" else None  # a ghost batch has a size
-            rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), parameters, coupling, seen))
+            # A minibatch layer declares its coupling itself.
+            declared = NORMALIZERS[norm] if is_normalizer(name) else module
+            flags = {kind: getattr(declared, f"{kind}_coupling", None) for kind in ("forward", "gradient")}
+            coupling = "" if None in flags.values() else ", ".join(k for k, couples in flags.items() if couples)
+            rows.append(
+                Layer(
+                    name,
+                    parametrize.type_before_parametrizations(module).__name__,
+                    tuple(output.shape[1:]),
+                    parameters,
+                    _weight_norm(module),
+                    coupling or ("" if None in flags.values() else "none"),
+                    {kind: _together(module, images) for kind, images in batches.items()} if coupling else {},
+                )
+            )
 
         handles.append(module.register_forward_hook(hook))
 
     handles: list[torch.utils.hooks.RemovableHandle] = []
     with isolated(network), torch.no_grad():
         network.eval()  # a ghost batch or a group of images does not fit into two
-        for name, module in network.named_modules():
-            inner = [m for key, m in module.named_children() if key != "parametrizations"]
-            if not inner and name and ".parametrizations." not in name:
-                note(name, module)
+        set_reference(network, x)
+        for name, module, parameters in _rows(network):
+            note(name, module, parameters)
         try:
             network(x)
         finally:
             for handle in handles:
                 handle.remove()
     return rows
+
+
+def _rows(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, int]]:
+    """(name, module, parameters) of each row; a normalizer is one row, whatever it is made of."""
+    children = [(key, child) for key, child in module.named_children() if key != "parametrizations"]
+    whole = not children or is_normalizer(name) or hasattr(module, "forward_coupling")
+    parameters = sum(p.numel() for p in module.parameters(recurse=whole))
+    if whole or parameters:
+        yield name, module, parameters
+    if not whole:
+        for key, child in children:
+            yield from _rows(child, f"{name}.{key}" if name else key)
+
+
+def _weight_norm(module: nn.Module) -> str:
+    if not parametrize.is_parametrized(module, "weight"):
+        return ""
+    return type(module.parametrizations.weight[0]).__name__.lstrip("_")  # type: ignore[union-attr, index]
+
+
+def _together(module: nn.Module, images: int) -> int:
+    """How many of a batch's images a coupled layer takes together."""
+    if isinstance(module, GhostBatchNorm):
+        return module.size
+    if isinstance(module, MinibatchStddev):
+        return min(module.group, images)
+    return images

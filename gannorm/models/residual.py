@@ -1,7 +1,8 @@
 """A residual pair that trains without any normalization: the alternative that Fixup initialization makes possible.
 
 Each block adds a branch of two convolutions to a shortcut, y = shortcut(x) + scale·branch(x), with the scalars of
-Fixup (a multiplier per branch, a bias before each convolution, linear layer and activation) as parameters. They start
+Fixup (a multiplier per branch, a bias before each activation, the linear layer and each convolution but the first of
+all and the 1×1 ones of the shortcuts) as parameters. They start
 at 1 and 0 and so change nothing by themselves: what keeps the moments flat is `initialize(network, "fixup")`, and the
 same network under another initialization is the control. The normalizer slots are those of the plain pair, each
 normalizer right behind its convolution.
@@ -160,14 +161,16 @@ class ResidualBlock(nn.Module):
         second = nn.Conv2d(after, after, 3, 1, 1, bias=False)
         slots.norm.check(size)
         self.branch = nn.Sequential()
-        for convolution in (first, second):
+        for number, convolution in enumerate((first, second), start=1):
             self.branch.append(Shift())
             # A normalizer with its own nonlinearity, behind the convolution, leaves none to put before the next one.
             if not slots.norm.activation:
                 self.branch.append(slots.nonlinearity(convolution.in_channels))
                 self.branch.append(Shift())
-            self.branch.append(slots.weight_norm(convolution))
-            self.branch.append(slots.norm(convolution.out_channels, **slots.norm_options))
+            self.branch.add_module(f"conv{number}", slots.weight_norm(convolution))
+            if slots.norm.name != "none":
+                norm = slots.norm(convolution.out_channels, **slots.norm_options)
+                self.branch.add_module(f"norm{number}", norm)
         self.scale = nn.Parameter(torch.ones(()))
         changed = before != after
         self.shortcut = slots.weight_norm(nn.Conv2d(before, after, 1, bias=False)) if changed else nn.Identity()

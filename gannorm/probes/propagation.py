@@ -81,7 +81,10 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
         # an output that the loss does not use was computed for other ends: virtual BatchNorm's reference batch
         used = [(c, g) for c, g in zip(own, by_output, strict=True) if g is not None]
         if not used:
-            raise UserError("`loss` must use the network's output for a tensor, a tensor too: it does not.")
+            raise UserError(
+                "`loss` must use the network's output, a tensor, for an input tensor: no such call was seen; call "
+                "network(x) in the closure."
+            )
         o.require_finite(value.item(), {f"{OUTPUT} of call {i}": g for i, (_, g) in enumerate(used)})
         o.require_repeatable(value.item())
         with torch.no_grad():

@@ -25,9 +25,9 @@ from statistics import fmean
 from typing import Any
 
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir, write_text
+from gannorm.rundir import PLAN, RunDir, write_text
 from gannorm.studies.configs import flatten
-from gannorm.studies.grid import EVALUATE_OPTIONS, PLAN, PlannedRun, Study
+from gannorm.studies.grid import EVALUATE_OPTIONS, PlannedRun, Study
 from gannorm.studies.processes import run_all, shares, terminable
 
 ENDED = ("finished", "diverged")

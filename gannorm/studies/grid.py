@@ -30,13 +30,13 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
-from gannorm.rundir import RunDir
+from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.conditions import Run, group
 from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load, nearest_key, resolved, unknown_keys
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
 OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
-PLAN = "plan"  # the folder beside the runs for their saved configs and logs
+
 
 # Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records them, if one does.
 EVALUATE_OPTIONS = {

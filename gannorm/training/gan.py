@@ -101,7 +101,7 @@ class GAN(LightningModule):
         batches = batch.chunk(self.d_steps)
         for real in batches:
             with torch.set_grad_enabled(real is batches[-1]):
-                fake = self.generator(self.latents(len(real)))
+                fake = self.generator(self.latents(len(real))).to(real.dtype)  # under autocast it is bf16
             d_loss = self.discriminator_loss(real, fake.detach())
             d_optimizer.zero_grad()
             self.manual_backward(d_loss)

@@ -51,23 +51,27 @@ class Arithmetic:
         """Lay out `module`, and inside set torch's global switches, which are put back, the Trainer's too."""
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        fill = torch.utils.deterministic.fill_uninitialized_memory
-        cudnn = torch.backends.cudnn
-        switches = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
-        matmul = torch.get_float32_matmul_precision()
+        backends: Any = torch.backends  # its precision settings have no type stubs
+        wanted = [
+            (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging; it writes every map once
+            (backends.cudnn, "benchmark", False),  # it chooses kernels by timing
+            (backends.cudnn, "deterministic", True),
+        ]
+        if self.exact:
+            products = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+            products += [backends.cudnn.conv, backends.cudnn.rnn]  # torch refuses to read one flag of two that differ
+            wanted += [(owner, "fp32_precision", "ieee") for owner in products]
+        found = [getattr(owner, name) for owner, name, _ in wanted]
+        enabled = torch.are_deterministic_algorithms_enabled()  # the Trainer sets these two
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         try:
-            torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every new map once
-            cudnn.benchmark = False  # it chooses kernels by timing
-            if self.exact:
-                cudnn.allow_tf32 = False
-                torch.set_float32_matmul_precision("highest")
+            for owner, name, value in wanted:
+                setattr(owner, name, value)
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-            torch.utils.deterministic.fill_uninitialized_memory = fill
-            cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = switches
-            torch.set_float32_matmul_precision(matmul)
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            for (owner, name, _), value in zip(wanted, found, strict=True):
+                setattr(owner, name, value)
 
 
 def choose(config: Mapping[str, Any]) -> Arithmetic:
@@ -101,7 +105,9 @@ def bf16_hardware(device: str) -> str:
     if device != "cpu":
         return ""
     # Not mkldnn's own answer, which is yes also where it emulates.
-    return "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-bf16" if torch.cpu._is_avx512_bf16_supported() else ""
+    return (
+        "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-bf16" if torch.cpu._is_avx512_bf16_supported() else ""
+    )
 
 
 def _device(accelerator: str) -> str:

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gannorm.data import ImageData, Images
@@ -27,7 +26,7 @@ from gannorm.seeds import stream
 from gannorm.training.callbacks import BatchDependence, Checkpoints, Metrics, Progress, Samples, generate
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
-from gannorm.training.precision import choose
+from gannorm.training.precision import Arithmetic, choose
 
 # Trainer options that a run decides itself.
 OURS = {
@@ -102,7 +101,7 @@ def _initialize(
 
 def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> str:
     """Train; why the run diverged, or "" if it did not."""
-    metrics = Metrics(config["log_every"])
+    metrics, arithmetic = Metrics(config["log_every"]), choose(config)
     callbacks: list[Callback] = [
         metrics,
         BatchDependence(
@@ -110,13 +109,11 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
         ),
         Samples(config["sample_every"], run),
         Checkpoints(config["checkpoint_every"], run),
-        Describe(config, data),
+        Describe(config, data, arithmetic),
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
     loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
-    arithmetic = choose(config)
-    rank_zero_only(print)(arithmetic, flush=True)
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
     with warnings.catch_warnings(), arithmetic.applied(gan):
@@ -160,14 +157,19 @@ def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Describe(Callback):
-    """Puts into every checkpoint what is needed to rebuild its networks."""
+    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks."""
 
-    def __init__(self, config: Mapping[str, Any], data: ImageData) -> None:
+    def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
+        self.arithmetic = arithmetic
         self.content = {
             "config": dict(config),
             "image_size": data.train.image_size,
             "channels": data.train.channels,
         }
+
+    def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
+        if trainer.is_global_zero:
+            print(f"arithmetic: {self.arithmetic}", flush=True)
 
     def on_save_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.content)

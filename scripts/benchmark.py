@@ -1,0 +1,636 @@
+#!/usr/bin/env python
+"""How fast is gannorm, as ratios to what one would write oneself, each measured in turn with it (A B A B …).
+
+    python scripts/benchmark.py                          # everything: minutes; a table, and benchmark.json
+    python scripts/benchmark.py --only training --quick  # one section, fewer repeats
+
+A ratio is the median over rounds of the ratio within a round, with its range; so a machine that others use too moves
+all of a round together. "Faster" is the other's time over ours, "cost" ours over the other's. The share of the peak is
+the FLOPs of the convolutions and matrix products over time, as a part of the rate of a large matrix product in the
+same precision. Sections whose libraries are not installed are left out, with a line that says so.
+
+Missing on purpose: timings of a single tensor operation, which nobody waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gannorm.data import Images, to_float, to_uint8
+from gannorm.data.datasets import DATASETS
+from gannorm.data.loader import ImageLoader
+from gannorm.models import Discriminator, Generator
+from gannorm.normalizers import NORMALIZERS, set_reference
+from gannorm.seeds import stream
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OPTIONAL = ("torch_fidelity", "jsonargparse", "lightning", "wandb", "sklearn", "PIL")
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, its ratio to what, the target, and the share of the peak."""
+
+    section: str
+    what: str
+    seconds: float | None = None  # median of a call
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    meaning: str = ""  # of the ratio: "faster than …" or "cost of …"
+    target: str = ""  # "≥ 2.5" or "≤ 1.05"
+    share: float | None = None  # of the measured peak
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the ratio keeps its target; None without one."""
+        if not self.target or self.ratio is None:
+            return None
+        sign, bound = self.target.split()
+        return self.ratio >= float(bound) if sign == "≥" else self.ratio <= float(bound)
+
+    def __str__(self) -> str:
+        seconds = "" if self.seconds is None else f"{self.seconds * 1e3:.4g} ms"
+        ratio = "" if self.ratio is None else f"{self.ratio:.3g}× ({self.low:.3g}–{self.high:.3g}) {self.meaning}"
+        verdict = "" if self.met is None else f"target {self.target}: {'met' if self.met else 'MISSED'}"
+        share = "" if self.share is None else f"{self.share:.0%} of peak"
+        parts = f"{self.section:<12} {self.what:<44} {seconds:>11}  {ratio:<48} {share:<12} {verdict}  {self.note}"
+        return parts.rstrip()
+
+
+class Bench:
+    """What every section is given: the device, how many rounds, and the machine's peaks."""
+
+    def __init__(self, device: str, quick: bool) -> None:
+        self.device, self.quick = torch.device(device), quick
+        self.rounds = 3 if quick else 7
+        size = 1024 if self.device.type == "cpu" else 8192
+        self.flops = {str(t).removeprefix("torch."): self._product(size, t) for t in (torch.float32, torch.bfloat16)}
+        source = torch.zeros(2**26, device=self.device)  # 256 MiB, larger than any cache
+        target = torch.empty_like(source)
+        copies = self.interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
+        self.bytes_per_second = 2 * source.nbytes / statistics.median(copies)  # read and written
+
+    def _product(self, size: int, dtype: torch.dtype) -> float:
+        a, b = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
+        return 2 * size**3 / min(self.interleaved({"product": lambda: a @ b}, rounds=7)["product"])
+
+    def interleaved(
+        self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None, repeats: int = 1
+    ) -> Times:
+        """Seconds of a call of each contestant in each round, after a round that is not counted."""
+        times: Times = {name: [] for name in contestants}
+        for round_ in range((self.rounds if rounds is None else rounds) + 1):
+            for name, run in contestants.items():
+                begin = self.now()
+                for _ in range(repeats):
+                    run()
+                if round_:
+                    times[name].append((self.now() - begin) / repeats)
+        return times
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def row(
+    section: str,
+    what: str,
+    times: Times,
+    ours: str,
+    other: str,
+    faster: bool,
+    label: str,
+    target: str = "",
+    **more: Any,
+) -> Row:
+    """The row of one comparison: the median and range over rounds of other/ours (faster) or ours/other (cost)."""
+    pairs = list(zip(times[ours], times[other], strict=True))
+    ratios = [theirs / mine if faster else mine / theirs for mine, theirs in pairs]
+    meaning = f"{'faster than' if faster else 'cost of'} {label}"
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    return Row(section, what, statistics.median(times[ours]), middle, low, high, meaning, target, **more)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+class Tutorial:
+    """The step of the DCGAN tutorial: float32, channels first, D not frozen in G's step, a synchronising log each step.
+
+    Its order: D on real and backward, D on fake and backward, one update of D, then G. Sum of two binary cross
+    entropies, so the gradients are those of the non-saturating loss.
+    """
+
+    def __init__(self, gan: Any, device: torch.device) -> None:
+        self.g, self.d = copy.deepcopy(gan.generator).to(device), copy.deepcopy(gan.discriminator).to(device)
+        self.d_optimizer = torch.optim.Adam(self.d.parameters(), lr=gan.lr_d, betas=gan.betas)
+        self.g_optimizer = torch.optim.Adam(self.g.parameters(), lr=gan.lr_g, betas=gan.betas)
+        self.criterion = nn.BCEWithLogitsLoss()
+        self.randomness = stream(gan.seed, "latents", 0, device=device)
+
+    def step(self, real: Tensor) -> tuple[float, float]:
+        ones, zeros = torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
+        self.d.zero_grad()
+        loss_real = self.criterion(self.d(real), ones)
+        loss_real.backward()
+        fake = self.g(torch.randn(len(real), self.g.latent_dim, generator=self.randomness, device=real.device))
+        loss_fake = self.criterion(self.d(fake.detach()), zeros)
+        loss_fake.backward()
+        self.d_optimizer.step()
+        self.g.zero_grad()
+        loss_g = self.criterion(self.d(fake), ones)
+        loss_g.backward()
+        self.g_optimizer.step()
+        return (loss_real + loss_fake).item(), loss_g.item()
+
+
+class Bare:
+    """The mathematics of our step, with our precision and layout, without Lightning, logging and callbacks."""
+
+    def __init__(self, gan: Any, arithmetic: Any, device: torch.device) -> None:
+        layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+        self.gan = copy.deepcopy(gan).to(device).to(memory_format=layout)
+        self.d_optimizer, self.g_optimizer = self.gan.configure_optimizers()
+        self.gan._latent_randomness = stream(gan.seed, "latents", 0, device=device)
+        reduced = arithmetic.precision == "bf16-mixed"
+        self.autocast = lambda: (
+            torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if reduced else nullcontext()
+        )
+
+    def step(self, real: Tensor) -> None:
+        gan = self.gan
+        with self.autocast():
+            fake = gan.generator(gan.latents(len(real))).float()
+            d_loss = gan.discriminator_loss(real, fake.detach())
+        self.d_optimizer.zero_grad()
+        d_loss.backward()
+        self.d_optimizer.step()
+        for p in gan._trainable:
+            p.requires_grad_(False)
+        with self.autocast():
+            g_loss = gan.generator_loss(real, fake)
+        self.g_optimizer.zero_grad()
+        g_loss.backward()
+        self.g_optimizer.step()
+        for p in gan._trainable:
+            p.requires_grad_(True)
+        gan.ema.update(gan.generator)
+
+
+def training(bench: Bench) -> Iterator[Row]:
+    for name, config in (("CIFAR shapes", cifar_config()), ("digits config", digits_config())):
+        for precision in ("auto", "exact"):
+            yield from _train_against(bench, name, config | {"precision": precision})
+
+
+def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[Row]:
+    """A real run by `train`, which every few steps stops its clock and lets the other loops make as many."""
+    from gannorm.training import GAN, prepare, train
+    from gannorm.training.precision import choose
+
+    small = name.startswith("digits")
+    chunk = (20 if small else 4) if bench.quick else (50 if small else 10)
+    arithmetic = choose(config)
+    gan, data = prepare(config)
+    tutorial, bare = Tutorial(gan, bench.device), Bare(gan, arithmetic, bench.device)
+    batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=bench.device)
+    times: Times = {"ours": [], "tutorial": [], "bare": []}
+    begin = 0.0
+
+    def clocked(run: Callable[[Tensor], Any], steps: int) -> float:
+        started = bench.now()
+        for _ in range(steps):
+            run(next(batches))
+        return (bench.now() - started) / steps
+
+    def pause(gan: Any, *_: Any) -> None:
+        nonlocal begin
+        if gan.step % chunk == 0:
+            if gan.step > chunk:  # the first chunk warms up
+                times["ours"].append((bench.now() - begin) / chunk)
+            with _default_switches():
+                tutorial_seconds = clocked(tutorial.step, chunk)
+            bare_seconds = clocked(bare.step, chunk)
+            if gan.step > chunk:
+                times["tutorial"].append(tutorial_seconds)
+                times["bare"].append(bare_seconds)
+            begin = bench.now()
+
+    run = config | {
+        "steps": (bench.rounds + 1) * chunk + 1,
+        "trainer": {"accelerator": bench.device.type, "devices": 1},
+    }
+    hook = mock.patch.object(GAN, "on_train_batch_start", pause)
+    with tempfile.TemporaryDirectory() as folder, hook, redirect_stdout(sys.stderr):
+        train(run, Path(folder) / "run")
+    probe = Bare(gan, arithmetic, bench.device)
+    real = next(batches)
+    with FlopCounterMode(display=False) as counter:
+        probe.step(real)
+    peak = bench.flops["bfloat16" if arithmetic.precision == "bf16-mixed" else "float32"]
+    share = counter.get_total_flops() / statistics.median(times["ours"]) / peak
+    what = f"{name}, {config['precision']}"
+    goal = "" if small else "≥ 2.5" if config["precision"] == "auto" else "≥ 1.3"
+    images = len(real) / statistics.median(times["ours"])
+    note = f"{images:,.0f} img/s, {arithmetic}"
+    yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
+    yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")
+
+
+@contextmanager
+def _default_switches() -> Iterator[None]:
+    """torch's own settings, for a loop that asks for nothing else, inside a run that does."""
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(False)
+    cudnn_deterministic = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = cudnn_deterministic
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def digits_config(**changes: Any) -> dict[str, Any]:
+    """configs/digits.yaml, resolved without the command line, its probes and files switched off."""
+    config = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    config["model"] |= {"d_steps": 1, "equalize_bias": False, "residual_blocks": 0}
+    for defaults in ("d_composition", "separate"), ("g_composition", "fake"):
+        config["model"].setdefault(*defaults)
+    off = {"probe_every": 0, "sample_every": 0, "checkpoint_every": 0, "wandb": "off", "wandb_project": ""}
+    config |= {"seed": 0, "name": "run", "output": "", "progress": False, "probe_images": 64, "trainer": {}, **off}
+    return config | changes
+
+
+def cifar_config() -> dict[str, Any]:
+    """The digits recipe at CIFAR's shapes: 32×32×3, width 32, batch 64, on random bytes."""
+    if "random_bytes" not in DATASETS:
+        DATASETS.register("random_bytes", lambda split, image_size, **_: _random_images(image_size, split))
+    config = digits_config()
+    config["data"] = {"name": "random_bytes", "image_size": 32, "batch_size": 64}
+    config["model"] = copy.deepcopy(config["model"])
+    config["model"]["discriminator"]["width"] = config["model"]["generator"]["width"] = 32
+    return config
+
+
+def _random_images(size: int, split: str, count: int = 2048) -> Images:
+    pixels = torch.randint(256, (count, 3, size, size), generator=stream(0, "pixels"), dtype=torch.uint8)
+    return Images(pixels, None, (), "random_bytes", split)
+
+
+# -- scaling ----------------------------------------------------------------------------------------------------------
+
+
+def scaling(bench: Bench) -> Iterator[Row]:
+    """Time against FLOPs over a range of four in width², area and batch: 1 means that cost grows as the work does."""
+    base = {"width": 32, "size": 16, "batch": 64}
+    for name, change in (("width²", {"width": 64}), ("image area", {"size": 32}), ("batch", {"batch": 256})):
+        loops = {"small": _loop(bench, **base), "large": _loop(bench, **base | change)}
+        work = {}
+        for key, loop in loops.items():
+            with FlopCounterMode(display=False) as counter:
+                loop()
+            work[key] = counter.get_total_flops()
+        times = bench.interleaved(loops)
+        growth = work["large"] / work["small"]
+        relative = {"large": [t / growth for t in times["large"]], "small": times["small"]}
+        found = row("scaling", f"4× the {name}: {growth:.3g}× the FLOPs", relative, "large", "small", False, "linear")
+        yield Row(**asdict(found) | {"seconds": statistics.median(times["large"]), "target": "≤ 1.15"})
+
+
+def _loop(bench: Bench, width: int, size: int, batch: int) -> Callable[[], None]:
+    from gannorm.training import GAN
+    from gannorm.training.precision import Arithmetic
+
+    gan = GAN(Generator(size, 3, width), Discriminator(size, 3, width))
+    bare = Bare(gan, Arithmetic("32-true", channels_last=True, exact=False, why=""), bench.device)
+    real = to_float(_random_images(size, "train", batch).pixels).to(bench.device)
+    return lambda: bare.step(real)
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def data(bench: Bench) -> Iterator[Row]:
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    images, batch = _random_images(32, "train"), 64
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.png" for i in range(512)]
+        for file, pixels in zip(files, images.pixels, strict=False):
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
+
+        class Decoded(Dataset[Tensor]):
+            def __len__(self) -> int:
+                return len(files)
+
+            def __getitem__(self, index: int) -> Tensor:
+                with Image.open(files[index]) as image:
+                    return to_float(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
+
+        class Resident(Dataset[Tensor]):
+            def __len__(self) -> int:
+                return len(images)
+
+            def __getitem__(self, index: int) -> Tensor:
+                return to_float(images.pixels[index])
+
+        def drained(dataset: Dataset[Tensor]) -> Callable[[], None]:
+            def run() -> None:
+                for count, found in enumerate(DataLoader(dataset, batch, shuffle=True, drop_last=True), start=1):
+                    found.to(bench.device)
+                    if count == 8:
+                        break
+
+            return run
+
+        ours = ImageLoader(images.pixels, batch, seed=0, device=bench.device)
+        times = bench.interleaved(
+            {
+                "ours": lambda: [next(ours) for _ in range(8)],
+                "decoded": drained(Decoded()),
+                "resident": drained(Resident()),
+            }
+        )
+    note = f"{8 * batch / statistics.median(times['ours']):,.0f} img/s"
+    yield row("data", "8 batches of 64, 32×32×3", times, "ours", "decoded", True, "DataLoader, PIL", note=note)
+    yield row("data", "8 batches of 64, 32×32×3", times, "ours", "resident", True, "DataLoader, in memory")
+
+
+# -- probes -----------------------------------------------------------------------------------------------------------
+
+
+def probes(bench: Bench) -> Iterator[Row]:
+    from gannorm import probes
+    from gannorm.training import GAN
+    from gannorm.training.precision import Arithmetic
+
+    small = Discriminator(8, 1, 8).to(bench.device)
+    for count in (16, 1024):
+        x = torch.randn(count, 1, 8, 8, generator=stream(0, "probe")).to(bench.device)
+        with mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad:
+            probes.estimate_coupling(small, x)
+        yield Row("probes", f"estimate_coupling at N={count}", note=f"{grad.call_count} backward passes")
+    gan = GAN(Generator(16, 1, 32), Discriminator(16, 1, 16))
+    bare = Bare(gan, Arithmetic("32-true", channels_last=True, exact=False, why=""), bench.device)
+    critic = bare.gan.discriminator
+    real, fake = (torch.randn(64, 1, 16, 16, generator=stream(0, n)).to(bench.device) for n in ("real", "fake"))
+    times = bench.interleaved(
+        {
+            "matrix": lambda: probes.coupling_matrix(critic, real),
+            "estimate": lambda: probes.estimate_coupling(critic, real),
+            "all": lambda: probes.batch_invariance(critic, real, fake),
+            "step": lambda: bare.step(real),
+        },
+        rounds=max(2, bench.rounds // 2),
+    )
+    what = "estimate_coupling at N=64"
+    yield row("probes", what, times, "estimate", "matrix", True, "coupling_matrix", "≥ 10")
+    yield row("probes", "batch_invariance, 64 + 64", times, "all", "step", False, "a training step", "≤ 30")
+
+
+# -- normalizers ------------------------------------------------------------------------------------------------------
+
+
+def normalizers(bench: Bench) -> Iterator[Row]:
+    """Forward and backward of each on a large map; torch's own are listed too, the target is for the others."""
+    shape = (64, 128, 16, 16) if bench.quick else (64, 128, 32, 32)
+    x = torch.randn(shape, generator=stream(0, "map")).to(bench.device).requires_grad_()
+    grad = torch.randn(shape, generator=stream(0, "grad")).to(bench.device)
+
+    def both_ways(layer: nn.Module) -> Callable[[], None]:
+        wanted = [x, *layer.parameters()]
+        return lambda: torch.autograd.grad(layer(x), wanted, grad, allow_unused=True) and None
+
+    for name, entry in NORMALIZERS.items():
+        layer = entry(shape[1]).to(bench.device)
+        if entry.needs_reference:
+            set_reference(nn.Sequential(layer), x.detach()[:8])  # its statistics alone, not a network's second pass
+        runs = {"ours": both_ways(layer), "batch": both_ways(nn.BatchNorm2d(shape[1]).to(bench.device))}
+        times = bench.interleaved(runs, rounds=max(3, bench.rounds - 2))
+        borrowed = type(layer).__module__.startswith("torch.nn")
+        # Input read and output written, forward; input and gradient read and a gradient written, backward.
+        share = 5 * x.nbytes / statistics.median(times["ours"]) / bench.bytes_per_second
+        target, note = ("", "torch's own") if borrowed else ("≤ 2", f"{share:.0%} of a copy's memory bandwidth")
+        yield row("normalizers", name, times, "ours", "batch", False, "BatchNorm2d", target, note=note)
+
+
+# -- evaluation -------------------------------------------------------------------------------------------------------
+
+
+def evaluation(bench: Bench) -> Iterator[Row]:
+    """Checkpoints scored by one Evaluator, against passes of generator and extractor, and torch-fidelity's one call."""
+    from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics
+
+    from gannorm.data import load_images
+    from gannorm.evaluation import Evaluator, build_extractor, metrics, train_in_domain
+
+    class Pixels(torch.utils.data.Dataset[Tensor]):
+        def __len__(self) -> int:
+            return len(dataset)
+
+        def __getitem__(self, index: int) -> Tensor:
+            return dataset.pixels[index]
+
+    class Bytes(nn.Sequential):
+        def forward(self, z: Tensor) -> Tensor:
+            return to_uint8(super().forward(z))
+
+    dataset = load_images("digits", "train", image_size=16)
+    count = 3 if bench.quick else 10
+    generators = [_seeded_generator(seed).to(bench.device) for seed in range(count)]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, GANNORM_CACHE=folder):
+        card = train_in_domain(dataset, folder, device=bench.device)
+        extractor = build_extractor("in_domain", dataset, weights=folder, device=bench.device)
+        evaluator = Evaluator(dataset, extractor=extractor, quiet=True)
+
+        def passes(generator: nn.Module) -> None:
+            with torch.no_grad():
+                for start in range(0, evaluator.samples, 64):
+                    z = torch.randn(min(64, evaluator.samples - start), 64, device=bench.device)
+                    extractor.module(to_uint8(generator(z)))
+
+        def separately(generator: nn.Module) -> None:
+            warnings.simplefilter("ignore")  # its loaders' word on the number of their processes
+            calculate_metrics(
+                input1=GenerativeModelModuleWrapper(Bytes(generator), 64, "normal", 0),
+                input1_model_num_samples=evaluator.samples,
+                input2=Pixels(),
+                feature_extractor="in_domain",
+                feature_extractor_weights_path=str(Path(folder) / card["weights"]),
+                **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
+                kid_subset_size=evaluator.kid_subset_size,
+                cuda=bench.device.type == "cuda",
+                cache=False,
+                save_cpu_ram=False,
+                verbose=False,
+            )
+
+        # A round is one checkpoint for each; what the reference costs once is shared out over all of them.
+        begin = bench.now()
+        Evaluator(dataset, extractor=extractor, quiet=True, seed=1)  # another key: nothing is in the cache
+        once = (bench.now() - begin) / count
+        contestants = {"ours": evaluator.score, "passes": passes, "separate": separately}
+        drawn = {name: iter([generators[0], *generators]) for name in contestants}  # the first round is not counted
+        runs = {name: lambda name=name, run=run: run(next(drawn[name])) for name, run in contestants.items()}
+        times = bench.interleaved(runs, rounds=count)
+    times["ours"] = [seconds + once for seconds in times["ours"]]
+    # Medians of single checkpoints would hide a slow one: the sum is what a person waits for.
+    total = {name: [sum(seconds)] for name, seconds in times.items()}
+    what = f"{count} checkpoints, {evaluator.samples} digits each"
+    yield row("evaluation", what, total, "ours", "passes", False, "passes alone", "≤ 1.1")
+    yield row("evaluation", what, total, "ours", "separate", True, "calculate_metrics", "≥ 1.8")
+    yield _frechet(bench, metrics, 512 if bench.quick else 2048)
+
+
+def _frechet(bench: Bench, metrics: Any, features: int) -> Row:
+    halves = (torch.randn(4 * features, features, generator=stream(0, kind)) for kind in ("fake", "real"))
+    fake, real = (metrics.gaussian(half) for half in halves)
+    root = metrics.matrix_root(real[1])
+    solvers = {
+        "symmetric": lambda: metrics.frechet_distance_symmetric(fake, real, root),
+        "torch-fidelity": lambda: metrics.frechet_distance(fake, real),
+    }
+    times = bench.interleaved(solvers, rounds=2)
+    return row("evaluation", f"FID of {features} features, symmetric", times, *solvers, True, "torch-fidelity's")
+
+
+def _seeded_generator(seed: int) -> Generator:
+    generator = Generator(16, 1, 32)
+    for p in generator.parameters():
+        nn.init.normal_(p, 0.0, 0.02, generator=stream(seed, "weights"))
+    return generator.eval()
+
+
+# -- start-up ---------------------------------------------------------------------------------------------------------
+
+
+def startup(bench: Bench) -> Iterator[Row]:
+    """Whole processes, from the shell's view: imports are most of them."""
+    import jsonargparse
+
+    assert jsonargparse, "the command line needs it"
+    with tempfile.TemporaryDirectory() as folder:
+        off = [f"--{name}_every=0" for name in ("probe", "sample", "checkpoint")] + ["--progress=false", "--wandb=off"]
+        config = ["--config", str(REPOSITORY / "configs/digits.yaml"), "--steps=1", f"--output={folder}", *off]
+        names = iter(range(1000))
+        commands: dict[str, Callable[[], list[str]]] = {
+            "gannorm --help": lambda: ["-m", "gannorm.cli", "--help"],
+            "gannorm train, to its first step": lambda: [
+                *("-m", "gannorm.cli", "train", *config, f"--name={next(names)}")
+            ],
+            "of which: import torch": lambda: ["-c", "import torch"],
+            "of which: import torch, lightning": lambda: ["-c", "import torch, lightning.pytorch"],
+        }
+
+        def process(arguments: Callable[[], list[str]]) -> Callable[[], None]:
+            return lambda: (
+                subprocess.run([sys.executable, *arguments()], check=True, stdout=subprocess.DEVNULL) and None
+            )
+
+        runs = {name: process(arguments) for name, arguments in commands.items()}
+        times = bench.interleaved(runs, rounds=1 if bench.quick else 3)
+    targets = {"gannorm --help": 0.5, "gannorm train, to its first step": 8.0}
+    for name, seconds in times.items():
+        bound = targets.get(name)
+        middle = statistics.median(seconds)
+        note = f"target < {bound} s: {'met' if middle < bound else 'MISSED'}" if bound else ""
+        yield Row("startup", name, middle, note=note)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "training": training,
+    "data": data,
+    "probes": probes,
+    "normalizers": normalizers,
+    "evaluation": evaluation,
+    "scaling": scaling,
+    "startup": startup,
+}
+
+
+def hardware(bench: Bench) -> dict[str, Any]:
+    from gannorm.training.precision import bf16_hardware
+
+    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    device = bench.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.get("cpu_name", platform.machine())
+    return {
+        "device": name,
+        "bf16": bf16_hardware(device.type),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+        "flops_per_second": bench.flops,
+        "bytes_per_second": bench.bytes_per_second,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "lightning")},
+        "quick": bench.quick,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections to run")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller maps")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None, help="of torch on the CPU; default: torch's own choice")
+    parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="JSON file to write")
+    options = parser.parse_args(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    bench = Bench(options.device, options.quick)
+    machine, rows = hardware(bench), []
+    print(json.dumps(machine, indent=2), flush=True)
+    for name in options.only:
+        begin = time.perf_counter()
+        try:
+            for found in SECTIONS[name](bench):
+                rows.append(found)
+                print(found, flush=True)
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            print(f"{name:<12} left out: {error.name} is not installed", flush=True)
+        print(f"{name:<12} took {time.perf_counter() - begin:.0f} s", flush=True)
+    result = {"machine": machine, "rows": [asdict(found) | {"met": found.met} for found in rows]}
+    options.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
