@@ -41,6 +41,12 @@ def train_parser() -> ArgumentParser:
     parser.add_class_arguments(ImageData, "data", skip={"seed"})
     parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
     parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
+    parser.add_argument(
+        "--model.initialization_options",
+        type=dict[str, Any],
+        default={},
+        help="of D's, such as {zero_classifier: true}",
+    )
     parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
     parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
     parser.add_class_arguments(Discriminator, "model.discriminator", skip={"image_size", "channels"})
@@ -64,7 +70,11 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), parser)) from None
+        message = _explain(str(error), parser)
+    except (OSError, ValueError) as error:  # a config file that is not text, for example
+        message = f"Problems parsing config: {error}"
+    files = [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--config"]
+    raise UserError(message.replace("Problems parsing config", f"`config` must be YAML: {', '.join(files)}"))
 
 
 def _explain(message: str, parser: ArgumentParser) -> str:
@@ -77,11 +87,16 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         wanted = re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), wanted)
         return f"`{match[1]}` must be {wanted}: got {match[3]}."
     patterns = (
-        r"unrecognized arguments: (--[\w.]+)()",
+        r"unrecognized arguments: (--[\w.-]+)()",
         r"Group '([\w.]+)' does not accept option '([\w.]+)'",
         r"[Kk]ey [\"']([\w.]+)[\"'] is not expected()",
     )
-    keys = [key for key, _ in parser.get_defaults().items() if key != "config"]
+    if match := re.search(r"unrecognized arguments: ([^-\s]\S*)", message):
+        hint = (
+            f"did you mean --config {match[1]}?" if match[1].endswith((".yaml", ".yml")) else "every value has a --key."
+        )
+        return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
+    keys = [key for key, _ in parser.get_defaults().items()]
     for match in filter(None, (re.search(pattern, message) for pattern in patterns)):
         key = ".".join(filter(None, match.groups())).removeprefix("--")
         near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)

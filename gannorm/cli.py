@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +20,12 @@ from gannorm.arguments import (
 )
 from gannorm.errors import UserError
 from gannorm.registry import choices
+from gannorm.rundir import PLAN
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
+
+    from gannorm.rundir import RunDir
 
 Command = Callable[[Sequence[str]], int]
 _imported: list[str] = []  # the user's own modules, which a study's runs import too
@@ -65,6 +68,9 @@ def train(argv: Sequence[str]) -> int:
     if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in sources):
         name = _next_free(folder, name)  # a run's own config repeats it beside it
     config["name"] = name
+    for key in ("study", "name"):
+        if config[key] in ("", ".", "..", PLAN) or Path(config[key]).name != config[key]:
+            raise UserError(f"`{key}` must be a folder's plain name: got {config[key]!r}; use --output for the place.")
 
     from gannorm.training import train
 
@@ -153,12 +159,25 @@ def probe(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
     parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
-    parser.add_argument("--fail_on_coupling", type=bool, default=False, help="exit with 1 if anything couples")
+    parser.add_argument(
+        *("--fail-on-coupling", "--fail_on_coupling"),
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="exit with 1 if anything couples",
+    )
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
     options = parse(parser, argv)
     if bool(options.run) == bool(options.module):
         raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
+    if (options.run and options.input) or (options.module and options.step is not None):
+        raise UserError("`--input` belongs to --module and `--step` to a run: got the other; leave it out.")
+    if options.module and not options.input:
+        raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
+    if options.images < 1:
+        raise UserError(f"`images` must be at least 1: got {options.images}.")
 
     import io
 
@@ -166,10 +185,19 @@ def probe(argv: Sequence[str]) -> int:
     from gannorm.rundir import atomic_write, write_json
     from gannorm.seeds import stream
 
-    f, real, fake = _run_to_probe(options) if options.run else _module_to_probe(options)
+    settings: dict[str, Any] = {}
+    if options.run:
+        f, real, fake, settings = _run_to_probe(options)
+    else:
+        from gannorm.subjects import load_halves, load_module
+
+        f = load_module(options.module).train(options.mode == "train")
+        real, fake = load_halves(options.input, f, options.images, options.seed)
     f.train(options.mode == "train")
     result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
     print(result)
+    if settings and options.mode == "train" and (line := _contradiction(settings, result)):
+        print(line)
     if options.json:
         write_json(Path(options.json), result.to_dict())
     if options.figure:
@@ -180,8 +208,8 @@ def probe(argv: Sequence[str]) -> int:
     return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
 
 
-def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
-    """A run's discriminator, held-out images, and fakes of its trained generator in train mode, as in training."""
+def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """A run's discriminator, held-out images, fakes of its generator as in training, and the discriminator's config."""
     import torch
 
     from gannorm.data import load_images
@@ -197,47 +225,22 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
     images = min(options.images, len(held_out))
     z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
     fake = generate(networks.generator, z, options.batch_size, training=True)
-    return networks.discriminator, held_out.take(images, options.seed), fake
+    settings = networks.config["model"]["discriminator"]
+    return networks.discriminator, held_out.take(images, options.seed), fake, settings
 
 
-def _module_to_probe(options: Namespace) -> tuple[Any, Any, Any]:
-    """Anybody's module, and the two halves of its input: random numbers of a shape, or a file's array."""
-    import torch
+def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
+    """One line if what a discriminator's normalizer declares is not what was measured, otherwise ""."""
+    from gannorm.normalizers import NORMALIZERS
 
-    from gannorm.seeds import stream
-
-    module, _, attribute = options.module.partition(":")
-    factory = getattr(import_module(module), attribute, None) if attribute else None
-    if factory is None:
-        raise UserError(
-            f"`--module` must be package.module:Class: got {options.module!r}; give for example nets:Critic."
-        )
-    f = factory()
-    if not isinstance(f, torch.nn.Module):
-        raise UserError(f"`--module` must make a torch.nn.Module: {options.module} made {type(f).__name__}.")
-    shape = re.fullmatch(r"\d+(x\d+)*", options.input)
-    if shape:
-        sizes = map(int, options.input.split("x"))
-        x = torch.randn(2 * options.images, *sizes, generator=stream(options.seed, "input"))
-    else:
-        x = _read_array(Path(options.input))
-    return f, x[: len(x) // 2], x[len(x) // 2 :]
-
-
-def _read_array(path: Path) -> Any:
-    """A tensor from an .npy or .pt file, neither of which may hold code."""
-    import numpy as np
-    import torch
-
-    try:
-        if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        if path.suffix == ".pt":
-            return torch.load(path, weights_only=True)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"`--input` must be a readable array: {path}: {reason[:160]}.") from None
-    raise UserError(f"`--input` must be a shape such as 3x32x32, or an .npy or .pt file: got {str(path)!r}.")
+    entry = NORMALIZERS[settings["norm"]]
+    if entry.note or settings["minibatch"] != "none":  # flags with a condition, or a layer that couples by itself
+        return ""
+    flags = ("forward_coupling", "gradient_coupling")
+    wrong = [f"{k}={getattr(entry, k)}" for k in flags if getattr(entry, k) != getattr(result, k)]
+    if not wrong:
+        return ""
+    return f"normalizer {entry.name!r} declares {' and '.join(wrong)}, which the probe contradicts: correct its flags."
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -246,47 +249,91 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
     parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
     add_checkpoint_options(parser)
-    statistics = Literal["running", "batch", "standing"]
-    parser.add_argument("--statistics", type=statistics, default="running", help="of the generator's normalizers")
-    parser.add_argument("--extractor", type=str, default="", help="default: Inception for colour, in_domain for grey")
-    parser.add_argument("--weights", type=str, default="", help="the extractor's weight file, instead of a download")
+    statistics = Literal["running", "batch", "standing", "all"]
+    parser.add_argument(
+        "--statistics", type=statistics, default="running", help="of G's normalizers; all: each, averaged and raw"
+    )
+    name = str | None
+    parser.add_argument(
+        "--extractor", type=name, default=None, help="default: Inception for colour, in_domain for grey"
+    )
+    parser.add_argument("--weights", type=name, default=None, help="the extractor's weight file, instead of a download")
+    parser.add_argument("--sha256", type=name, default=None, help="of that file; all 64 digits: it is trusted to load")
+    parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
+    parser.add_argument("--device", type=name, default=None, help="such as cuda or cpu; default: the best there is")
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="real images to score against")
     parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of generator and extractor")
     parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
     parser.add_argument("--kid_subsets", type=int, default=100, help="random subsets for KID")
     solvers = Literal["torch-fidelity", "symmetric"]
     parser.add_argument("--fid_solver", type=solvers, default="torch-fidelity", help="symmetric: same FID, far faster")
     parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
-    options = parse(parser, argv)
+    parser.add_argument("--reconstruction", type=int, default=0, help="held-out images to reconstruct; 0: none")
+    parser.add_argument("--again", type=bool, default=False, help="score also what is scored under this protocol")
+    modes = Literal["auto", "online", "offline", "off"] | None
+    parser.add_argument("--wandb", type=modes, default=None, help="where scores go too; default: as the run's training")
+    options = plain(parse(parser, argv))
 
-    from gannorm.data import load_images
-    from gannorm.evaluation import Evaluator, build_extractor
-    from gannorm.models import find_checkpoint, load_networks
-    from gannorm.rundir import RunDir, find_runs
+    from tqdm import tqdm
 
-    def evaluator(run: RunDir) -> Evaluator:
-        """The one for the run's data; runs of a study share it."""
-        data = run.config()["data"]
-        key = tuple(sorted((k, v) for k, v in data.items() if k not in ("batch_size", "download")))
-        if key not in evaluators:
-            source = {k: v for k, v in data.items() if k in ("image_size", "root", "skip_bad")}
-            train, real = (load_images(data["name"], split, **source) for split in ("train", options.split))
-            # An in-domain extractor learns from the training split's labels, whichever split is the reference.
-            extractor = build_extractor(options.extractor or None, train, weights=options.weights or None)
-            counts = {k: options[k] for k in ("samples", "splits", "kid_subsets", "fid_solver", "seed")}
-            evaluators[key] = Evaluator(real, extractor=extractor, **counts)
-        return evaluators[key]
+    from gannorm.evaluation import score_runs, score_table
+    from gannorm.rundir import find_runs
+    from gannorm.studies.quantities import score_curves
 
-    evaluators: dict[Any, Evaluator] = {}
-    for run in find_runs(options.runs):
-        steps = list(run.checkpoints()) if options.all_checkpoints else []
-        for file in [run.checkpoints()[s] for s in steps] or [find_checkpoint(run, options.step)]:
-            networks = load_networks(file, ema=options.ema)
-            judge = evaluator(run)
-            generator = networks.generator.to(judge.extractor.device)
-            scores = judge.score(generator, statistics=options.statistics, ema=options.ema)
-            run.add_scores({"step": networks.step, **scores.to_dict()})
-            print(f"{run.path} step {networks.step}: {scores}")
+    runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
+    results = []
+    for result in score_runs(runs, **options):
+        results.append(result)
+        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs:
+        records = [r.record for r in results if r.run is run and r.record]
+        if options["statistics"] == "all":
+            print(f"{run.path}:\n{score_table(records)}")
+        elif options["all_checkpoints"] and records:
+            print(f"{run.path}:\n{score_curves(records)}")
+        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
+    return int(any(result.failed for result in results))
+
+
+def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
+    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
+    config = run.config()
+    mode = mode or config.get("wandb", "off")
+    if not records or mode == "off":
+        return
+
+    from gannorm.training.loggers import wandb_logger
+
+    os.environ["WANDB_JOB_TYPE"] = "evaluation"  # which wandb.init reads
+    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm")):
+        for record in records:
+            protocol = record["protocol"]
+            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
+            values = {
+                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
+            }
+            if "reconstruction" in record:
+                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
+            logger.log_metrics(values, record["step"])
+        logger.finalize("success")
+
+
+def extractor(argv: Sequence[str]) -> int:
+    """train an in-domain feature extractor for evaluate --weights"""
+    from gannorm.data import ImageData, load_images
+
+    parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
+    parser.add_argument("action", type=Literal["train"], help="what to do")
+    parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size"})
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
+    parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
+    options = plain(parse(parser, argv))
+
+    from gannorm.evaluation import train_in_domain
+
+    card = train_in_domain(load_images(split="train", **options["data"]), options["output"], seed=options["seed"])
+    print(f"{options['output']}: accuracy {card['held_out_accuracy']:.4f} on {card['held_out_images']} held-out images")
     return 0
 
 
@@ -334,6 +381,7 @@ COMMANDS: dict[str, Command] = {
     "describe": describe,
     "probe": probe,
     "evaluate": evaluate,
+    "extractor": extractor,
     "sample": sample,
     "study": study,
     "compare": compare,

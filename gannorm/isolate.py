@@ -27,7 +27,7 @@ def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., 
     A call works on copies of the buffers and starts from the random states found on entry, so it leaves no trace:
     two calls with equal inputs give bitwise equal outputs (on deterministic kernels), in any order with their backward
     passes. What the block itself changes stays until its end. Not covered: state outside the modules' attributes, and
-    tensors two levels deep in them (a list of dictionaries).
+    what lies two levels deep in them (in a list of dictionaries) or in other containers than dictionaries and lists.
 
     Args:
         f: a module or any callable; see `modules_in` for the modules that are found in a callable.
@@ -42,11 +42,11 @@ def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., 
     True
     """
     modules = list({id(m): m for root in (*modules_in(f).values(), *also) for m in root.modules()}.values())
-    attributes, contents, random_state = _Attributes(modules), _Contents(modules), RandomState()
+    attributes, contents, random_state = AttributeState(modules), _Contents(modules), RandomState()
 
     def pure(*args: Any, **kwargs: Any) -> Any:
         random_state.restore()
-        before = _Attributes(modules)
+        before = AttributeState(modules)
         before.use_copies()
         try:
             return f(*args, **kwargs)
@@ -108,6 +108,39 @@ class RandomState:
             torch.mps.set_rng_state(self.mps)
 
 
+class AttributeState:
+    """What each module's attributes refer to: parameters, buffers, hooks, mode, and whatever else it keeps."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        # One level into dictionaries and lists: _parameters, _buffers, _modules, the hooks, and a module's own records.
+        self.saved: list[tuple[Any, dict[Any, Any]]] = [
+            (held, dict(enumerate(held)) if isinstance(held, list) else dict(held))
+            for m in modules
+            for held in (*(v for v in vars(m).values() if isinstance(v, dict | list)), vars(m))
+        ]
+        generators = {id(v): v for _, saved in self.saved for v in saved.values() if isinstance(v, torch.Generator)}
+        self.generators = [(g, g.get_state()) for g in generators.values()]
+
+    def use_copies(self) -> None:
+        """Replace every buffer by a copy: what the call writes is lost, and graphs of earlier calls stay valid."""
+        copies: dict[int, Tensor] = {}
+        for held, saved in self.saved:
+            for key, value in saved.items():
+                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.requires_grad:
+                    held[key] = copies.setdefault(id(value), value.detach().clone())
+
+    def restore(self) -> None:
+        for held, saved in self.saved:
+            if isinstance(held, list):
+                held[:] = saved.values()
+                continue
+            for name in held.keys() - saved.keys():
+                del held[name]
+            held.update(saved)
+        for generator, state in self.generators:
+            generator.set_state(state)
+
+
 def _held(value: Any, is_root: bool) -> Mapping[str, Any]:
     """The named objects that a callable can reach directly."""
     if isinstance(value, functools.partial):
@@ -122,34 +155,6 @@ def _held(value: Any, is_root: bool) -> Mapping[str, Any]:
         return {k: v for k, v in names.items() if not inspect.isfunction(v) or v.__module__ == value.__module__}
     # An object with __call__, where it is what we were given; other objects (python modules, classes) are not searched.
     return getattr(value, "__dict__", {}) if is_root else {}
-
-
-class _Attributes:
-    """What each module's attributes refer to: parameters, buffers, hooks, mode, and whatever else it keeps."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        # One level into the dictionaries: _parameters, _buffers, _modules, the hooks, and a module's own caches.
-        self.saved = [
-            (d, dict(d)) for m in modules for d in (*(v for v in vars(m).values() if isinstance(v, dict)), vars(m))
-        ]
-        generators = {id(v): v for _, saved in self.saved for v in saved.values() if isinstance(v, torch.Generator)}
-        self.generators = [(g, g.get_state()) for g in generators.values()]
-
-    def use_copies(self) -> None:
-        """Replace every buffer by a copy: what the call writes is lost, and graphs of earlier calls stay valid."""
-        copies: dict[int, Tensor] = {}
-        for attributes, saved in self.saved:
-            for name, value in saved.items():
-                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.requires_grad:
-                    attributes[name] = copies.setdefault(id(value), value.detach().clone())
-
-    def restore(self) -> None:
-        for attributes, saved in self.saved:
-            for name in attributes.keys() - saved.keys():
-                del attributes[name]
-            attributes.update(saved)
-        for generator, state in self.generators:
-            generator.set_state(state)
 
 
 class _Contents:

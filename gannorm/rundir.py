@@ -87,7 +87,7 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing. Raises UserError when another process holds it; the system frees a dead one's."""
-        with (self.path / ".lock").open("w") as file:
+        with self._open_lock(".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -95,6 +95,10 @@ class RunDir:
                     f"one process writes a run: another is writing {self.path}; wait for it or choose another --name."
                 ) from None
             yield
+
+    def _open_lock(self, name: str) -> IO[str]:
+        with _writing(self.path):
+            return (self.path / name).open("w")
 
     # -- config and status --------------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class RunDir:
 
     def add_scores(self, record: Mapping[str, Any]) -> None:
         """Add a score record; one of the same step and protocol is replaced."""
-        with (self.path / ".scores.lock").open("w") as lock:  # several evaluations may share a run
+        with self._open_lock(".scores.lock") as lock:  # several evaluations may share a run
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = [s for s in self.scores() if (s["step"], s["protocol"]) != (record["step"], record["protocol"])]
             ordered = sorted([*kept, dict(record)], key=lambda s: s["step"])

@@ -16,6 +16,7 @@ LAYERS = [
     {"models"},
     {"training", "evaluation"},
     {"arguments", "pytest_plugin"},
+    {"subjects"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

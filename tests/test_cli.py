@@ -1,14 +1,38 @@
 """What a person types wrong: one line that helps, exit status 2, nothing lost."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from gannorm.cli import COMMANDS, main
+from gannorm.normalizers import NORMALIZERS
 
 TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=2", "--model.discriminator.width=8", "--wandb=off"]
 TINY += ["--model.generator.width=8", "--probe_every=0", "--sample_every=2", "--log_every=1", "--progress=false"]
+
+
+NETS = """
+from torch import nn
+
+class Critic(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+
+def independent():
+    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1))
+
+def needs(width):
+    return nn.Linear(4, width)
+
+number = 3
+
+def text():
+    return "not a module"
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +81,39 @@ MISTAKES = [
     (["train", "--data.name", "folder", "--data.root", "nowhere"], "nowhere"),
     (["train", "--data.name", "cifar10"], "--data.download true"),
     (["train", "--trainer.acelerator", "cpu"], "did you mean 'accelerator'"),
-    (["train", "--trainer.callbacks", "mine"], "unknown Trainer option 'trainer.callbacks'"),
+    (["train", "--trainer.callbacks", "mine"], "`trainer.callbacks` is decided by the run"),
+    (["train", "--trainer.max_steps", "5"], "use --steps"),
+    (["train", "--trainer.accelerator", "gup"], "Trainer refuses"),
+    (["train", "--trainer.precision", "7"], "Trainer refuses"),
+    (["train", "--seed", "-1"], "`seed` must be in 0"),
+    (["train", "--probe_every", "-5"], "`probe_every` must be at least 0"),
+    (["train", "--probe_images", "0"], "`probe_images` must be at least 1"),
+    (["train", "--name", "../escape"], "`name` must be a folder's plain name"),
+    (["train", "--study", "a/b"], "`study` must be a folder's plain name"),
+    (["train", "--config", "picture.png"], "`config` must be YAML: picture.png"),
+    (["train", "config.yaml"], "did you mean --config config.yaml"),
+    (["train", "--model.discriminator.norm", "none", "--model.discriminator.norm_options.g", "7"], "takes no options"),
     (["train", "--trainer.profiler", "{class_path: os.system}"], "must be a plain value"),
     (["train", "--trainer.precision", "16-mixed"], "bf16-mixed"),
     (["train", *TINY, "--output", "a_file"], "the output must be writable"),
     (["sample", "nowhere"], "a run directory must hold config.yaml"),
     (["sample", "nowhere.ckpt"], "a checkpoint must be readable"),
     (["sample", "damaged.ckpt"], "a checkpoint must be whole"),
+    (["sample", "damaged.ckpt", "--step", "3"], "a checkpoint file has a step of its own"),
+    (["probe"], "takes a run or --module: got neither"),
+    (["probe", "nowhere", "--module", "nets:Critic"], "got both"),
+    (["probe", "nowhere"], "a run directory must hold config.yaml"),
+    (["probe", "nowhere", "--input", "3"], "`--input` belongs to --module"),
+    (["probe", "--module", "nets_for_cli:Critic"], "`--module` needs --input"),
+    (["probe", "--module", ":Critic", "--input", "4"], "must be package.module:Class"),
+    (["probe", "--module", "nets_for_cli:Critik", "--input", "4"], "has no 'Critik'"),
+    (["probe", "--module", "nets_for_cli:needs", "--input", "4"], "must be callable without arguments"),
+    (["probe", "--module", "nets_for_cli:number", "--input", "4"], "must be callable without arguments"),
+    (["probe", "--module", "nets_for_cli:text", "--input", "4"], "made str"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "3x32x32"], "must take the input"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--images", "-4"], "`images` must be at least 1"),
     (["compare", "nowhere"], "found none in nowhere"),
     (["evaluate", "nowhere"], "found none in nowhere"),
 ]
@@ -76,6 +126,9 @@ def test_mistakes_get_one_line_that_helps(capsys, tmp_path, argv, message):
     (tmp_path / "misspelt.yaml").write_text("model: {discriminator: {nrom: group}}\n")
     (tmp_path / "damaged.ckpt").write_bytes(b"PK\x03\x04 half a checkpoint")
     (tmp_path / "a_file").write_text("not a folder")
+    (tmp_path / "nets_for_cli.py").write_text(NETS)
+    np.save(tmp_path / "objects.npy", np.array([{"code": "here"}], dtype=object), allow_pickle=True)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     before = sorted(p.name for p in tmp_path.rglob("*"))
     assert message in fails(capsys, *argv)
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
@@ -95,8 +148,6 @@ def test_a_finished_runs_name_is_refused_and_its_own_config_repeats_it_beside_it
     again = run.parent / "batch_0_2" / "checkpoints" / "last.ckpt"
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == weights
 
-    import torch
-
     first, second = (torch.load(f, weights_only=True)["state_dict"] for f in (run / "checkpoints/last.ckpt", again))
     assert all(torch.equal(first[k], second[k]) for k in first)
 
@@ -106,12 +157,11 @@ def test_a_damaged_checkpoint_is_named_and_the_earlier_one_still_serves(capsys, 
     newest.write_bytes(newest.read_bytes()[:2000])
     assert "step_00000002.ckpt" in fails(capsys, "sample", str(run))
     assert main(["sample", str(run), "--step", "1", "--output", "grid.png"]) == 0
+    assert capsys.readouterr().out == "grid.png\n"
     assert "has no checkpoint of step 7: it has 1, 2" in fails(capsys, "sample", str(run), "--step", "7")
 
 
 def test_a_checkpoint_with_code_is_refused_and_not_run(capsys, tmp_path):
-    import torch
-
     class Hostile:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
@@ -134,6 +184,36 @@ def test_a_users_own_normalizer_trains(capsys, tmp_path, monkeypatch):
     assert "mine_0: finished at step 2" in capsys.readouterr().out
 
 
+def test_a_normalizer_that_declares_the_wrong_coupling_is_contradicted_by_the_probe(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(NORMALIZERS, "_entries", dict(NORMALIZERS._entries))  # undone behind the test
+    (tmp_path / "lying_norms_for_cli.py").write_text(
+        "from torch import nn\n"
+        "from gannorm.normalizers import normalizer\n"
+        "@normalizer('liar', forward_coupling=False, gradient_coupling=True)\n"
+        "def liar(channels):\n"
+        "    return nn.BatchNorm2d(channels)\n"
+        "@normalizer('boaster', forward_coupling=True, gradient_coupling=True)\n"
+        "def boaster(channels):\n"
+        "    return nn.GroupNorm(1, channels)\n"
+    )
+    declared = {
+        "liar": "normalizer 'liar' declares forward_coupling=False, which the probe contradicts",
+        "boaster": "declares forward_coupling=True and gradient_coupling=True, which the probe contradicts",
+        "batch": "",
+    }
+    sizes = ["--images", "16", "--batch_size", "8"]
+    own = ["--import", "lying_norms_for_cli"]
+    for norm, line in declared.items():
+        flags = ["--checkpoint_every=2", f"--model.discriminator.norm={norm}"]
+        assert main([*own, "train", *TINY, *flags]) == 0
+        own = []  # imported once; a second import in the same process would register nothing new
+        assert main(["probe", f"runs/runs/{norm}_0", *sizes]) == 0
+        out = capsys.readouterr().out
+        assert line in out if line else "contradicts" not in out
+    assert main(["probe", "runs/runs/batch_0", *sizes, "--mode=eval"]) == 0  # flags speak of training mode
+    assert "contradicts" not in capsys.readouterr().out
+
+
 def test_help_needs_no_heavy_import():
     script = "import sys; from gannorm.cli import main; main(['--help']); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
@@ -150,3 +230,18 @@ def test_describe_shows_both_steps_batches_and_the_weight_normalizer(capsys):
     (norm,) = [line.split() for line in lines[start:] if " blocks.0.branch.norm1 " in line]
     assert norm[-4:] == ["forward,", "gradient", "16", "32"]
     assert any("blocks.0.branch.conv1" in line and "SpectralNorm" in line for line in lines[start:])
+
+
+@pytest.mark.parametrize("source", ["4", "array.npy", "tensors.pt"])
+def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path, source):
+    (tmp_path / "nets_for_cli.py").write_text(NETS)
+    np.save(tmp_path / "array.npy", np.random.RandomState(0).randn(64, 4))  # float64, as NumPy does
+    torch.save((torch.randn(64, 4),), tmp_path / "tensors.pt")
+    options = ["--input", source, "--images", "32", "--batch_size", "16", "--fail-on-coupling"]
+    assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--json", "found.json"]) == 1
+    assert "1 (BatchNorm1d)" in capsys.readouterr().out
+    assert json.loads((tmp_path / "found.json").read_text())["forward_coupling"] is True
+    assert main(["probe", "--module", "nets_for_cli:independent", *options]) == 0
+    assert "judges images" in capsys.readouterr().out
+    assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--mode", "eval", "--figure", "f.png"]) == 0
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

@@ -122,3 +122,21 @@ class DetachedBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x.detach(), dim=(0, 2, 3), correction=0, keepdim=True)
         return (x - mean) / (variance + EPS).sqrt()
+
+
+def loss(y):
+    """A scalar with a different slope everywhere, so that no gradient vanishes by symmetry."""
+    return (y.sin() * torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).view_as(y)).sum()
+
+
+def gradients(function, x, parameters):
+    x = x.detach().clone().requires_grad_()
+    y = function(x)
+    found = torch.autograd.grad(loss(y.to(torch.promote_types(y.dtype, torch.float32))), [x, *parameters])
+    return [y.detach(), *found]
+
+
+def close(actual, expected, tolerance):
+    for a, e in zip(actual, expected, strict=True):
+        scale = e.abs().max().clamp(min=1).item()
+        torch.testing.assert_close(a.to(e.dtype), e, atol=tolerance * scale, rtol=0)

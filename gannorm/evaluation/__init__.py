@@ -1,5 +1,6 @@
 """Scores that can be trusted and compared: IS, FID, KID, precision and recall through torch-fidelity.
 
+runs            score_runs: the checkpoints of run directories, into their scores.json
 scores          Evaluator, evaluate, Scores: one extraction pass, protocol beside every number
 sampling        images from a generator, under running, batch or standing statistics
 extractors      Inception, the in-domain classifier and others, by name; weights verified before loading
@@ -12,16 +13,20 @@ arithmetic      full precision around it all
 
 from gannorm.evaluation.extractors import Extractor, build_extractor, extractor_names, train_in_domain
 from gannorm.evaluation.reconstruction import Reconstruction, reconstruction_score
+from gannorm.evaluation.runs import Scored, score_runs, score_table
 from gannorm.evaluation.scores import Evaluator, Scores, evaluate
 
 __all__ = [
     "Evaluator",
     "Extractor",
     "Reconstruction",
+    "Scored",
     "Scores",
     "build_extractor",
     "evaluate",
     "extractor_names",
     "reconstruction_score",
+    "score_runs",
+    "score_table",
     "train_in_domain",
 ]

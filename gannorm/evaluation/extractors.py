@@ -7,8 +7,11 @@ weight file is read only after its sha256 was checked, or after torch has read i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import os
+import re
 import urllib.error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +41,7 @@ class Extractor:
         name: the registered name.
         module: uint8 images (N, C, H, W) → a tuple of (N, F) features, one for each of its `features_list`.
         layers: metric ("isc", "fid", "kid", "prc") → the layer that it reads.
-        weights_sha256: of the weight file; of the weights in memory where torch-fidelity fetched them itself.
+        weights_sha256: of the weight file; without one, of the weights in memory and the source of the class.
         device: where the module lives.
         card: what is known of a trained extractor, e.g. its held-out accuracy.
     """
@@ -49,6 +52,11 @@ class Extractor:
     weights_sha256: str
     device: torch.device
     card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it gives class probabilities: an embedding (CLIP, DINOv2) names its one layer for every metric."""
+        return self.layers["isc"] != self.layers["fid"]
 
     def features(self, batches: Iterable[Tensor], bar: tqdm) -> dict[str, Tensor]:
         """Layer → (N, F) features on the CPU, of all uint8 batches in order; `bar` counts the images."""
@@ -89,8 +97,9 @@ def build_extractor(
         dataset: the images to be scored against; their labels train "in_domain", unless `weights` are given.
         weights: a weight file; for "in_domain" the folder that a training wrote. By default "in_domain" is trained
             once and kept in the cache, and the others are downloaded.
-        sha256: what the digest of the weight file must begin with.
-        seed: of the in-domain training.
+        sha256: what the digest of the weight file must begin with, 8 hex digits at least. All 64 vouch for the file,
+            which may then hold more than tensors.
+        seed: of the in-domain training, which is on the CPU: there it is deterministic.
         device: where to run; the best there is by default.
 
     Raises:
@@ -105,7 +114,7 @@ def build_extractor(
         card: Mapping[str, Any] = {}
         path = Path(weights) if weights is not None else None
         if name == IN_DOMAIN:
-            path, card = _in_domain(dataset, path, seed, device)
+            path, card = _in_domain(dataset, path, seed)
             sha256 = sha256 or card["weights_sha256"]
         elif name == INCEPTION:
             path, sha256 = path or _inception_file(), sha256 or (None if path else INCEPTION_SHA256)
@@ -124,12 +133,12 @@ def build_extractor(
 
 
 def train_in_domain(
-    dataset: Images, folder: str | os.PathLike[str], *, seed: int = 0, device: torch.device | str | None = None
+    dataset: Images, folder: str | os.PathLike[str], *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Mapping[str, Any]:
     """Train the in-domain extractor into `folder` and return its card; see `in_domain.train`."""
     from gannorm.evaluation import in_domain
 
-    return in_domain.train(dataset, Path(folder), seed=seed, device=device or best_device())
+    return in_domain.train(dataset, Path(folder), seed=seed, device=device)
 
 
 def _registered() -> dict[str, Any]:
@@ -142,7 +151,7 @@ def _registered() -> dict[str, Any]:
     return {IN_DOMAIN: FEATURE_EXTRACTORS_REGISTRY[IN_DOMAIN], **FEATURE_EXTRACTORS_REGISTRY}
 
 
-def _in_domain(dataset: Images, folder: Path | None, seed: int, device: torch.device) -> tuple[Path, Mapping[str, Any]]:
+def _in_domain(dataset: Images, folder: Path | None, seed: int) -> tuple[Path, Mapping[str, Any]]:
     from gannorm.evaluation import in_domain
 
     if folder is not None:
@@ -155,7 +164,7 @@ def _in_domain(dataset: Images, folder: Path | None, seed: int, device: torch.de
     else:
         in_domain.check_labels(dataset)
         folder = cache_dir() / "extractors" / in_domain.training_key(dataset, seed)
-        card = in_domain.load_card(folder) or dict(in_domain.train(dataset, folder, seed=seed, device=device))
+        card = in_domain.load_card(folder) or dict(in_domain.train(dataset, folder, seed=seed))
     return folder / card["weights"], card
 
 
@@ -177,7 +186,12 @@ def _inception_file() -> Path:
 
 
 def _verified_digest(path: Path, expected: str | None) -> str:
-    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
+    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it.
+
+    A file can be made to begin with any few digits, so only the whole digest vouches.
+    """
+    if expected is not None and not re.fullmatch("[0-9a-f]{8,64}", expected.lower()):
+        raise UserError(f"a sha256 must be 8 to 64 hex digits: got {expected!r}; `sha256sum` prints it.")
     state = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -192,13 +206,14 @@ def _verified_digest(path: Path, expected: str | None) -> str:
                 f"the sha256 of {path} must begin with {expected}: it is {digest}; the file is damaged or another one: "
                 "fetch it again."
             )
-        return digest
+        if len(expected) == len(digest):
+            return digest
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"a weight file must hold tensors alone: {path} gave {_reason(error)}; if you trust it, give its sha256, "
-            f"{digest}."
+            f"a weight file must hold tensors alone: {path} gave {_reason(error)}; if you trust it, give its whole "
+            f"sha256, {digest}."
         ) from None
     return digest
 
@@ -236,7 +251,7 @@ def _try(extractor: Extractor, dataset: Images) -> None:
             extractor.module(dataset.pixels[:1].to(extractor.device))
     except UserError:
         raise
-    except ValueError as error:  # torch-fidelity's own checks
+    except (ValueError, RuntimeError) as error:  # torch-fidelity's own checks, and a layer's
         raise UserError(
             f"extractor {extractor.name!r} cannot take {dataset.name} images of {tuple(dataset.pixels.shape[1:])}: "
             f"{_reason(error)}; choose another extractor, for example {IN_DOMAIN}."
@@ -248,6 +263,8 @@ def _state_digest(module: nn.Module) -> str:
     for name, tensor in sorted(module.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    with contextlib.suppress(OSError, TypeError):  # a class made at a prompt has no source
+        state.update(inspect.getsource(type(module)).encode())
     return state.hexdigest()
 
 

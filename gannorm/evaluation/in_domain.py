@@ -122,7 +122,7 @@ def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device 
         dataset: labelled images.
         folder: where card.json and the weights that it names go; made if missing.
         seed: of the split, the initial weights and the batches; the weights are a function of it on one machine.
-        device: where to train.
+        device: where to train; on CUDA the weights are not the same twice.
 
     Returns:
         The card: held_out_accuracy in [0, 1], held_out_images, weights (file name), weights_sha256 and what it was

@@ -15,7 +15,6 @@ import json
 import warnings
 import zipfile
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from gannorm.evaluation import metrics
 from gannorm.evaluation.extractors import Extractor
 from gannorm.rundir import atomic_write
 
-VERSION = 1  # of the file's content: a change of this module that changes a number must raise it
+VERSION = 2  # of the file's content: a change of this module that changes a number must raise it
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,19 @@ class Reference:
     Attributes:
         features: layer → (N, F), the layers that KID and precision/recall read.
         mean, covariance: (F,) and (F, F) of FID's layer.
+        root: (F, F), the symmetric root of the covariance.
         radii: (N,) neighbourhood radii of precision/recall's layer.
         floor: FID of one random half of the images against the other; 0 is beyond reach, this is what "good" means.
-        inception_score: IS of the real images: the ceiling.
+        inception_score: IS of the real images: the ceiling; None where the extractor gives no class probabilities.
     """
 
     features: dict[str, Tensor]
     mean: np.ndarray
     covariance: np.ndarray
+    root: np.ndarray
     radii: Tensor
     floor: float
-    inception_score: float
-
-    @cached_property
-    def root(self) -> np.ndarray:
-        """Σ^½ of the covariance."""
-        return metrics.matrix_root(self.covariance)
+    inception_score: float | None
 
 
 def load_reference(
@@ -115,14 +111,16 @@ def _compute(
         features = extractor.features(dataset.pixels.split(batch_size), bar)
     layers = extractor.layers
     mean, covariance = metrics.gaussian(features[layers["fid"]])
-    score, _ = metrics.inception_score(features[layers["isc"]], splits, seed)
     return Reference(
         features={layer: features[layer] for layer in (layers["kid"], layers["prc"])},
         mean=mean,
         covariance=covariance,
+        root=metrics.matrix_root(covariance),
         radii=metrics.neighbourhood_radii(features[layers["prc"]]),
         floor=_floor(features[layers["fid"]], seed),
-        inception_score=score,
+        inception_score=(
+            metrics.inception_score(features[layers["isc"]], splits, seed)[0] if extractor.classifies else None
+        ),
     )
 
 
@@ -139,9 +137,10 @@ def _write(file: Path, reference: Reference) -> None:
             stream,
             mean=reference.mean,
             covariance=reference.covariance,
+            root=reference.root,
             radii=reference.radii.numpy(),
             floor=reference.floor,
-            inception_score=reference.inception_score,
+            inception_score=np.nan if reference.inception_score is None else reference.inception_score,
             **arrays,
         )
 
@@ -155,9 +154,10 @@ def _read(file: Path) -> Reference | None:
             features={n.removeprefix("features/"): torch.from_numpy(a) for n, a in arrays.items() if "/" in n},
             mean=arrays["mean"],
             covariance=arrays["covariance"],
+            root=arrays["root"],
             radii=torch.from_numpy(arrays["radii"]),
             floor=float(arrays["floor"]),
-            inception_score=float(arrays["inception_score"]),
+            inception_score=None if np.isnan(arrays["inception_score"]) else float(arrays["inception_score"]),
         )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None

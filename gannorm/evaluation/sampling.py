@@ -21,18 +21,31 @@ from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
 from gannorm.normalizers.lp import LpNorm
+from gannorm.normalizers.renorm import BatchRenorm
 from gannorm.registry import choices
 
 STATISTICS = ("running", "batch", "standing")
 STANDING_SAMPLES = 4096  # Wu & Johnson 2021: 10³–10⁴ suffice
+NO_POOLING = {
+    LpNorm: "divides by another moment",
+    BatchRenorm: "leans on the running averages of its training on the way",
+}
 
 
-def check_generator(generator: nn.Module, dataset: Images, *, latent_dim: int | None, statistics: str) -> int:
-    """Draw two images and return Z, so that a generator that cannot be scored is known before the long part.
+class NotFiniteError(UserError):
+    """A generator's images hold NaN or infinities: it has diverged, and has no score."""
+
+
+def check_generator(
+    generator: nn.Module, dataset: Images, *, latent_dim: int | None, statistics: str, batch_size: int = 64
+) -> int:
+    """Draw images in the asked mode and return Z, so that a generator that cannot be scored is known early.
 
     Raises:
+        NotFiniteError: its images are not finite.
         UserError: no latent size, an unknown statistics mode, layers that have no running statistics where they are
-            asked for, images of another shape than the data's, outside [−1, 1] or not finite.
+            asked for or cannot pool them, a batch size that they refuse, images of another shape than the data's or
+            outside [−1, 1].
     """
     if statistics not in STATISTICS:
         raise UserError(f"unknown generator statistics {statistics!r}: {choices(statistics, STATISTICS)}")
@@ -50,14 +63,15 @@ def check_generator(generator: nn.Module, dataset: Images, *, latent_dim: int | 
             f"statistics={statistics!r} needs running statistics: {stateless[0]} keeps none; score with "
             "statistics='batch'."
         )
-    powers = [name for name, layer in layers if isinstance(layer, LpNorm)]
-    if powers and statistics == "standing":
-        raise UserError(
-            f"statistics='standing' pools variances: {powers[0]} divides by another moment; choose running or batch."
-        )
+    for name, layer in layers if statistics == "standing" else ():
+        if reason := next((why for kind, why in NO_POOLING.items() if isinstance(layer, kind)), None):
+            raise UserError(f"statistics='standing' pools variances: {name} {reason}; choose running or batch.")
     with isolated(generator), torch.no_grad():
         generator.eval()
-        images = generator(_latents(np.random.RandomState(0), 2, latent_dim, generator))
+        for _, layer in layers if statistics != "running" else ():
+            layer.train()  # as the batches are drawn, and those that standing statistics pool
+        count = 2 if statistics == "running" else batch_size
+        images = generator(_latents(np.random.RandomState(0), count, latent_dim, generator))
     if images.shape[1:] != dataset.pixels.shape[1:]:
         raise UserError(
             f"generated and real images must have one shape (C, H, W): got {tuple(images.shape[1:])}, {dataset.name} "
@@ -83,10 +97,10 @@ def generated(
         batch_size: N; with statistics="batch" every batch is normalized at this size.
         seed: of the latents.
         statistics: "running": evaluation mode. "batch": each batch's own. "standing": pooled over STANDING_SAMPLES
-            other images.
+            other images. Layers that draw noise in training draw it under "batch", and where "standing" pools.
 
     Raises:
-        UserError: an image outside [−1, 1] or not finite.
+        UserError: an image outside [−1, 1]; NotFiniteError: or not finite.
     """
     with isolated(generator), torch.no_grad():
         generator.eval()
@@ -173,8 +187,13 @@ def _latents(draw: np.random.RandomState, count: int, latent_dim: int, generator
 
 def _check_range(images: Tensor) -> None:
     low, high = images.aminmax()
-    if not (low >= -1 and high <= 1):  # false for NaN too
+    if not (low.isfinite() and high.isfinite()):
+        raise NotFiniteError(
+            f"a generator's images must be finite: got values from {low.item():.4g} to {high.item():.4g}; it has "
+            "diverged, score an earlier checkpoint."
+        )
+    if not (low >= -1 and high <= 1):
         raise UserError(
             f"a generator's images must lie in [−1, 1]: got values from {low.item():.4g} to {high.item():.4g}; end it "
-            "with tanh, or score an earlier checkpoint."
+            "with tanh."
         )

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Scores:
     """IS, FID, KID, precision and recall of one generator, and how they were measured.
 
     Attributes:
-        inception_score: [1, classes], higher is better.
+        inception_score: [1, classes], higher is better; None through an extractor without class probabilities.
         inception_score_std: over splits of one sample, not over training seeds.
         inception_score_real: of the real images: the ceiling.
         fid: ≥ 0, lower is better.
@@ -47,9 +48,9 @@ class Scores:
         protocol: everything that the numbers depend on.
     """
 
-    inception_score: float
-    inception_score_std: float
-    inception_score_real: float
+    inception_score: float | None
+    inception_score_std: float | None
+    inception_score_real: float | None
     fid: float
     fid_floor: float
     kid: float
@@ -64,10 +65,10 @@ class Scores:
         return asdict(self)
 
     def __repr__(self) -> str:
-        p = self.protocol
+        p, inception = self.protocol, (self.inception_score, self.inception_score_std, self.inception_score_real)
+        first = "" if None in inception else "IS {:.3f} ± {:.3f} (real {:.3f})   ".format(*inception)
         return (
-            f"IS {self.inception_score:.3f} ± {self.inception_score_std:.3f} (real {self.inception_score_real:.3f})   "
-            f"FID {self.fid:.3f} (floor {self.fid_floor:.3f})   KID {self.kid:.5f} ± {self.kid_std:.5f}   "
+            f"{first}FID {self.fid:.3f} (floor {self.fid_floor:.3f})   KID {self.kid:.5f} ± {self.kid_std:.5f}   "
             f"precision {self.precision:.3f}   recall {self.recall:.3f}\n"
             f"{p['fake_images']} fakes, {p['statistics']} statistics{', EMA' if p['ema'] else ''}, against "
             f"{p['real_images']} images of {p['dataset']}/{p['split']}; {p['extractor']} "
@@ -87,8 +88,9 @@ class Evaluator:
         splits: parts for the inception score.
         kid_subsets: random subsets for KID, each of 1000 images, or half of the smaller set if that is fewer.
         seed: of latents, splits and subsets; 2020 is torch-fidelity's.
-        fid_solver: "torch-fidelity": the same bits. "symmetric": one matrix root per reference, equal up to rounding
-            and over ten times faster on Inception's 2048 features.
+        fid_solver: "torch-fidelity": the same bits, the default, since a score is first to be comparable.
+            "symmetric": one matrix root per reference, equal up to rounding, and several times faster on Inception's
+            2048 features: below a second, and the root is kept with the reference.
         device: of the extractor; the best there is by default. A generator runs where it is.
         quiet: hide the progress bars; None: show them on a terminal alone.
 
@@ -117,8 +119,7 @@ class Evaluator:
             raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
         self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
         self.kid_subsets, self.fid_solver, self.quiet = kid_subsets, fid_solver, quiet
-        self.samples = min(len(dataset), 50_000) if samples is None else samples
-        self._check_counts()
+        self.samples = count_samples(dataset, samples, batch_size, splits, kid_subsets)
         if not isinstance(extractor, Extractor):
             extractor = build_extractor(extractor, dataset, device=device)
         self.extractor = extractor
@@ -151,7 +152,8 @@ class Evaluator:
         begin = time.perf_counter()
         layers, reference = self.extractor.layers, self.reference
         with undisturbed():
-            latent_dim = check_generator(generator, self.dataset, latent_dim=latent_dim, statistics=statistics)
+            torch.manual_seed(self.seed)  # layers that draw noise: a score is a function of its protocol
+            latent_dim = self.check(generator, latent_dim=latent_dim, statistics=statistics)
             with (
                 tqdm(total=self.samples, desc="generated images", unit="img", leave=False, disable=self.quiet) as bar,
                 generated(
@@ -164,14 +166,10 @@ class Evaluator:
                 ) as batches,
             ):
                 fake = self.extractor.features(batches, bar)
-            score, score_std = metrics.inception_score(fake[layers["isc"]], self.splits, self.seed)
-            kid, kid_std = metrics.kernel_distance(
-                fake[layers["kid"]],
-                reference.features[layers["kid"]],
-                subsets=self.kid_subsets,
-                subset_size=self.kid_subset_size,
-                seed=self.seed,
-            )
+            score, score_std = None, None
+            if self.extractor.classifies:
+                score, score_std = metrics.inception_score(fake[layers["isc"]], self.splits, self.seed)
+            kid, kid_std = self._kernel_distance(fake[layers["kid"]])
             precision, recall = metrics.precision_recall(
                 fake[layers["prc"]], reference.features[layers["prc"]], reference.radii
             )
@@ -187,8 +185,19 @@ class Evaluator:
             precision=precision,
             recall=recall,
             seconds=time.perf_counter() - begin,
-            protocol=self._protocol(statistics, ema),
+            protocol=self.protocol(statistics, ema),
         )
+
+    def check(self, generator: nn.Module, *, latent_dim: int | None = None, statistics: str = "running") -> int:
+        """Z, once images of the generator were drawn as they will be scored; see `check_generator`."""
+        return check_generator(
+            generator, self.dataset, latent_dim=latent_dim, statistics=statistics, batch_size=self.batch_size
+        )
+
+    @cached_property
+    def _kernel_distance(self) -> metrics.KernelDistance:
+        real = self.reference.features[self.extractor.layers["kid"]]
+        return metrics.KernelDistance(real, self.samples, self.kid_subsets, self.kid_subset_size, self.seed)
 
     @property
     def kid_subset_size(self) -> int:
@@ -201,21 +210,8 @@ class Evaluator:
             return metrics.frechet_distance_symmetric(fake, real, self.reference.root)
         return metrics.frechet_distance(fake, real)
 
-    def _check_counts(self) -> None:
-        if self.batch_size < 1 or self.splits < 1 or self.kid_subsets < 1:
-            raise UserError(
-                f"batch_size, splits and kid_subsets must be at least 1: got {self.batch_size}, {self.splits}, "
-                f"{self.kid_subsets}."
-            )
-        least = max(self.splits, 2 * (metrics.NEIGHBOURHOOD + 1))
-        for kind, count in (("samples", self.samples), (f"images of {self.dataset.name}", len(self.dataset))):
-            if count < least:
-                raise UserError(
-                    f"{self.splits} inception splits and {metrics.NEIGHBOURHOOD} neighbours need at least {least} "
-                    f"images: got {count} {kind}; take more images or fewer splits."
-                )
-
-    def _protocol(self, statistics: str, ema: bool) -> dict[str, Any]:
+    def protocol(self, statistics: str, ema: bool) -> dict[str, Any]:
+        """Everything that a score depends on, as plain JSON values."""
         return {
             "dataset": self.dataset.name,
             "split": self.dataset.split,
@@ -241,6 +237,29 @@ class Evaluator:
         }
 
 
+def count_samples(
+    dataset: Images, samples: int | None = None, batch_size: int = 64, splits: int = 10, kid_subsets: int = 100
+) -> int:
+    """How many fakes a score takes: `samples`, by default as many as there are real images, at most 50,000.
+
+    Raises:
+        UserError: counts with which there is no score.
+    """
+    samples = min(len(dataset), 50_000) if samples is None else samples
+    if batch_size < 1 or splits < 1 or kid_subsets < 1:
+        raise UserError(
+            f"batch_size, splits and kid_subsets must be at least 1: got {batch_size}, {splits}, {kid_subsets}."
+        )
+    least = max(splits, 2 * (metrics.NEIGHBOURHOOD + 1))
+    for kind, count in (("samples", samples), (f"images of {dataset.name}", len(dataset))):
+        if count < least:
+            raise UserError(
+                f"{splits} inception splits and {metrics.NEIGHBOURHOOD} neighbours need at least {least} images: got "
+                f"{count} {kind}; take more images or fewer splits."
+            )
+    return samples
+
+
 def evaluate(
     generator: nn.Module,
     dataset: Images,
@@ -259,5 +278,6 @@ def evaluate(
     Raises:
         UserError: what does not fit is said before the long part starts.
     """
-    check_generator(generator, dataset, latent_dim=latent_dim, statistics=statistics)
+    batch = {"batch_size": max(1, options["batch_size"])} if "batch_size" in options else {}
+    check_generator(generator, dataset, latent_dim=latent_dim, statistics=statistics, **batch)
     return Evaluator(dataset, **options).score(generator, latent_dim=latent_dim, statistics=statistics, ema=ema)

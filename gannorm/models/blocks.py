@@ -27,6 +27,8 @@ class Slots:
         self.norm, self.weight_norm = NORMALIZERS[norm], WEIGHT_NORMALIZERS[weight_norm]
         self.norm_options = dict(norm_options or {})
         self.leak = leak
+        if norm == "none" and self.norm_options:
+            raise UserError(f"normalizer 'none' takes no options: got {self.norm_options}; leave norm_options out.")
 
     def block(self, convolution: nn.Conv2d | nn.ConvTranspose2d, size: int, normalize: bool = True) -> nn.Sequential:
         """The convolution with its normalizers and nonlinearity; its maps are size × size.

@@ -15,6 +15,7 @@ from gannorm.errors import UserError
 from gannorm.models.discriminator import Discriminator
 from gannorm.models.generator import Generator
 from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
+from gannorm.registry import UnknownNameError
 from gannorm.rundir import RunDir
 
 Generators = Generator | ResidualGenerator
@@ -86,10 +87,15 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
     Raises:
         UserError: no such run or checkpoint, or it is damaged.
     """
-    file = Path(path) if Path(path).suffix == ".ckpt" else find_checkpoint(RunDir.open(path), step)
+    is_file = Path(path).suffix == ".ckpt"
+    if is_file and step is not None:
+        raise UserError(f"a checkpoint file has a step of its own: got {path} and step {step}; give its run instead.")
+    file = Path(path) if is_file else find_checkpoint(RunDir.open(path), step)
     content = read_checkpoint(file)
     try:
         networks = build_networks(content["config"]["model"], content["image_size"], content["channels"])
+    except UnknownNameError as error:
+        raise UserError(f"{file}: {error} If it is your own, give --import with its module.") from None
     except (KeyError, TypeError) as error:
         raise UserError(f"a checkpoint's config must be of this version: {file}: {error}; train it again.") from None
     generator, discriminator = networks
@@ -114,5 +120,6 @@ def find_checkpoint(run: RunDir, step: int | None = None) -> Path:
     if step is not None and step not in saved:
         raise UserError(f"{run.path} has no checkpoint of step {step}: it has {', '.join(map(str, saved)) or 'none'}.")
     if not saved:
-        raise UserError(f"{run.path} has no checkpoint: its status is {run.status()['state']!r}; train it first.")
+        state = run.status()["state"]
+        raise UserError(f"{run.path} has no checkpoint: it is {state}; train one with --checkpoint_every above 0.")
     return saved[max(saved) if step is None else step]

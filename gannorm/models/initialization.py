@@ -9,14 +9,16 @@ one, and the pair is refused: fixup sets weights to zero, which a normalizer wou
 lsuv acts by the scale of a weight, which spectral and strict weight normalization remove.
 
 Fan-in counts what one output pixel sums: A·kh·kw for A input channels, divided by the strides in a transposed
-convolution. A transposed convolution of stride 1 without padding is taken for what it is in a generator, the linear
-layer from a 1×1 map to its first maps.
+convolution. A transposed convolution of stride 1 without padding is taken for the linear layer that it is in a
+generator (`is_projection`).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +28,10 @@ from torch import Generator, Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import RandomState, isolated
 from gannorm.models.residual import ResidualBlock, Shift
-from gannorm.normalizers.weights import TPReLU
-from gannorm.registry import Registry, choices
+from gannorm.normalizers.slots import check_options
+from gannorm.normalizers.virtual import collecting
+from gannorm.normalizers.weights import TPReLU, is_projection
+from gannorm.registry import Registry
 
 Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
@@ -37,8 +41,12 @@ class Initialization:
     """How a network's weights are set: apply(network, generator, **options), lsuv also with `reference`."""
 
     apply: Callable[..., None]
-    options: tuple[str, ...] = ()
     needs_reference: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        given = ("network", "generator", "reference")
+        return [name for name in inspect.signature(self.apply).parameters if name not in given]
 
 
 INITIALIZERS: Registry[Initialization] = Registry("initialization")
@@ -53,7 +61,7 @@ def initialize(
         network: any module of convolutions and linear layers; fixup needs the residual pair.
         name: dcgan, kaiming, xavier, orthogonal, delta_orthogonal, lsuv or fixup.
         generator: the only source of randomness.
-        reference: inputs of the network, for lsuv.
+        reference: inputs of the network, for lsuv; it serves virtual batch normalization too while lsuv works.
         options: fixup takes zero_classifier (False): also zero the last linear layer of a discriminator.
 
     Raises:
@@ -66,10 +74,7 @@ def initialize(
     True
     """
     entry = INITIALIZERS[name]
-    for option in options:
-        if option not in entry.options:
-            remedy = choices(option, entry.options) if entry.options else "it takes none."
-            raise UserError(f"initialization {name!r} has no option {option!r}: {remedy}")
+    check_options(f"initialization {name!r}", entry.apply, entry.options, options)
     if entry.needs_reference:
         if reference is None:
             raise UserError(f"initialization {name!r} needs a reference batch: got none; pass `reference`.")
@@ -78,14 +83,15 @@ def initialize(
         entry.apply(network, generator, **options)
 
 
-def equalize_bias(discriminator: nn.Module, images: Tensor) -> float:
+def equalize_bias(discriminator: nn.Module, batches: Sequence[Tensor]) -> float:
     """Shift the bias of the last linear layer so that half of the images are called real, and return the shift.
 
-    An untrained network puts most images on one side of its threshold: b ← b − median_i f(x_i).
+    An untrained network puts most images on one side of its threshold: b ← b − median_i f(x_i) over all batches.
 
     Args:
         discriminator: (N, C, H, W) → (N,) logits, its last layer a Linear with bias; judged in the mode it is in.
-        images: N images, N even; real and generated ones together if both are to be met half-way.
+        batches: images in the batches in which training shows them, an even number in all; with batch statistics the
+            logits, and so the shift, depend on it.
 
     Returns:
         The shift; 0 if the logits were balanced already.
@@ -101,10 +107,22 @@ def equalize_bias(discriminator: nn.Module, images: Tensor) -> float:
             "equalizing the bias needs a discriminator whose last layer is a Linear with bias: it has none."
         )
     with torch.no_grad(), isolated(discriminator) as f:
-        shift = -torch.quantile(f(images).flatten().float(), 0.5)  # between the middle two, unlike torch.median
+        logits = torch.cat([f(images).flatten().float() for images in batches])
+        shift = -torch.quantile(logits, 0.5)  # between the middle two, unlike torch.median
     with torch.no_grad():
         last.bias.add_(shift)
     return shift.item()
+
+
+@contextmanager
+def seeded(generator: Generator) -> Iterator[None]:
+    """In the block, the global generators, from which noisy layers draw, follow `generator`; then they are put back."""
+    state = RandomState()
+    torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 # -- initializations that draw layer by layer -------------------------------------------------------------------------
@@ -179,16 +197,15 @@ def lsuv(network: nn.Module, generator: Generator, reference: Tensor) -> None:
         return output / deviation
 
     handles = [layer.register_forward_hook(rescale) for layer in _layers(network)]
-    buffers = [(b, b.clone()) for b in network.buffers()]
-    random_state = RandomState()
+    buffers = [(m, name, b, b.clone()) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
     try:
-        network(reference)
+        with seeded(generator), collecting(network):
+            network(reference)
     finally:
-        random_state.restore()
         for handle in handles:
             handle.remove()
-        for buffer, content in buffers:
-            buffer.copy_(content)
+        for module, name, buffer, content in buffers:
+            setattr(module, name, buffer.copy_(content))
 
 
 def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = False) -> None:
@@ -230,7 +247,7 @@ INITIALIZERS.register("xavier", Initialization(xavier))
 INITIALIZERS.register("orthogonal", Initialization(orthogonal))
 INITIALIZERS.register("delta_orthogonal", Initialization(delta_orthogonal))
 INITIALIZERS.register("lsuv", Initialization(lsuv, needs_reference=True))
-INITIALIZERS.register("fixup", Initialization(fixup, options=("zero_classifier",)))
+INITIALIZERS.register("fixup", Initialization(fixup))
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
@@ -246,7 +263,7 @@ def _draw_each(network: nn.Module, generator: Generator, shape: Callable[[Any, T
         stored = layer.weight.shape
         transposed = isinstance(layer, nn.ConvTranspose2d)
         size = (stored[1], stored[0], *stored[2:]) if transposed else stored
-        if _is_projection(layer):
+        if is_projection(layer):
             size = (stored[1:].numel(), stored[0])
         weight = shape(layer, torch.empty(size, device=generator.device).normal_(generator=generator))
         _set_weight(layer, weight.transpose(0, 1).reshape(stored) if transposed else weight)
@@ -310,15 +327,11 @@ def _fans(layer: Weighted) -> tuple[float, float]:
     """(fan-in, fan-out): the products that one output value sums, and in which one input value appears."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    if _is_projection(layer):
+    if is_projection(layer):
         return layer.in_channels, layer.out_channels * math.prod(layer.kernel_size)
     kernel, stride = math.prod(layer.kernel_size), math.prod(layer.stride)
     into, out = layer.in_channels * kernel, layer.out_channels * kernel
     return (into / stride, out) if isinstance(layer, nn.ConvTranspose2d) else (into, out / stride)
-
-
-def _is_projection(layer: Weighted) -> bool:
-    return isinstance(layer, nn.ConvTranspose2d) and math.prod(layer.stride) == 1 and layer.padding == (0, 0)
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:

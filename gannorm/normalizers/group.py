@@ -9,22 +9,24 @@ from gannorm.normalizers.slots import normalizer
 
 
 @normalizer("group", forward_coupling=False, gradient_coupling=False)
-def group(channels: int, groups: int | None = None, channels_per_group: int = 8, eps: float = 1e-5) -> nn.Module:
+def group(
+    channels: int, groups: int | None = None, channels_per_group: int | None = None, eps: float = 1e-5
+) -> nn.Module:
     """Statistics over each group of channels and the pixels of one image.
 
     x̂ = (x − μ_ng)/√(σ²_ng + ε), y = γ·x̂ + β, for image n and group g of C/G neighbouring channels.
 
     Args:
         channels: C.
-        groups: the number of groups G; None takes C / channels_per_group, at least 1.
-        channels_per_group: channels in a group where `groups` is None.
-        eps: ε ≥ 0, added to the variance.
+        groups: the number of groups G.
+        channels_per_group: instead of it, channels in a group; 8 if neither is given. Fewer channels are one group.
+        eps: ε > 0, added to the variance.
 
     Returns:
         torch's GroupNorm.
 
     Raises:
-        UserError: the groups do not divide the channels.
+        UserError: the groups do not divide the channels, or both options are given.
 
     Source: Wu & He 2018, Eqs. 1–7 (both forms, a fixed number of groups and of channels in one: their Table 3).
 
@@ -47,7 +49,7 @@ def instance(channels: int, eps: float = 1e-5) -> nn.Module:
 
     Args:
         channels: C.
-        eps: ε ≥ 0, added to the variance.
+        eps: ε > 0, added to the variance.
 
     Returns:
         torch's InstanceNorm2d, affine, without running statistics.
@@ -63,7 +65,7 @@ def layer(channels: int, eps: float = 1e-5) -> nn.Module:
 
     Args:
         channels: C.
-        eps: ε ≥ 0, added to the variance.
+        eps: ε > 0, added to the variance.
 
     Returns:
         torch's GroupNorm with one group: γ and β are per channel, not per channel and pixel.
@@ -79,9 +81,15 @@ def none(channels: int) -> nn.Module:
     return nn.Identity()
 
 
-def group_count(channels: int, groups: int | None, channels_per_group: int) -> int:
-    """The number of groups by the rule of `group`. Raises UserError if they do not divide the channels."""
+def group_count(channels: int, groups: int | None, channels_per_group: int | None) -> int:
+    """The number of groups by the rule of `group`. Raises UserError as it does."""
+    if groups is not None and channels_per_group is not None:
+        raise UserError(
+            "`groups` and `channels_per_group` say the same thing twice: "
+            f"got groups={groups}, channels_per_group={channels_per_group}; give one of them."
+        )
     if groups is None:
+        channels_per_group = 8 if channels_per_group is None else channels_per_group
         # A layer narrower than a group is one group: it normalizes all of its channels together.
         size = min(channels_per_group, channels)
         if size < 1 or channels % size:

@@ -47,7 +47,8 @@ class MinibatchStddev(nn.Module):
                 f"the minibatch-stddev `group` must divide the batch: got group={size}, batch={len(x)}; "
                 "drop the last images or choose another group."
             )
-        grouped = x.reshape(size, len(x) // size, *x.shape[1:])
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # deviations of bfloat16 would have two digits
+        grouped = wide.reshape(size, len(x) // size, *x.shape[1:])
         deviation = (grouped.var(dim=0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)  # (M,)
         channel = deviation.repeat(size).to(x.dtype).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
         return torch.cat([x, channel], dim=1)
@@ -86,5 +87,6 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:  # (N, A) -> (N, A + B)
         m = self.T(f).view(-1, *self.shape)
+        m = m.to(torch.promote_types(m.dtype, torch.float32))
         distance = (m[:, None] - m[None]).abs().sum(3)  # (N, N, B)
-        return torch.cat([f, torch.exp(-distance).sum(1)], dim=1)
+        return torch.cat([f, torch.exp(-distance).sum(1).to(f.dtype)], dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,10 @@ class BatchRenorm(BatchStatistics):
     r = clip(σ_B/σ, 1/r_max, r_max), d = clip((μ_B − μ)/σ, −d_max, d_max), y = γ·x̂ + β; σ_B = √(var_B + ε) and the
     running σ = √(running_var + ε). Unclipped, x̂ is (x − μ)/σ, to the last bit; the gradient takes r and d as
     constants and so goes through the batch. The limits are r_max = 1, d_max = 0 (BatchNorm) until `start` and grow
-    linearly to their values at `r_end` and `d_end`, counted in training-mode forward passes of the layer: a GAN's
-    discriminator makes two or three of them a step.
+    linearly to their values at `r_end` and `d_end`, counted in training-mode forward passes of the layer. A GAN's
+    discriminator makes two or three of them a step, so with the published schedule it is plain BatchNorm for the first
+    1,700 to 2,500 steps: a shorter run must scale it, for example norm_options {start: 300, r_end: 2400, d_end: 1500}
+    for 1,200 steps.
 
     Args:
         channels: C.
@@ -38,6 +42,7 @@ class BatchRenorm(BatchStatistics):
         UserError: limits or steps outside these ranges.
 
     Source: Ioffe 2017, Algorithm 1 and section 3; the schedule and averaging rate of its section 4 are the defaults.
+    That the running statistics average the unbiased variance is defined here.
     """
 
     def __init__(
@@ -52,8 +57,8 @@ class BatchRenorm(BatchStatistics):
         momentum: float = 0.01,
     ) -> None:
         super().__init__(channels, eps, momentum)
-        if r_max < 1 or d_max < 0:
-            raise UserError(f"renorm needs r_max ≥ 1 and d_max ≥ 0: got r_max={r_max}, d_max={d_max}.")
+        if not (1 <= r_max < math.inf and 0 <= d_max < math.inf):
+            raise UserError(f"renorm needs finite r_max ≥ 1 and d_max ≥ 0: got r_max={r_max}, d_max={d_max}.")
         if not 0 <= start <= min(r_end, d_end):
             raise UserError(f"renorm needs 0 ≤ start ≤ r_end, d_end: got start={start}, r_end={r_end}, d_end={d_end}.")
         self.r_max, self.d_max, self.start, self.r_end, self.d_end = r_max, d_max, start, r_end, d_end
@@ -79,6 +84,8 @@ class BatchRenorm(BatchStatistics):
         centre = mean * scale
         shift = -origin - (centre - centre.detach())
         n = x.numel() / x.shape[1]
+        # The paper averages σ_B; here the unbiased variance is averaged, as in torch's BatchNorm, so that both
+        # have the same eval mode.
         self.track(mean, variance * (n / (n - 1)))
         return affine(x, self.weight * scale, self.weight * shift + self.bias)
 

@@ -53,12 +53,12 @@ class EvoNormS0(nn.Module):
 
     Args:
         channels: C.
-        groups: the number of groups; None takes C / channels_per_group, as for `group`.
-        channels_per_group: channels in a group where `groups` is None.
+        groups: the number of groups.
+        channels_per_group: instead of it, channels in a group; 8 if neither is given, as for `group`.
         eps: ε > 0.
 
     Raises:
-        UserError: the groups do not divide the channels.
+        UserError: the groups do not divide the channels, or both options are given.
 
     Source: Liu et al. 2020, Table 2 (EvoNorm-S0); γ and v start at 1, β at 0.
 
@@ -67,7 +67,7 @@ class EvoNormS0(nn.Module):
     """
 
     def __init__(
-        self, channels: int, groups: int | None = None, channels_per_group: int = 8, eps: float = 1e-5
+        self, channels: int, groups: int | None = None, channels_per_group: int | None = None, eps: float = 1e-5
     ) -> None:
         super().__init__()
         self.channels, self.groups, self.eps = channels, group_count(channels, groups, channels_per_group), eps

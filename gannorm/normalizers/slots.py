@@ -15,7 +15,9 @@ N batch, C channels, H W pixels.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,12 +56,12 @@ class Normalizer:
     note: str = ""
 
     def __call__(self, channels: int, **options: Any) -> nn.Module:
-        """A layer for `channels` channels. Raises UserError for an option that this normalizer does not have."""
-        known = self.options
-        for option in options:
-            if option not in known:
-                remedy = choices(option, known) if known else "it takes none."
-                raise UserError(f"normalizer {self.name!r} has no option {option!r}: {remedy}")
+        """A layer for `channels` channels.
+
+        Raises:
+            UserError: an option that this normalizer does not have, or not of the type that its signature asks for.
+        """
+        check_options(f"normalizer {self.name!r}", self.build, list(self.options), options)
         return self.build(channels, **options)
 
     @property
@@ -102,6 +104,42 @@ class WeightNormalizer:
         return self.apply(module, last)
 
 
+def check_options(owner: str, build: Callable[..., Any], known: list[str], options: Mapping[str, Any]) -> None:
+    """Refuse options that a factory does not have or whose annotated type they are not, and the usual ones' bad ranges.
+
+    Args:
+        owner: what has the options, as it is named in the error.
+        build: the factory; an option without an annotation, or with another than plain types, may be anything.
+        known: its options.
+        options: name → value, as a config holds them. No bool is a number, and no option is nan.
+
+    Raises:
+        UserError: otherwise; also unless `eps` > 0 and `momentum` is in [0, 1].
+    """
+    hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    for name, value in options.items():
+        if name not in known:
+            remedy = choices(name, known) if known else "it takes none."
+            raise UserError(f"{owner} has no option {name!r}: {remedy}")
+        types = typing.get_args(hints.get(name)) or (hints.get(name),)
+        if all(kind in PLAIN for kind in types) and not any(type(value) in PLAIN[kind] for kind in types):
+            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in types)
+            raise UserError(f"{owner} needs {wanted} for `{name}`: got {value!r}.")
+        if name in RANGES and isinstance(value, (int, float)) and not RANGES[name][0](value):
+            raise UserError(f"{owner} needs {RANGES[name][1]}: got {value!r}.")
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{owner} needs a number for `{name}`: got nan.")
+
+
+# What a config's value may be where an option is annotated so; an int serves as a float, a bool never as a number.
+PLAIN: dict[Any, tuple[type, ...]] = {
+    **{kind: (kind,) for kind in (bool, int, str, type(None))},
+    float: (float, int),
+}
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "eps": (lambda eps: 0 < eps < math.inf, "`eps` > 0"),
+    "momentum": (lambda momentum: 0 <= momentum <= 1, "`momentum` in [0, 1]"),
+}
 NORMALIZERS: Registry[Normalizer] = Registry("normalizer")
 WEIGHT_NORMALIZERS: Registry[WeightNormalizer] = Registry("weight normalizer")
 

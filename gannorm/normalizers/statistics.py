@@ -99,13 +99,17 @@ class BatchStatistics(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        self.require_values(x)
+        self.num_batches_tracked.add_(1)
+        return self.normalize(x)
+
+    def require_values(self, x: Tensor) -> None:
+        """Raises UserError for a batch, or part of one, without a variance."""
         if x.numel() == x.shape[1]:
             raise UserError(
                 f"batch statistics need more than one value a channel: got a batch of shape {tuple(x.shape)}; "
                 "use more images, larger maps or eval mode."
             )
-        self.num_batches_tracked.add_(1)
-        return self.normalize(x)
 
     @torch.no_grad()
     def track(self, mean: Tensor, variance: Tensor) -> None:

@@ -117,12 +117,13 @@ def _release(network: nn.Module, inputs: Any, output: Any) -> None:
 
 
 def _run_reference(network: nn.Module) -> None:
-    with _collecting(network):
+    with collecting(network):
         network(network.reference)
 
 
 @contextmanager
-def _collecting(network: nn.Module) -> Iterator[None]:
+def collecting(network: nn.Module) -> Iterator[None]:
+    """In the block, the virtual layers take whatever batch passes for their reference, as BatchNorm would."""
     layers = _virtual_layers(network)
     try:
         for layer in layers:

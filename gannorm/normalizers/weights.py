@@ -1,6 +1,9 @@
 """Weight normalizers: none, spectral, weight, and strict weight normalization with its TPReLU.
 
 They constrain a layer's weight and never see an activation, so they cannot couple the batch.
+
+A transposed convolution of stride 1 without padding is taken for what it is in a generator, the linear layer from a
+1×1 map to its first maps: each output pixel sums one tap of the kernel.
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ def none(module: nn.Module, last: bool = False) -> nn.Module:
 def spectral(module: nn.Module, last: bool = False) -> nn.Module:
     """w / σ(w), σ the largest singular value of w as an (outputs × rest) matrix, one power iteration a forward pass.
 
+    In a generator's first layer the outputs are channels and pixels, and σ is the norm of the linear layer that it is.
+
     Source: Miyato et al. 2018, Eq. 8 and Algorithm 1; torch's parametrization.
     """
-    return parametrizations.spectral_norm(module)
+    return parametrizations.spectral_norm(module, dim=0 if is_projection(module) else _output_dim(module))
 
 
 def weight(module: nn.Module, last: bool = False) -> nn.Module:
-    """g·v / ‖v‖ for each output unit, with the gain g learned, starting at ‖v‖.
+    """g·v / ‖v‖ for each output channel, with the gain g learned, starting at ‖v‖.
+
+    The pixels of a channel share its gain, in a generator's first layer too.
 
     Source: Salimans & Kingma 2016, Eq. 2; torch's parametrization, along the output dimension of transposed layers too.
     """
@@ -37,10 +44,11 @@ def weight(module: nn.Module, last: bool = False) -> nn.Module:
 def strict_weight(module: nn.Module, last: bool = False) -> nn.Module:
     """w / ‖w‖ for each output unit, without gain and bias; the output layer keeps both (then it is `weight`).
 
-    The norm runs over the input channels and the kernel. A transposed convolution of stride (s_h, s_w) sums only
-    1/(s_h·s_w) of its kernel into one output pixel, so there ‖w‖² is divided by s_h·s_w.
+    The norm runs over what one output pixel sums: the input channels and the kernel. A transposed convolution of stride
+    (s_h, s_w) sums only 1/(s_h·s_w) of its kernel into one output pixel, so there ‖w‖² is divided by s_h·s_w; a
+    generator's first layer sums one tap, so there the norm runs over the input channels alone.
 
-    Source: Xiang & Li 2017, section 3.
+    Source: Xiang & Li 2017, section 3; the generator's first layer is defined here.
 
     >>> conv = WEIGHT_NORMALIZERS["strict_weight"](nn.Conv2d(3, 2, 3))
     >>> bool(torch.allclose(conv.weight.flatten(1).norm(dim=1), torch.ones(2))), conv.bias
@@ -49,21 +57,26 @@ def strict_weight(module: nn.Module, last: bool = False) -> nn.Module:
     if last:
         return weight(module)
     module.register_parameter("bias", None)
-    taps = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
-    parametrize.register_parametrization(module, "weight", StrictWeightNorm(_output_dim(module), taps))
+    summed = (0,) if is_projection(module) else tuple(d for d in range(module.weight.dim()) if d != _output_dim(module))
+    share = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
+    parametrize.register_parametrization(module, "weight", StrictWeightNorm(summed, share))
     return module
 
 
-class StrictWeightNorm(nn.Module):
-    """The parametrization of `strict_weight`: w / √(‖w‖²/taps), the norm over all dimensions but `output_dim`."""
+def is_projection(module: nn.Module) -> bool:
+    """Whether a layer is, in a generator, the linear layer from a 1×1 map to its first maps."""
+    return isinstance(module, nn.ConvTranspose2d) and module.stride == (1, 1) and module.padding == (0, 0)
 
-    def __init__(self, output_dim: int, taps: int) -> None:
+
+class StrictWeightNorm(nn.Module):
+    """The parametrization of `strict_weight`: w / √(‖w‖²/share), the norm over the dimensions in `summed`."""
+
+    def __init__(self, summed: tuple[int, ...], share: int) -> None:
         super().__init__()
-        self.output_dim, self.taps = output_dim, taps
+        self.summed, self.share = summed, share
 
     def forward(self, w: Tensor) -> Tensor:
-        others = tuple(d for d in range(w.dim()) if d != self.output_dim)
-        return w * (self.taps**0.5 / torch.linalg.vector_norm(w, dim=others, keepdim=True))
+        return w * (self.share**0.5 / torch.linalg.vector_norm(w, dim=self.summed, keepdim=True))
 
     def right_inverse(self, w: Tensor) -> Tensor:
         return w
@@ -73,7 +86,9 @@ class TPReLU(nn.Module):
     """TPReLU(x) = PReLU_a(x − c) + c for each channel: a leaky kink at a learned place.
 
     Args:
-        channels: C. The slope a, kept in [0, 1] by clipping in the forward pass, starts at 0.25, the threshold c at 0.
+        channels: C. The slope a, kept in [0, 1], starts at 0.25, the threshold c at 0. The forward pass clips the
+            slope and the backward pass takes the clipping for the identity, so that a slope that has left the range
+            can come back.
 
     Source: Xiang & Li 2017, section 3.2.
 
@@ -88,7 +103,8 @@ class TPReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, ...) -> the same
         threshold = self.threshold.to(x.dtype).view(-1, *(1,) * (x.dim() - 2))
-        return F.prelu(x - threshold, self.slope.clamp(0, 1).to(x.dtype)) + threshold
+        slope = self.slope + (self.slope.clamp(0, 1) - self.slope).detach()
+        return F.prelu(x - threshold, slope.to(x.dtype)) + threshold
 
 
 WEIGHT_NORMALIZERS.register("none", WeightNormalizer("none", none))

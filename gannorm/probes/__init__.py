@@ -1,7 +1,9 @@
 """Probes: how far does the answer for one sample depend on the other samples? One quantity a file, for any network.
 
 Every probe takes a function `f` (a module, or any callable) in the mode in which it is passed, and leaves it as it was,
-bit for bit. Randomness comes from `generator`, by default a fresh one with seed 0.
+bit for bit. Randomness comes from `generator`, by default a fresh one with seed 0. The optimization probes (covariate
+shift, landscape, kernel gradients, noise, propagation) take a network, a closure that returns its loss, and a batch
+instead (see `objective`), and leave the network as it was likewise.
 """
 
 from gannorm.probes.assertion import BatchCouplingError, assert_batch_invariant

@@ -43,14 +43,10 @@ def permutation(n: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=generator, device=generator.device).cpu()
 
 
-def codes(n: int, generator: torch.Generator, at_most: int | None = None) -> list[Tensor]:
-    """The bits of the samples' numbers in a random numbering, as boolean (N,): any two samples differ in some bit.
-
-    ⌈log₂N⌉ of them; with `at_most` k fewer, a given pair is told apart with a probability near 1 − 2^−k.
-    """
+def codes(n: int, generator: torch.Generator) -> list[Tensor]:
+    """The ⌈log₂N⌉ bits of the samples' numbers in a random numbering, as boolean (N,): any two differ in some bit."""
     numbers = permutation(n, generator)
-    bits = (n - 1).bit_length()
-    return [numbers >> bit & 1 == 1 for bit in range(bits if at_most is None else min(bits, at_most))]
+    return [numbers >> bit & 1 == 1 for bit in range((n - 1).bit_length())]
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------
@@ -61,9 +57,12 @@ def batch_size_of(x: Any, batch_dim: int = 0) -> int:
     leaves = tensors(x)
     if not leaves:
         raise UserError(f"the input must be a tensor or a tuple or dict of tensors: got {type(x).__name__}.")
-    if any(t.dim() <= batch_dim for t in leaves):
+    if not all(0 <= batch_dim < t.dim() for t in leaves):
         shapes = ", ".join(str(tuple(t.shape)) for t in leaves)
-        raise UserError(f"every input must have the batch in dimension {batch_dim}: got {shapes}; set batch_dim.")
+        raise UserError(
+            f"`batch_dim` must be a dimension of every input, counted from 0: got {batch_dim} for {shapes}; "
+            "pass the dimension of the samples."
+        )
     sizes = {t.shape[batch_dim] for t in leaves}
     if len(sizes) > 1:
         raise UserError(f"all inputs must hold the same samples: got batches of {sorted(sizes)}; set batch_dim.")
@@ -106,7 +105,13 @@ def take(x: Any, index: Tensor, batch_dim: int = 0) -> Any:
 
 
 def concatenate(first: Any, second: Any, batch_dim: int = 0) -> Any:
-    """The samples of `first`, then those of `second`."""
+    """The samples of `first`, then those of `second`. Raises UserError unless those are of one kind."""
+    kinds = _sample_shapes(first, batch_dim), _sample_shapes(second, batch_dim)
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"all samples, real and fake, must have one shape and structure: got {kinds[0]} and {kinds[1]} without the "
+            "batch; pass both in the same form."
+        )
     return map_tensors(lambda a, b: torch.cat([a, b], batch_dim), first, second)
 
 
@@ -166,6 +171,11 @@ def logits(output: Any, n: int, batch_dim: int = 0) -> Tensor:
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _sample_shapes(x: Any, batch_dim: int) -> Any:
+    """The structure of `x`, with the shape of one sample in the place of every tensor."""
+    return map_tensors(lambda t: tuple(size for dim, size in enumerate(t.shape) if dim != batch_dim), x)
 
 
 def _spreads(f: Function, x: Any) -> type | None:

@@ -100,9 +100,10 @@ def whole_batches(real: Any, fake: Any, batch_size: int, batch_dim: int = 0) -> 
         raise UserError(f"`batch_size` must be at least 2, for companions: got {batch_size}; try 64.")
     sizes = batch_size_of(real, batch_dim), batch_size_of(fake, batch_dim)
     if min(sizes) < batch_size:
+        fitting = min(sizes) // 4 * 4  # all probes of images accept a multiple of 4 from 8 on
+        remedy = f"pass more, or batch_size={fitting}" if fitting >= 8 else f"pass at least {batch_size} of each"
         raise UserError(
-            f"real and fake must fill a batch of {batch_size} each: got {sizes[0]} and {sizes[1]} images; "
-            f"pass more, or batch_size={min(sizes)}."
+            f"real and fake must fill a batch of {batch_size} each: got {sizes[0]} and {sizes[1]} images; {remedy}."
         )
     return min(sizes) // batch_size * batch_size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +10,27 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import modules_in
+from gannorm.probes.assertion import gradient_coupling
 from gannorm.probes.batch import Function, both_classes, default_generator, permutation
 from gannorm.probes.common_mode import gain_of
 from gannorm.probes.companions import companion_shift, companion_variance
 from gannorm.probes.composition import CompositionGap, batched_logits, composition_gap, whole_batches
 from gannorm.probes.estimator import CouplingEstimate, estimate_coupling
-from gannorm.probes.gradients import graph, tolerance
+from gannorm.probes.gradients import graph
 from gannorm.probes.jacobian import norms
 from gannorm.probes.layers import LayerCoupling, locate_coupling
 from gannorm.probes.leak import LeakRatio, leak_ratio
+from gannorm.probes.objective import plain
 from gannorm.probes.swap import SwapTest, swap_test
 from gannorm.probes.uniformity import IntraclassCorrelation, icc
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Few, so that the whole costs less than twenty discriminator steps; each probe on its own takes more.
+# Few, so that the whole costs less than 30 training steps; each probe on its own takes more.
 KEPT_IMAGES = 4  # half of them real: a batch is run for each, or a backward pass
 COMPANION_SETS = 3
-JUDGES_BATCHES_FROM = 0.1  # of accuracy or AUC lost in mixed batches
+JUDGES_BATCHES_FROM = 0.1  # of accuracy or AUC, moved by mixing the batches
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +47,7 @@ class BatchInvariance:
     icc_fake: IntraclassCorrelation | None
     swap: SwapTest
     coupling: CouplingEstimate
+    gradient_change: float  # of a sample's gradient when other outputs change sign, relative; 0 within rounding
     common_mode_gain: float
     layers: tuple[LayerCoupling, ...]
     matrix: Tensor  # (m, N): some rows of the coupling matrix of a mixed batch; real images are first in both
@@ -58,17 +60,17 @@ class BatchInvariance:
     @property
     def gradient_coupling(self) -> bool:
         """Whether gradients depend on the other images, beyond rounding."""
-        return self.coupling.ratio > tolerance(torch.float32) ** 2
+        return self.gradient_change > 0  # and not by the estimate, whose random signs can miss a few coupled pairs
 
     @property
     def verdict(self) -> str:
-        """One sentence that judges. "Judges batches": accuracy or AUC falls by 0.1 or more when batches are mixed."""
+        """One sentence that judges. "Judges batches": mixing them moves accuracy or AUC by 0.1 or more, up or down."""
         gap = self.composition
         if not self.forward_coupling and not self.gradient_coupling:
             return "this discriminator judges images: no logit or gradient depends on the other images of its batch."
         if not self.forward_coupling:
             return "this discriminator judges images, but learns from batches: only its gradients couple them."
-        if max(gap.accuracy_gap, gap.auc_gap) >= JUDGES_BATCHES_FROM:
+        if max(abs(gap.accuracy_gap), abs(gap.auc_gap)) >= JUDGES_BATCHES_FROM:
             return (
                 f"this discriminator judges batches: its accuracy is {gap.accuracy_pure:.2f} on pure batches and "
                 f"{gap.accuracy_mixed:.2f} on the same images mixed (AUC {gap.auc_pure:.2f} and {gap.auc_mixed:.2f})."
@@ -89,8 +91,8 @@ class BatchInvariance:
         content["composition"] |= {"accuracy_gap": self.composition.accuracy_gap, "auc_gap": self.composition.auc_gap}
         content["leak"] |= {"ratio": self.leak.ratio}
         content["coupling"] |= {"ratio": self.coupling.ratio}
-        content["swap"] |= {"verdict": self.swap.verdict}
-        return _plain(derived | content)
+        content["swap"] |= {"verdict": self.swap.verdict, "floor_ratio": self.swap.floor_ratio}
+        return plain(derived | content)
 
     def __repr__(self) -> str:
         gap, leak, swap = self.composition, self.leak, self.swap
@@ -102,10 +104,10 @@ class BatchInvariance:
             "companions": f"{self.companion_variance:.3g} of the logits' variance; "
             f"all real against all fake: {self.companion_shift:+.3g} SD",
             "uniformity": f"ICC of real batches {_icc(self.icc_real)}, of fake batches {_icc(self.icc_fake)}",
-            "forward": f"{swap.verdict}; largest change {swap.max_change:.3g} "
-            f"(floor {_or_none(swap.floor_fp32)} in fp32, {_or_none(swap.floor_fp64)} in fp64)",
-            "gradient": f"{'coupled' if self.gradient_coupling else 'independent'}; coupling ratio "
-            f"{self.coupling.ratio:.3g}, common-mode gain {self.common_mode_gain:.3g}",
+            "forward": f"{swap.verdict}; largest change {swap.max_change:.3g}{_floors(swap)}",
+            "gradient": f"{'coupled' if self.gradient_coupling else 'independent'}; largest change "
+            f"{self.gradient_change:.3g} of its size; coupling ratio {self.coupling.ratio:.3g}, "
+            f"common-mode gain {self.common_mode_gain:.3g}",
             "layers": layers,
         }
         head = f"{self.verdict}\n  ({self.mode} mode, batches of {self.batch_size})"
@@ -147,9 +149,9 @@ def batch_invariance(
 ) -> BatchInvariance:
     """Every probe of batch dependence on one discriminator.
 
-    Composition gap, leak ratio, companion variance and shift, within-class ICC, swap test, coupling estimate, some rows
-    of the coupling matrix with the common-mode gain, and, if there is any coupling, the coupled layers. Derivatives and
-    swaps use one mixed batch.
+    Composition gap, leak ratio, companion variance and shift, within-class ICC, swap test, coupling estimate, sign test
+    of the gradient, some rows of the coupling matrix with the common-mode gain, and, if there is any coupling, the
+    coupled layers. Derivatives and swaps use one mixed batch.
 
     Args:
         f: (N, …) -> (N,) or (N, 1) logits, > 0 for real, in the mode in which it is passed.
@@ -164,7 +166,8 @@ def batch_invariance(
         BatchInvariance; its repr is meant to be read.
 
     Raises:
-        UserError: too few images, values that are not finite, no differentiable path, before any other work is done.
+        UserError: too few images, real and fake of unequal shapes, values that are not finite, no differentiable path,
+            before any other work is done.
 
     Source: defined here.
 
@@ -192,12 +195,13 @@ def batch_invariance(
         icc_fake=_within_class(f, fake, n, batch_size, generator, batch_dim),
         swap=swap_test(f, mixed, generator, batch_dim),
         coupling=coupling,
+        gradient_change=gradient_coupling(f, mixed, generator, batch_dim),
         common_mode_gain=gain,
         layers=(),
         matrix=matrix,
     )
     if result.forward_coupling or result.gradient_coupling:
-        return replace(result, layers=tuple(locate_coupling(f, mixed, generator, batch_dim, bits=2)))
+        return replace(result, layers=tuple(locate_coupling(f, mixed, generator, batch_dim)))
     return result
 
 
@@ -224,14 +228,6 @@ def _mode(f: Function) -> str:
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _with_error(coefficient: Any) -> str:
     return f"{coefficient.value:.3g} ± {coefficient.standard_error:.2g}"
 
@@ -240,5 +236,9 @@ def _icc(value: IntraclassCorrelation | None) -> str:
     return "undefined (constant logits)" if value is None else f"{value.icc:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _or_none(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2g}"
+def _floors(swap: SwapTest) -> str:
+    if swap.verdict == "coupled":
+        return ""  # other companions move the logits too, so these are no floors
+    fp32, fp64 = ("unknown" if floor is None else f"{floor:.2g}" for floor in (swap.floor_fp32, swap.floor_fp64))
+    ratio = "" if swap.floor_ratio is None else f", ratio {swap.floor_ratio:.2g}"
+    return f" (floor {fp32} in fp32, {fp64} in fp64{ratio})"

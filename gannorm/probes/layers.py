@@ -73,21 +73,16 @@ def coupled_layers(f: Function, x: Any, generator: torch.Generator | None = None
 
 
 def locate_coupling(
-    f: Function,
-    x: Any,
-    generator: torch.Generator | None = None,
-    batch_dim: int = 0,
-    bits: int | None = None,
+    f: Function, x: Any, generator: torch.Generator | None = None, batch_dim: int = 0
 ) -> list[LayerCoupling]:
     """`coupled_layers` with the strength of each.
 
-    The cost is 2 + 2b forward and 1 + b backward passes. By default b = ⌈log₂N⌉, and every coupled pair of samples is
-    found; a layer that couples many pairs is found with `bits` = b = 2 too. Under activation checkpointing a layer that
-    couples only the gradient is not found.
+    The cost is 2 + 2b forward and 1 + b backward passes, b = ⌈log₂N⌉, so that every coupled pair of samples is seen.
+    Under activation checkpointing a layer that couples only the gradient is not found.
     """
     n = batch_size_of(x, batch_dim)
     generator = default_generator(generator)
-    walk = _Walk(f, codes(n, generator, bits), batch_dim)
+    walk = _Walk(f, codes(n, generator), batch_dim)
     with eager(), walk.watching(), running(f, x) as run:
         with torch.no_grad():
             walk.go(run, x, walk.record)

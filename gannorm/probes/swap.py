@@ -47,6 +47,11 @@ class SwapTest:
     noise: float  # largest |Δf_i| between two calls on the same batch: 0 unless kernels are nondeterministic
 
     @property
+    def floor_ratio(self) -> float | None:
+        """floor_fp32 / floor_fp64: about 2^29 if rounding alone sets them; None if either is unknown or both are 0."""
+        return self.floor_fp32 / self.floor_fp64 if self.floor_fp32 is not None and self.floor_fp64 else None
+
+    @property
     def verdict(self) -> Literal["independent", "rounding", "coupled"]:
         """Whether the outputs are bitwise independent of others, differ as rounding does, or are coupled."""
         if self.bitwise_equal:
@@ -71,7 +76,7 @@ def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, bat
 
     Returns:
         SwapTest. .bitwise_equal: no sample noticed a swap; .max_change = 0 then. A floor is None where f does not run
-        in that precision or at twice the batch.
+        in that precision or at twice the batch; of a coupled f it is no floor, since other samples come into the batch.
 
     Raises:
         UserError: fewer than two samples, samples that are all the same, outputs without a batch or not finite.

@@ -51,6 +51,12 @@ EVALUATE_OPTIONS = {
     "kid_subsets": "kid_subsets",
     "fid_solver": "fid_solver",
     "seed": "seed",
+    "batch_size": "batch_size",
+    "sha256": "",
+    "extractor_seed": "",
+    "device": "",
+    "reconstruction": "",
+    "wandb": "",
 }
 
 Factors = Mapping[str, Mapping[Any, Flat]]  # factor → label of a value → the config keys that it sets
@@ -200,6 +206,8 @@ def _evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
     for option in given:
         if option not in EVALUATE_OPTIONS:
             raise UserError(f"unknown option of `evaluate` in {file}: {option!r}: {choices(option, EVALUATE_OPTIONS)}")
+    if given.get("statistics") == "all":
+        raise UserError(f"a study compares scores of one protocol: got statistics: all in {file}; choose one.")
     return {option: value for option, value in given.items() if value not in (None, "")}  # these are the defaults
 
 

@@ -18,6 +18,7 @@ from gannorm.studies.intervals import mean_level
 
 FINAL_PROBES = 5  # as many as make up the end of a run
 MODES = ("train", "eval")
+DIVERGED = 2  # times the best FID, and the floor
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
 PROTOCOL_DETAILS = ("seed", "versions", "device")
@@ -61,6 +62,34 @@ def final(name: str) -> Measure:
         return fmean(values) if values else None
 
     return measure
+
+
+def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
+    """Each score over a run's checkpoints in a line: its best, its last, its mean level, and whether it diverged.
+
+    The mean level is the area under the curve divided by its length. A run's scores have diverged where a generator's
+    images were not finite, or where FID ends above twice its best and twice the floor of real images, so that the noise
+    of a good score is none. Defined here.
+
+    >>> records = [{"step": s, "fid": fid, "fid_floor": 2.0} for s, fid in ((0, 90.0), (10, 40.0), (20, 130.0))]
+    >>> print(score_curves(records))
+    FID               best 40 at step 10, last 130 at step 20, mean level 75
+    diverged: FID ends above 2 times its best and the floor
+    """
+    lines, reasons = [], []
+    for score in SCORES:
+        curve = {record["step"]: record[score.name] for record in records if record.get(score.name) is not None}
+        if not curve:
+            continue
+        best, last = _best(score)(curve), _last(curve)
+        at = next(step for step, value in curve.items() if value == best)
+        parts = (f"best {best:.4g} at step {at}", f"last {last:.4g} at step {max(curve)}")
+        lines.append(f"{score.title:<17} {', '.join(parts)}, mean level {_level(curve):.4g}")
+        floor = max(r[score.real] for r in records if r.get(score.real) is not None) if score.name == "fid" else None
+        if floor is not None and last > DIVERGED * max(best, floor):
+            reasons.append(f"FID ends above {DIVERGED} times its best and the floor")
+    reasons += [f"images of step {record['step']} are not finite" for record in records if record.get("diverged")]
+    return "\n".join(lines + ([f"diverged: {'; '.join(reasons)}"] if reasons else []))
 
 
 def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] | None, list[str]]:
@@ -111,6 +140,7 @@ def _quantities() -> Iterator[Quantity]:
         yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last))
         yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)))
         yield Quantity(f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level))
+    yield Quantity("reconstruction/final", "Reconstruction error, last", _reconstruction)
     yield Quantity("images_per_second", "Images per second in training, median", _over(median, "images_per_second"))
 
 
@@ -136,6 +166,11 @@ def _score(score: Score, reduce: Callable[[Mapping[int, float]], float]) -> Meas
         return reduce(curve) if curve else None
 
     return measure
+
+
+def _reconstruction(run: Run) -> float | None:
+    errors = [record["reconstruction"]["error"] for record in run.scores if "reconstruction" in record]
+    return errors[-1] if errors else None
 
 
 def _last(curve: Mapping[int, float]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -53,8 +54,11 @@ class Every(Callback):
 class Metrics(Every):
     """Sends the losses and the speed to the loggers; ends a run whose losses are not finite or too large."""
 
+    def __init__(self, every: int) -> None:
+        super().__init__(every)
+        self.diverged = ""  # why, if it did
+
     def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        self.diverged = ""
         self._since = time.perf_counter(), gan.step
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
@@ -200,22 +204,32 @@ def scalars(result: probes.BatchInvariance) -> dict[str, float]:
 
 
 class Checkpoints(Every):
-    """Saves the whole state, atomically, unless a weight is not finite: the last good checkpoint is kept."""
+    """Saves the whole state, atomically, unless the run has diverged: the last good checkpoint is kept.
+
+    A run that is stopped early, by the Trainer's max_time for example, saves where it stopped.
+    """
 
     def __init__(self, every: int, run: RunDir) -> None:
         super().__init__(every)
         self.run = run
 
+    def on_train_end(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        if self.every and gan.step and not self.run.checkpoint_file(gan.step).exists():
+            self.act(trainer, gan)
+
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
-        healthy = torch.stack([torch.isfinite(p).all() for p in gan.parameters()]).all()
-        if not healthy or not all(math.isfinite(v.item()) for v in gan.losses.values()):
+        finite = torch.stack([torch.isfinite(p).all() for p in gan.parameters()]).all()
+        if not finite or not all(abs(loss.item()) <= gan.max_loss for loss in gan.losses.values()):
             return
         file, last = self.run.checkpoint_file(gan.step), self.run.checkpoint_file(None)
         trainer.save_checkpoint(file)
         if trainer.is_global_zero:
             link = last.with_suffix(".new")
             link.unlink(missing_ok=True)
-            os.link(file, link)  # the same bytes under a second name
+            try:
+                os.link(file, link)  # the same bytes under a second name
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, link)
             os.replace(link, last)
 
 

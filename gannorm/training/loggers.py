@@ -109,22 +109,11 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
         print("W&B is not installed: metrics go to metrics.jsonl alone.", file=sys.stderr)
         return None
     norm = config["model"]["discriminator"]["norm"]
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        init_timeout=INIT_TIMEOUT,
-        # Without these, a network that dies during the run holds finish() for a quarter of an hour.
-        x_file_stream_retry_max=3,
-        x_file_stream_retry_wait_max_seconds=2,
-        x_file_transfer_retry_max=2,
-        x_file_transfer_retry_wait_max_seconds=2,
-        x_graphql_retry_max=3,
-        x_graphql_retry_wait_max_seconds=2,
-    )
-    wanted = mode if mode != "auto" else ("online" if _has_key(wandb) else "offline")
-    attempts: list[Any] = list(dict.fromkeys((wanted, "offline")))
+    attempts: list[Any] = [mode] if mode == "offline" else ["online", "offline"]
     for attempt in attempts:
         try:
+            if attempt == "online" and mode == "auto" and not _has_key(wandb):
+                continue
             experiment = wandb.init(
                 mode=attempt,
                 project=project,
@@ -133,17 +122,30 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
                 tags=[config["data"]["name"], norm, config["model"]["loss"]],
                 config=dict(config),
                 dir=str(run.path),
-                settings=settings,
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=INIT_TIMEOUT,
+                    # Without these, a network that dies during the run holds finish() for a quarter of an hour.
+                    x_file_stream_retry_max=3,
+                    x_file_stream_retry_wait_max_seconds=2,
+                    x_file_transfer_retry_max=2,
+                    x_file_transfer_retry_wait_max_seconds=2,
+                    x_graphql_retry_max=3,
+                    x_graphql_retry_wait_max_seconds=2,
+                ),
             )
             experiment.define_metric("step")
             experiment.define_metric("*", step_metric="step")
             return WandbLogger(experiment)
-        except Exception as error:
-            print(f"W&B could not start {attempt}: {type(error).__name__}: {error}.", file=sys.stderr)
+        except Exception as error:  # whatever its settings or the service do, training goes on
+            line = " ".join(str(error).split())
+            print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
     return None
 
 
 def _has_key(wandb: Any) -> bool:
+    """Whether there is a key, in the environment or stored by `wandb login`; asks nobody, not even the service."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key)
+    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)

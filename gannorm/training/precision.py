@@ -3,6 +3,7 @@
 The choice depends on the hardware and the config alone, never on a timing, so that a repeated run is the same run. In
 both modes parameters, optimizer states, running statistics and the averaged generator are float32, a loss is computed
 from float32 logits, and kernels are deterministic; probes, samples and scores run outside the autocast, in float32.
+(`trainer.precision` bf16-true or 64-true asks for something else and gets it.)
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Arithmetic:
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         backends: Any = torch.backends  # its precision settings have no type stubs
-        wanted = [
+        wanted: list[tuple[Any, str, Any]] = [
             (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging; it writes every map once
             (backends.cudnn, "benchmark", False),  # it chooses kernels by timing
             (backends.cudnn, "deterministic", True),
@@ -104,10 +105,9 @@ def bf16_hardware(device: str) -> str:
         return torch.cuda.get_device_name() if native else ""
     if device != "cpu":
         return ""
-    # Not mkldnn's own answer, which is yes also where it emulates.
-    return (
-        "AMX" if torch.cpu._is_amx_tile_supported() else "AVX512-bf16" if torch.cpu._is_avx512_bf16_supported() else ""
-    )
+    if torch.cpu._is_amx_tile_supported():  # not mkldnn's own answer, which is yes also where it emulates
+        return "AMX"
+    return "AVX512-bf16" if torch.cpu._is_avx512_bf16_supported() else ""
 
 
 def _device(accelerator: str) -> str:

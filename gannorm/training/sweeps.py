@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState, _Attributes, modules_in
+from gannorm.isolate import AttributeState, RandomState, modules_in
 from gannorm.training.pooling import PooledBatchNorm, Running, taken_apart
 
 PATH_MESSAGE = (
@@ -47,7 +47,7 @@ class Sweeps:
         self.layers = [layer for layer in map(taken_apart, modules) if layer is not None]
         self.calls: list[Call] = []
         self.discovering = True  # the calls, until a first run has ended
-        self.state = _Attributes(modules)
+        self.state = AttributeState(modules)
         self.random_states = [RandomState()]  # in which microbatch k begins
 
     @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import Tensor
 
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
+from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
 from gannorm.models.checkpoint import Discriminators, Generators
+from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
 from gannorm.registry import choices
 from gannorm.rundir import RunDir, atomic_write
@@ -28,13 +32,30 @@ from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
 from gannorm.training.precision import Arithmetic, choose
 
-# Trainer options that a run decides itself.
+# Trainer options that a run decides itself, and what to do instead.
 OURS = {
-    *("max_steps", "max_epochs", "callbacks", "logger", "plugins", "default_root_dir"),
-    *("enable_checkpointing", "enable_progress_bar", "gradient_clip_val", "accumulate_grad_batches"),
+    "max_steps": "use --steps",
+    "max_epochs": "use --steps",
+    "min_epochs": "use --steps",
+    "min_steps": "use --steps",
+    "fast_dev_run": "use --steps 1",
+    "overfit_batches": "use a smaller folder",
+    "limit_train_batches": "use --steps",
+    "logger": "use --wandb",
+    "callbacks": "register them in python",
+    "plugins": "register them in python",
+    "default_root_dir": "use --output",
+    "enable_checkpointing": "use --checkpoint_every",
+    "enable_progress_bar": "use --progress",
+    "barebones": "use --probe_every 0 and the like",
+    "gradient_clip_val": "two optimizers alternate here, and Lightning clips for one",
+    "accumulate_grad_batches": "two optimizers alternate here, and Lightning accumulates for one",
 }
-BUILDING = ("generator", "discriminator", "residual_blocks", "initialization", "equalize_bias")  # not GAN's options
-REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias
+BUILDING = (  # not GAN's options
+    *("generator", "discriminator", "residual_blocks"),
+    *("initialization", "initialization_options", "equalize_bias"),
+)
+REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias, in whole training batches
 # Lightning's remarks about itself and about loaders with worker processes, of which there are none here.
 LIGHTNING_REMARKS = (".*LeafSpec.*", ".*num_workers.*", ".*log_every_n_steps.*", ".*does not have many workers.*")
 
@@ -62,41 +83,78 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
             interrupted = isinstance(error, KeyboardInterrupt)
             run.set_status("failed", gan.step, "interrupted" if interrupted else f"{type(error).__name__}: {error}")
             raise
-        run.set_status("diverged" if reason else "finished", gan.step, reason)
+        if reason:
+            run.set_status("diverged", gan.step, reason)
+        elif gan.step < config["steps"]:
+            run.set_status("failed", gan.step, f"stopped by the trainer at step {gan.step} of {config['steps']}")
+        else:
+            run.set_status("finished", gan.step)
     return run
 
 
 def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
-    for name in ("steps", "log_every"):
-        if config[name] < 1:
-            raise UserError(f"`{name}` must be at least 1: got {config[name]}.")
-    trainer_options(config["trainer"])
+    at_least = {
+        "steps": 1,
+        "log_every": 1,
+        "probe_images": 1,
+        "probe_every": 0,
+        "sample_every": 0,
+        "checkpoint_every": 0,
+    }
+    for name, least in at_least.items():
+        if config[name] < least:
+            raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
+    if not 0 <= config["seed"] < 2**32:
+        raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
+    check_trainer_options(config["trainer"])
     model = dict(config["model"])
     settings = {**config["data"]}
-    settings["batch_size"] *= model["d_steps"]  # a training step takes one batch for each discriminator update
+    settings["batch_size"] *= max(1, model["d_steps"])  # a training step takes one batch for each discriminator update
     data = ImageData(**settings, seed=config["seed"])
     data.prepare_data()
     data.setup()
+    data.train_dataloader()  # which knows whether the batch size is possible
     networks = build_networks(model, data.train.image_size, data.train.channels)
-    _initialize(*networks, model, data.train, config["seed"])
+    _initialize(*networks, model, data.train, config["data"]["batch_size"], config["seed"])
     options = {k: v for k, v in model.items() if k not in BUILDING}
     return GAN(*networks, **options, seed=config["seed"]), data
 
 
 def _initialize(
-    generator: Generators, discriminator: Discriminators, model: Mapping[str, Any], images: Images, seed: int
+    generator: Generators,
+    discriminator: Discriminators,
+    model: Mapping[str, Any],
+    images: Images,
+    batch_size: int,
+    seed: int,
 ) -> None:
-    """Set both networks' weights, and the reference batches of what needs one, from the seed and the data alone."""
-    real = images.take(min(REFERENCE_IMAGES, len(images)), seed)
-    latents = torch.randn(len(real), generator.latent_dim, generator=stream(seed, "reference"))
+    """Set both networks' weights, and the reference batches of what needs one, from the seed and the data alone.
+
+    Then both networks judge batches as training composes them, so that one which cannot is found here.
+    """
+    count = max(1, min(REFERENCE_IMAGES, len(images)) // batch_size) * batch_size
+    real = images.take(count, seed)
+    latents = torch.randn(count, generator.latent_dim, generator=stream(seed, "reference"))
     for network, reference, name in ((generator, latents, "generator"), (discriminator, real, "discriminator")):
+        options = model["initialization_options"] if network is discriminator else {}
         randomness = stream(seed, "initialization", name)
-        initialize(network, model["initialization"], generator=randomness, reference=reference)
+        initialize(network, model["initialization"], generator=randomness, reference=reference, **options)
         set_reference(network, reference)
-    if model["equalize_bias"]:
-        fake = generate(generator, latents, batch_size=len(latents), training=True)
-        equalize_bias(discriminator, torch.cat([real, fake]))
+    with seeded(stream(seed, "initialization", "noise")):
+        fake = generate(generator, latents, batch_size, training=True)
+        pairs = list(zip(real.split(batch_size), fake.split(batch_size), strict=True))
+        d_batches = [batch for pair in pairs for batch in _composed(pair, model["d_composition"])]
+        if model["equalize_bias"]:
+            equalize_bias(discriminator, d_batches)
+        with torch.no_grad(), isolated(discriminator) as judge:
+            for batch in (d_batches[0], _composed(pairs[0], model["g_composition"])[-1]):
+                judge(batch)
+
+
+def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:
+    """Real and fake images in the batches in which a step shows them to the discriminator."""
+    return [torch.cat(pair)] if composition == "joint" else list(pair)
 
 
 def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> str:
@@ -116,11 +174,8 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
     loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
-    with warnings.catch_warnings(), arithmetic.applied(gan):
-        for remark in LIGHTNING_REMARKS:
-            warnings.filterwarnings("ignore", message=remark)
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **trainer_options(config["trainer"])}
+    with _quiet(), arithmetic.applied(gan):
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **config["trainer"]}
         trainer = pl.Trainer(
             max_steps=config["steps"],
             max_epochs=-1,
@@ -132,20 +187,25 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
             enable_progress_bar=False,
             **options,
         )
-        trainer.fit(gan, datamodule=data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(gan, datamodule=data)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            if trainer.interrupted and not isinstance(error, SIGTERMException):
+                raise KeyboardInterrupt from None
+            raise
     return metrics.diverged
 
 
-def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of Lightning's Trainer, checked: known, not decided by us, and plain values.
+def check_trainer_options(options: Mapping[str, Any]) -> None:
+    """Options of Lightning's Trainer must be known, not decided by us, plain values, and possible on this machine.
 
     Raises:
         UserError: otherwise. Plain values only, so that a config from a stranger cannot name code to import.
     """
-    known = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name not in OURS | {"self"}]
+    known = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name not in {"self", *OURS}]
     for name, value in options.items():
+        if name in OURS:
+            raise UserError(f"`trainer.{name}` is decided by the run: {OURS[name]}.")
         if name not in known:
             raise UserError(f"unknown Trainer option 'trainer.{name}': {choices(name, known)}")
         values = value if isinstance(value, list) else [value]
@@ -153,7 +213,26 @@ def trainer_options(options: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"a Trainer option must be a plain value: got trainer.{name}={value!r}.")
     if str(options.get("precision", "")) in ("16", "16-mixed", "16-true"):
         raise UserError("fp16 needs loss scaling, which two optimizers would share: use trainer.precision bf16-mixed.")
-    return dict(options)
+    try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
+        with _quiet():
+            pl.Trainer(logger=False, enable_checkpointing=False, **options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's remarks about itself."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for remark in LIGHTNING_REMARKS:
+                warnings.filterwarnings("ignore", message=remark)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class Describe(Callback):

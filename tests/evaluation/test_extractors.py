@@ -118,8 +118,15 @@ def test_a_weight_file_runs_no_code(tmp_path):
     file.write_bytes(pickle.dumps(Exploit(trace)))
     with pytest.raises(UserError, match="must hold tensors alone"):
         build_extractor(INCEPTION, COLOUR, weights=file, device="cpu")
-    with pytest.raises(UserError, match="must begin with abcd"):
-        build_extractor(INCEPTION, COLOUR, weights=file, sha256="abcd", device="cpu")
+    with pytest.raises(UserError, match="must begin with abcdabcd"):
+        build_extractor(INCEPTION, COLOUR, weights=file, sha256="abcdabcd", device="cpu")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for few in (digest[:7], "not-hex-digits", digest + "0"):
+        with pytest.raises(UserError, match="must be 8 to 64 hex digits"):
+            build_extractor(INCEPTION, COLOUR, weights=file, sha256=few, device="cpu")
+    for part in (digest[:8], digest[:63]):  # an attacker can choose a file's first digits
+        with pytest.raises(UserError, match=f"must hold tensors alone.*give its whole sha256, {digest}"):
+            build_extractor(INCEPTION, COLOUR, weights=file, sha256=part, device="cpu")
     assert not trace.exists()
     pickle.loads(file.read_bytes())
     assert trace.exists()  # the file would have
@@ -131,3 +138,19 @@ def test_a_file_of_another_shape_or_none_is_one_line(tmp_path):
         build_extractor(INCEPTION, COLOUR, weights=tmp_path / "other.pth", device="cpu")
     with pytest.raises(UserError, match="No such file"):
         build_extractor(INCEPTION, COLOUR, weights=tmp_path / "none.pth", device="cpu")
+
+
+def test_an_extractor_without_weights_is_known_by_its_source(monkeypatch):
+    digest = build_extractor("pass_through", COLOUR, device="cpu").weights_sha256
+    assert build_extractor("pass_through", COLOUR, device="cpu").weights_sha256 == digest
+    monkeypatch.setattr("inspect.getsource", lambda cls: "class PassThrough: ...")
+    assert build_extractor("pass_through", COLOUR, device="cpu").weights_sha256 != digest
+
+
+def test_a_layer_that_cannot_take_the_images_is_one_line(monkeypatch):
+    def forward(*_):
+        raise RuntimeError("Given groups=1, expected input to have 3 channels")
+
+    monkeypatch.setattr(type(build_extractor("pass_through", COLOUR, device="cpu").module), "forward", forward)
+    with pytest.raises(UserError, match=r"'pass_through' cannot take colour images of \(3, 8, 8\): RuntimeError"):
+        build_extractor("pass_through", COLOUR, device="cpu")

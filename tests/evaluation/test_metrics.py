@@ -97,9 +97,10 @@ def test_precision_and_recall_of_equal_clouds_are_one_and_of_distant_ones_zero()
 
 def test_kernel_distance_of_halves_of_one_sample_is_near_zero_and_of_others_is_not():
     sample = gaussians(8, 400)
-    mean, spread = metrics.kernel_distance(sample[:200], sample[200:], subsets=20, subset_size=100, seed=0)
+    distance = metrics.KernelDistance(sample[200:], 200, subsets=20, subset_size=100, seed=0)
+    mean, spread = distance(sample[:200])
     assert abs(mean) < 3 * spread  # unbiased: either sign
-    assert metrics.kernel_distance(sample[:200] + 1, sample[200:], subsets=20, subset_size=100, seed=0)[0] > 10 * spread
+    assert distance(sample[:200] + 1)[0] > 10 * spread
 
 
 def test_kernel_distance_is_the_polynomial_mmd():
@@ -111,5 +112,5 @@ def test_kernel_distance_is_the_polynomial_mmd():
     n = 20
     within = sum(kernel(c[i], c[j]) for c in (fake, real) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     across = sum(kernel(a, b) for a in fake for b in real) / n**2
-    found, _ = metrics.kernel_distance(fake, real, subsets=3, subset_size=20, seed=0)  # the whole sample each time
+    found, _ = metrics.KernelDistance(real, n, subsets=3, subset_size=20, seed=0)(fake)  # the whole sample each time
     assert found == pytest.approx(float(within - 2 * across), rel=1e-9)

@@ -42,6 +42,7 @@ def same(a, b):
         and all(torch.equal(a.features[k], b.features[k]) for k in a.features)
         and np.array_equal(a.mean, b.mean)
         and np.array_equal(a.covariance, b.covariance)
+        and np.array_equal(a.root, b.root)
         and torch.equal(a.radii, b.radii)
         and (a.floor, a.inception_score) == (b.floor, b.inception_score)
     )

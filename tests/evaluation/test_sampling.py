@@ -12,7 +12,7 @@ from torch_fidelity.noise import random_normal
 from gannorm.data import to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import sampling
-from gannorm.evaluation.sampling import check_generator, generated, set_standing_statistics
+from gannorm.evaluation.sampling import NotFiniteError, check_generator, generated, set_standing_statistics
 from gannorm.models import Generator
 
 
@@ -91,6 +91,24 @@ def test_standing_statistics_refuse_a_layer_that_keeps_no_variance():
     check_generator(generator, data, latent_dim=None, statistics="batch")
 
 
+def test_standing_statistics_refuse_renorm_whose_training_leans_on_its_running_averages():
+    generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="renorm")
+    data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match="leans on the running averages"):
+        check_generator(generator, data, latent_dim=None, statistics="standing")
+    check_generator(generator, data, latent_dim=None, statistics="running")
+
+
+@pytest.mark.parametrize("statistics", ["batch", "standing"])
+def test_a_batch_size_that_a_layer_refuses_is_known_at_once(statistics):
+    generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="ghost", norm_options={"size": 24})
+    data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match="64"):
+        check_generator(generator, data, latent_dim=None, statistics=statistics)
+    check_generator(generator, data, latent_dim=None, statistics=statistics, batch_size=48)
+    check_generator(generator, data, latent_dim=None, statistics="running")
+
+
 @pytest.mark.parametrize("norm", ["group", "instance", "none"])
 def test_a_generator_without_batch_statistics_is_the_same_under_all(norm):
     generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm=norm)
@@ -148,9 +166,17 @@ class Scaled(nn.Module):
 DATA = images_of(torch.zeros(20, 1, 4, 4, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("value", [1.0001, -2.0, float("nan"), float("inf")])
-def test_images_outside_the_range_are_refused(value):
-    with pytest.raises(UserError, match=r"images must lie in \[−1, 1\]: got"):
+@pytest.mark.parametrize(
+    "value,error,line",
+    [
+        (1.0001, UserError, r"images must lie in \[−1, 1\]: got"),
+        (-2.0, UserError, r"images must lie in \[−1, 1\]: got"),
+        (float("nan"), NotFiniteError, "images must be finite"),
+        (float("inf"), NotFiniteError, "images must be finite"),
+    ],
+)
+def test_images_outside_the_range_are_refused(value, error, line):
+    with pytest.raises(error, match=line):
         check_generator(Scaled(value), DATA, latent_dim=None, statistics="running")
     assert check_generator(Scaled(1.0), DATA, latent_dim=None, statistics="running") == 2
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,29 @@ def test_nothing_of_the_caller_changes_also_when_scoring_fails(generator, digits
         assert all(m.training for m in module.modules())
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy_state, strict=True))
+
+
+@pytest.mark.parametrize("statistics", ["batch", "standing"])
+def test_a_generator_that_draws_noise_has_the_scores_of_its_protocol(digits, statistics):
+    torch.manual_seed(0)
+    generator = Generator(image_size=8, channels=1, width=4, latent_dim=6, norm="noisy")
+    evaluator = Evaluator(digits, device="cpu", samples=SAMPLES)
+    one, state = evaluator.score(generator, statistics=statistics), torch.get_rng_state()
+    torch.rand(5)
+    assert numbers(evaluator.score(generator, statistics=statistics)) == numbers(one)
+    other = Evaluator(digits, device="cpu", samples=SAMPLES, seed=1).score(generator, statistics=statistics)
+    assert numbers(other) != numbers(one) and not torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_embedding_without_class_probabilities_has_no_inception_score(fresh_cache):
+    data = images_of(noise(80))
+    classifier = build_extractor("pass_through", data, device="cpu")
+    embedding = replace(classifier, layers=classifier.layers | {"isc": "pixels"})
+    for _ in ("computed", "cached"):
+        found = Evaluator(data, extractor=embedding, splits=1).score(Replay(noise(80, seed=1)))
+        assert (found.inception_score, found.inception_score_std, found.inception_score_real) == (None, None, None)
+        assert str(found).startswith("FID ") and found.fid > 0
+    assert Evaluator(data, extractor=classifier, splits=1).score(Replay(noise(80))).inception_score is not None
 
 
 def test_mistakes_are_named_before_the_long_part(generator, digits, monkeypatch):

@@ -30,9 +30,10 @@ def build(name, **arguments):
     return kind(8, 1, 8, **{"norm": "none", **arguments})
 
 
+@pytest.mark.parametrize("norm", ["none", "noisy"])  # noisy draws from the global generators while lsuv measures
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_the_generator_is_the_only_source(name):
-    first, second, other = (build(name) for _ in range(3))
+def test_the_generator_is_the_only_source(name, norm):
+    first, second, other = (build(name, norm=norm) for _ in range(3))
     state = torch.get_rng_state()
     initialize(first, name, generator=generator(), **options(name))
     assert torch.equal(torch.get_rng_state(), state)
@@ -181,12 +182,35 @@ def test_equalized_bias_calls_half_of_the_images_real():
     with torch.no_grad():
         network.logit.bias.fill_(9)
         assert (network(batch) > 0).float().mean() == 1
-        shift = equalize_bias(network, batch)
+        shift = equalize_bias(network, [batch])
         assert (network(batch) > 0).float().mean() == 0.5
     assert shift == pytest.approx(network.logit.bias.item() - 9, abs=1e-5)
-    assert equalize_bias(network, batch) == pytest.approx(0, abs=1e-5)
+    assert equalize_bias(network, [batch]) == pytest.approx(0, abs=1e-5)
     with pytest.raises(UserError, match="whose last layer is a Linear with bias: it has none"):
-        equalize_bias(nn.Conv2d(1, 1, 8), batch)
+        equalize_bias(nn.Conv2d(1, 1, 8), [batch])
+
+
+def test_the_bias_is_equalized_in_the_batches_that_are_given():
+    network, batches = build("kaiming", norm="batch"), [images(16) + 2, images(16, seed=1) - 2]
+    initialize(network, "kaiming", generator=generator())
+    equalize_bias(network, batches)
+    with torch.no_grad():
+        assert torch.cat([network(batch) for batch in batches]).gt(0).float().mean() == 0.5
+        # Batch statistics make the same images, mixed, another matter.
+        shift = equalize_bias(network, [torch.cat(batches)])
+    assert abs(shift) > 1e-3
+
+
+def test_lsuv_lets_virtual_layers_take_the_reference_and_forget_it():
+    network, reference = build("lsuv", norm="virtual"), images(16)
+    twin = build("lsuv", norm="batch")
+    for each in (network, twin):
+        initialize(each, "lsuv", generator=generator(), reference=reference)
+    # With the reference for its batch, virtual normalization is batch normalization.
+    for (name, weight), other in zip(network.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, atol=1e-5, rtol=1e-4, msg=name)  # float32, two kernels
+    with pytest.raises(UserError, match="needs its reference batch first"):
+        network(reference)
 
 
 def test_every_layer_of_the_pair_is_reached():

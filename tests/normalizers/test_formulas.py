@@ -12,6 +12,7 @@ import math
 
 import pytest
 import torch
+from toys import close, gradients, loss
 
 from gannorm.normalizers import NORMALIZERS
 
@@ -127,27 +128,6 @@ def make(case, dtype=torch.float64, seed=0):
     return layer.to(dtype), formula, x.to(dtype)
 
 
-SMOOTH = [case for case in CASES if case not in ("lp 1", "lp inf", "frn")]  # second derivatives by finite differences
-
-
-def loss(y):
-    """A scalar with a different slope everywhere, so that no gradient vanishes by symmetry."""
-    return (y.sin() * torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).view_as(y)).sum()
-
-
-def gradients(function, x, parameters):
-    x = x.detach().clone().requires_grad_()
-    y = function(x)
-    found = torch.autograd.grad(loss(y.to(torch.promote_types(y.dtype, torch.float32))), [x, *parameters])
-    return [y.detach(), *found]
-
-
-def close(actual, expected, tolerance):
-    for a, e in zip(actual, expected, strict=True):
-        scale = e.abs().max().clamp(min=1).item()
-        torch.testing.assert_close(a.to(e.dtype), e, atol=tolerance * scale, rtol=0)
-
-
 def test_every_entry_has_a_case():
     assert {name for name, _, _ in CASES.values()} == {name for name in NORMALIZERS if "_centred" not in name}
 
@@ -234,7 +214,7 @@ def test_copies_and_state_dicts_carry_everything(case):
     assert all(torch.equal(v, copied.state_dict()[k]) for k, v in layer.state_dict().items())
 
 
-@pytest.mark.parametrize("case", SMOOTH)
+@pytest.mark.parametrize("case", CASES)
 def test_second_derivatives_are_those_of_the_formula(case):
     layer, formula, x = make(case)
 

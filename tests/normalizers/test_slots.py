@@ -1,5 +1,7 @@
 """The registries: entries describe themselves, strangers can add to them, and mistakes are answered with a remedy."""
 
+import math
+
 import pytest
 from torch import nn
 
@@ -27,6 +29,42 @@ def test_unknown_names_and_options_name_the_nearest():
         NORMALIZERS["group"](64, group=8)
     with pytest.raises(UserError, match="normalizer 'none' has no option 'eps': it takes none"):
         NORMALIZERS["none"](64, eps=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("group", {"groups": "abc"}, "needs int or None for `groups`: got 'abc'"),
+        ("group", {"groups": 2.0}, "needs int or None for `groups`: got 2.0"),
+        ("group", {"groups": 4, "channels_per_group": 3}, "groups=4, channels_per_group=3; give one of them"),
+        ("evonorm_s0", {"groups": True}, "needs int or None for `groups`: got True"),
+        ("ghost", {"size": 2.5}, "needs int for `size`: got 2.5"),
+        ("ghost", {"size": 0}, "`size` must be at least 1: got 0"),
+        ("renorm", {"r_max": None}, "needs float for `r_max`: got None"),
+        ("renorm", {"r_max": 0.5}, "r_max ≥ 1 and d_max ≥ 0: got r_max=0.5"),
+        ("renorm", {"d_max": math.inf}, "needs finite r_max ≥ 1 and d_max ≥ 0"),
+        ("batch", {"eps": -1}, "needs `eps` > 0: got -1"),
+        ("virtual", {"eps": math.nan}, "needs `eps` > 0: got nan"),
+        ("batch", {"momentum": 7}, r"needs `momentum` in \[0, 1\]: got 7"),
+        ("sync", {"momentum": -3}, r"needs `momentum` in \[0, 1\]: got -3"),
+        ("noisy", {"scale": math.nan}, "needs a number for `scale`: got nan"),
+        ("noisy", {"shift": math.inf}, "needs finite shift"),
+        ("noisy", {"scale_spread": -0.1}, "needs finite shift, shift_spread, scale_spread ≥ 0"),
+        ("lp", {"p": True}, "needs float or str for `p`: got True"),
+        ("lp", {"p": 3}, "`p` must be 1, 2 or inf: got 3"),
+    ],
+)
+def test_options_of_the_wrong_type_or_range_are_refused_at_construction(name, options, message):
+    with pytest.raises(UserError, match=message):
+        NORMALIZERS[name](16, **options)
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_every_default_is_an_accepted_option(name):
+    for option, value in NORMALIZERS[name].options.items():
+        NORMALIZERS[name](16, **{option: value})
+    if "eps" in NORMALIZERS[name].options:
+        NORMALIZERS[name](16, eps=1)  # an int serves as a float
 
 
 def test_check_refuses_maps_without_a_variance():

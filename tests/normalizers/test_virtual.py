@@ -84,6 +84,18 @@ def test_a_copy_has_its_own_reference_pass():
     assert torch.equal(f(x), expected)
 
 
+def test_a_compiled_network_with_its_reference_agrees():
+    torch._dynamo.reset()
+    f, x = network(), data(4, 2)
+    set_reference(f, data(5, 1))
+    compiled = copy.deepcopy(f)
+    expected = torch.autograd.grad(f(x).sin().sum(), list(f.parameters()))
+    program = torch.compile(compiled, backend="aot_eager")
+    actual = torch.autograd.grad(program(x).sin().sum(), list(compiled.parameters()))
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, atol=1e-11, rtol=0)  # float64
+
+
 def test_a_failed_call_leaves_no_graph_behind():
     f = network()
     set_reference(f, data(5, 1))

@@ -110,6 +110,35 @@ def test_other_modules_are_refused():
         WEIGHT_NORMALIZERS["spectral"](nn.BatchNorm2d(3))
 
 
+def projection(name, seed=0):
+    """A generator's first layer: 16 × 1 × 1 → 5 × 4 × 4."""
+    torch.manual_seed(seed)
+    return WEIGHT_NORMALIZERS[name](nn.ConvTranspose2d(16, 5, 4, bias=False).double())
+
+
+def test_a_generators_first_layer_is_normalized_as_the_linear_layer_that_it_is():
+    z = torch.randn(20_000, 16, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    variance = projection("strict_weight")(z).var(0)
+    torch.testing.assert_close(variance, torch.ones_like(variance), atol=0.05, rtol=0)  # 0.01 is a standard error
+    module = projection("spectral")
+    for _ in range(300):  # power iterations
+        weight = module.weight
+    assert abs(torch.linalg.matrix_norm(weight.flatten(1), 2).item() - 1) < 1e-6  # (16, 5·4·4), the map's matrix
+
+
+def test_a_slope_that_has_left_its_range_comes_back():
+    activation = TPReLU(1)
+    with torch.no_grad():
+        activation.slope.fill_(1.2)
+    optimizer = torch.optim.SGD(activation.parameters(), lr=0.1)
+    for _ in range(20):  # toward the slope 0.5: y(−1) = −0.5
+        optimizer.zero_grad()
+        (activation(-torch.ones(1, 1)) + 0.5).square().sum().backward()
+        activation.threshold.grad = None
+        optimizer.step()
+    assert activation.slope.item() == pytest.approx(0.5, abs=0.05)
+
+
 def test_tprelu_is_a_prelu_with_a_moved_kink():
     x = torch.linspace(-2, 2, 24, dtype=torch.float64).view(2, 3, 2, 2)
     activation = TPReLU(3).double()

@@ -87,10 +87,31 @@ def test_bad_batches_are_refused() -> None:
     real, fake = classes(32, 1)
     with pytest.raises(UserError, match="fill a batch of 64 each: got 32 and 32 images; pass more, or batch_size=32"):
         composition_gap(first, real, fake)
+    with pytest.raises(UserError, match="got 32 and 7 images; pass at least 64 of each"):
+        composition_gap(first, real, fake[:7])
     with pytest.raises(UserError, match="`batch_size` must be at least 2, for companions: got 1"):
         composition_gap(first, real, fake, batch_size=1)
     with pytest.raises(UserError, match="`batch_size` must be a multiple of 4, for quarters: got 10; try 8"):
         leak_ratio(first, real, fake, batch_size=10)
+
+
+def test_images_of_two_kinds_are_refused_before_any_run() -> None:
+    real, other, run = torch.randn(8, 3), torch.randn(8, 4), Never()
+    with pytest.raises(UserError, match=r"one shape and structure: got \(3,\) and \(4,\) without the batch"):
+        composition_gap(run, real, other, batch_size=4)
+    with pytest.raises(UserError, match=r"got \(3,\) and \(3, 2\)"):
+        leak_ratio(run, real, torch.randn(8, 3, 2), batch_size=4)
+    with pytest.raises(UserError, match=r"got \(3,\) and \(4,\)"):
+        companion_variance(run, real, other)
+    with pytest.raises(UserError, match=r"got \{'x': \(3,\)\} and \{'y': \(3,\)\}"):
+        composition_gap(run, {"x": real}, {"y": real}, batch_size=4)
+    with pytest.raises(UserError, match=r"`batch_dim` must be .* got -5 for \(8, 3\)"):
+        composition_gap(run, real, real, batch_size=4, batch_dim=-5)
+
+
+class Never(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise AssertionError("the network must not run")
 
 
 # -- leak -------------------------------------------------------------------------------------------------------------

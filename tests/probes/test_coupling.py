@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import EPS, batch_norm_jacobian, group_norm, image_network, minibatch_stddev
+from toys import EPS, batch_norm_jacobian, group_norm, image_network
 
 from gannorm.errors import UserError
+from gannorm.normalizers import NORMALIZERS
+from gannorm.normalizers.minibatch import MinibatchStddev
 from gannorm.probes import common_mode_gain, coupling_matrix, coupling_ratio, estimate_coupling
 
 EXACT = {"rtol": 0, "atol": 1e-10}  # float64, a handful of operations
@@ -66,27 +68,29 @@ def test_convolutional_batch_norm_has_the_masses_of_its_closed_form() -> None:
 
 def test_ghost_batches_couple_in_blocks() -> None:
     x = randn(9, 1)
-    ghost = lambda x: torch.cat([unit()(part) for part in x.split(3)])  # noqa: E731
+    ghost = NORMALIZERS["ghost"](1, size=3, eps=EPS).double()
     blocks = [batch_norm_jacobian(part[:, 0]).abs() for part in x.split(3)]
-    torch.testing.assert_close(coupling_matrix(ghost, x), torch.block_diag(*blocks), rtol=0, atol=1e-9)
+    torch.testing.assert_close(coupling_matrix(ghost, x.view(9, 1, 1, 1)), torch.block_diag(*blocks), **EXACT)
 
 
 def test_minibatch_stddev_has_its_closed_form() -> None:
-    group = 4
-    x = randn(8)
-    parts = x.reshape(-1, group)
-    s = parts.std(1, correction=0, keepdim=True)
-    derivative = ((parts - parts.mean(1, keepdim=True)) / (group * s)).abs()  # (x_j − μ)/(G·s)
-    expected = torch.block_diag(*(row.expand(group, group) for row in derivative))
-    torch.testing.assert_close(coupling_matrix(lambda x: minibatch_stddev(x, group), x), expected, **EXACT)
+    # ∂s_m/∂x_jp = (x_jp − μ_p)/(G·P·s_p) over the P entries of an image, s_p = √(σ_p² + 1e-8); its norm is over p.
+    group, n = 4, 8
+    x = randn(n, 2, 3, 3)
+    parts = x.view(group, n // group, -1)  # group m holds the images m, m + 2, …
+    s = (parts.var(0, correction=0, keepdim=True) + 1e-8).sqrt()
+    norms = ((parts - parts.mean(0, keepdim=True)) / (group * parts.shape[2] * s)).norm(dim=2).flatten()  # (N,)
+    groups = torch.arange(n) % (n // group)
+    expected = norms * (groups[:, None] == groups)
+    layer = MinibatchStddev(group)
+    torch.testing.assert_close(coupling_matrix(lambda x: layer(x)[:, 2, 0, 0], x), expected, **EXACT)
 
 
-@pytest.mark.parametrize(
-    "norm", [nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm([4, 3, 3]), nn.BatchNorm2d(4).eval()]
-)
-def test_norms_of_one_image_do_not_couple(norm: nn.Module) -> None:
+@pytest.mark.parametrize("name", ["instance", "group", "layer", "batch in eval mode"])
+def test_norms_of_one_image_do_not_couple(name: str) -> None:
     x = randn(6, 4, 3, 3)
-    matrix = coupling_matrix(norm.double(), x)
+    norm = NORMALIZERS[name.split()[0]](4).double().train("eval" not in name)
+    matrix = coupling_matrix(norm, x)
     assert coupling_ratio(matrix) == 0
     assert matrix.diagonal().min() > 0
     assert estimate_coupling(norm, x).off_diagonal == 0
@@ -178,6 +182,9 @@ def test_bad_input_is_refused() -> None:
             probe(lambda x: network(x).mean(), torch.randn(4, 3))
         with pytest.raises(UserError, match="input must be finite"):
             probe(network, torch.full((4, 3), math.nan))
+        for batch_dim in (2, -1):
+            with pytest.raises(UserError, match=rf"`batch_dim` must be .* got {batch_dim} for \(4, 3\)"):
+                probe(network, torch.randn(4, 3), batch_dim=batch_dim)
     with pytest.raises(UserError, match="`draws` must be at least 2"):
         estimate_coupling(network, torch.randn(4, 3), draws=1)
 

@@ -115,13 +115,6 @@ def test_innocents_have_no_coupled_layer(n: int) -> None:
     assert_batch_invariant(network, torch.randn(n, 3, 8, 8))
 
 
-def test_few_bits_find_what_couples_many_pairs() -> None:
-    torch.manual_seed(0)
-    for name in ("batch norm", "neighbours only", "gradient only"):
-        (found,) = locate_coupling(around(VIOLATORS[name][0]()), torch.randn(64, 3), bits=2)
-        assert found.name == "2.1"
-
-
 def test_hooks_are_removed_also_when_the_network_raises() -> None:
     class Failing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_the_discriminator_gets_no_gradient_in_the_generator_step(configure):
 
 def test_a_diverged_run_ends_and_keeps_its_last_good_checkpoint(configure, tmp_path):
     config = configure("--steps", "50", "--checkpoint_every", "1", "--model.max_loss", "30", "--model.loss", "wasserstein",
-                       "--model.lr_d", "0.5", "--model.lr_g", "0.5", "--model.discriminator.norm", "none")  # fmt: skip
+                       "--model.lr_d", "0.01", "--model.lr_g", "0.01", "--model.discriminator.norm", "none")  # fmt: skip
     run = train(config, tmp_path / "run")
     status = run.status()
     assert status["state"] == "diverged"
@@ -104,6 +104,7 @@ def test_a_diverged_run_ends_and_keeps_its_last_good_checkpoint(configure, tmp_p
     assert "max_loss=30" in status["reason"]
     state = final_state(run)
     assert all(torch.isfinite(v).all() for v in state.values())
+    assert max(run.checkpoints()) < status["step"]  # an explosion of finite numbers is no good checkpoint either
 
 
 def test_ema_follows_in_closed_form():
@@ -140,3 +141,12 @@ def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         GAN(Generator(8, 1, 4, 2), Discriminator(8, 1, 4), **options)
+
+
+def test_a_run_that_the_trainer_stops_is_not_finished_and_saves_where_it_stopped(configure, tmp_path):
+    config = configure("--steps", "1000000", "--checkpoint_every", "1000000", "--trainer.max_time", "00:00:00:01")
+    run = train(config, tmp_path / "run")
+    status = run.status()
+    assert status["state"] == "failed"
+    assert f"stopped by the trainer at step {status['step']} of 1000000" == status["reason"]
+    assert list(run.checkpoints()) == [status["step"]]

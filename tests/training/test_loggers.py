@@ -2,6 +2,9 @@
 
 import json
 import struct
+import subprocess
+import sys
+import textwrap
 
 import pytest
 from PIL import Image
@@ -109,3 +112,43 @@ def test_off_means_off(tmp_path):
     with RunDir.create(tmp_path / "run", {}) as run:
         assert wandb_logger(run, {}, "off", "project") is None
     assert not (run.path / "wandb").exists()
+
+
+@pytest.mark.slow
+def test_a_key_stored_by_a_login_is_seen(tmp_path):
+    """In a process of its own: wandb keeps the credentials that it has seen."""
+    script = """
+        import os, pathlib, wandb
+        from gannorm.training.loggers import _has_key
+        netrc = pathlib.Path(os.environ["NETRC"])
+        netrc.parent.mkdir(exist_ok=True)
+        netrc.touch(mode=0o600)
+        before = _has_key(wandb)
+        host = wandb.Settings().base_url.removeprefix("https://").split("/")[0]
+        netrc.write_text(f"machine {host}\\n  login user\\n  password {'0123456789' * 4}\\n")
+        print(before, _has_key(wandb))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout == "False True\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,value", [("WANDB_BASE_URL", "not a url"), ("WANDB_MODE", "bogus")])
+def test_a_bad_setting_of_wandb_does_not_end_a_run(tmp_path, name, value):
+    """In a process of its own: wandb reads its settings once."""
+    script = f"""
+        import os
+        os.environ[{name!r}] = {value!r}
+        from pathlib import Path
+        from gannorm.rundir import RunDir
+        from gannorm.training.loggers import wandb_logger
+        config = {{"study": "s", "data": {{"name": "d"}}, "model": {{"loss": "l", "discriminator": {{"norm": "n"}}}}}}
+        with RunDir.create({str(tmp_path / "run")!r}, config) as run:
+            logger = wandb_logger(run, config, "auto", "project")
+            if logger is not None:
+                logger.finalize("success")
+        print("training goes on")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout.endswith("training goes on\n"), done.stderr
+    assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ from training.plain_loop import final_state, plain_loop
 
 from gannorm.errors import UserError
 from gannorm.training import prepare, train
-from gannorm.training.precision import bf16_hardware, choose
+from gannorm.training.precision import choose
 
 STEPS = 50
 
@@ -129,7 +129,3 @@ def test_training_leaves_torchs_switches_as_they_were(configure, tmp_path):
     train(config, tmp_path / "run")
     assert switches() == before
     assert inside != before
-
-
-def test_no_device_without_bf16_units_claims_them():
-    assert bf16_hardware("mps") == ""

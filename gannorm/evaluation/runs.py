@@ -1,0 +1,225 @@
+"""Score the checkpoints of runs into their scores.json: one bad checkpoint costs that checkpoint.
+
+Every checkpoint is opened and draws images before anything long starts, extractors and references are built once per
+dataset, and what scores.json holds already under the same protocol is not scored again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gannorm.data import Images, load_images
+from gannorm.errors import UserError
+from gannorm.evaluation.arithmetic import best_device
+from gannorm.evaluation.extractors import build_extractor
+from gannorm.evaluation.reconstruction import reconstruction_score
+from gannorm.evaluation.sampling import STATISTICS, NotFiniteError, check_generator
+from gannorm.evaluation.scores import Evaluator, Scores, count_samples
+from gannorm.models import find_checkpoint, load_networks
+from gannorm.rundir import RunDir
+
+HELD_OUT = "test"  # the split whose images are reconstructed
+COLUMNS = {"inception_score": 3, "fid": 3, "kid": 5, "precision": 3, "recall": 3}  # of the table: decimals
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of one checkpoint under one choice of statistics and weights.
+
+    Attributes:
+        run: where it lies.
+        record: as in scores.json: {"step", "protocol", …}; with "diverged" instead of scores where the generator's
+            images are not finite; None where there is nothing to keep.
+        said: what a person should read of it.
+        failed: it has no scores.
+        new: the record was not there before.
+    """
+
+    run: RunDir
+    record: Mapping[str, Any] | None
+    said: str
+    failed: bool = False
+    new: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    run: RunDir
+    file: Path
+    source: Mapping[str, Any]  # the run's data
+    statistics: str
+    ema: bool
+    reconstruct: bool
+    problem: str = ""  # why it cannot be scored
+
+
+def score_runs(
+    runs: Sequence[RunDir],
+    *,
+    step: int | None = None,
+    all_checkpoints: bool = False,
+    statistics: str = "running",
+    ema: bool = True,
+    split: str = "train",
+    reconstruction: int = 0,
+    extractor: str | None = None,
+    weights: str | None = None,
+    sha256: str | None = None,
+    extractor_seed: int = 0,
+    device: str | None = None,
+    again: bool = False,
+    **counts: Any,
+) -> Iterator[Scored]:
+    """Score checkpoints of runs, write each result into its run's scores.json, and yield it.
+
+    Args:
+        runs: what `gannorm train` wrote.
+        step: of the checkpoint; None for the last.
+        all_checkpoints: all of them instead.
+        statistics: "running", "batch", "standing", or "all": each of them, under averaged and trained weights.
+        ema: the averaged generator, or else the trained one.
+        split: "train" or "test": the real images.
+        reconstruction: held-out images for the reconstruction score, under "reconstruction" in the first record of a
+            checkpoint's weights; it always takes running statistics. 0: none.
+        extractor, weights, sha256, extractor_seed, device: see `build_extractor`; an in-domain extractor learns from
+            the training split, whichever is scored against.
+        again: score also what is scored already.
+        counts: samples, batch_size, splits, kid_subsets, fid_solver, seed: see `Evaluator`.
+
+    Raises:
+        UserError: options that contradict each other, no such checkpoint, data or extractor. A checkpoint that is
+            damaged or cannot be scored is a result instead.
+    """
+    if all_checkpoints and step is not None:
+        raise UserError(f"--step and --all_checkpoints exclude each other: got step {step} and all; give one.")
+    if statistics == "all" and not ema:
+        raise UserError("--statistics all scores averaged and trained weights: got --ema false; leave it out.")
+    device = device or str(best_device())
+    data, tasks = _Data(split, reconstruction), []
+    for run in runs:
+        files = list(run.checkpoints().values()) if all_checkpoints else []
+        for file in files or [find_checkpoint(run, step)]:
+            source = run.config()["data"]
+            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("fid_solver", "seed")})
+            for averaged in (True, False) if statistics == "all" else (ema,):
+                for i, mode in enumerate(STATISTICS if statistics == "all" else (statistics,)):
+                    tasks.append(_Task(run, file, source, mode, averaged, bool(reconstruction) and i == 0))
+    batch_size = counts.get("batch_size", 64)
+    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=None)]
+
+    judges: dict[Any, Evaluator] = {}
+    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=None):
+        if task.problem:
+            yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
+            continue
+        key = _key(task.source)
+        if key not in judges:
+            train, real, _ = data.of(task.source)
+            built = build_extractor(
+                extractor, train, weights=weights, sha256=sha256, seed=extractor_seed, device=device
+            )
+            judges[key] = Evaluator(real, extractor=built, **counts)
+        yield _scored(task, judges[key], data, reconstruction, again)
+
+
+def score_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Score records under each other, with what real images have in the last line."""
+    form = "{:<9} {:<10} {:<9} {:>8} {:>9} {:>9} {:>10} {:>7}"
+    rows = [("step", "statistics", "weights", "IS", "FID", "KID", "precision", "recall")]
+    for record in records:
+        protocol = record["protocol"]
+        values = ["–" if record.get(k) is None else f"{record[k]:.{d}f}" for k, d in COLUMNS.items()]
+        rows.append((record["step"], protocol["statistics"], "averaged" if protocol["ema"] else "raw", *values))
+    if real := next((r for r in records if "fid_floor" in r), None):
+        ceiling = real["inception_score_real"]
+        rows.append(
+            ("real", "", "", "–" if ceiling is None else f"{ceiling:.3f}", f"{real['fid_floor']:.3f}", *" " * 3)
+        )
+    return "\n".join(form.format(*row).rstrip() for row in rows)
+
+
+class _Data:
+    """(training split, real images, held-out images) of each data source, loaded once."""
+
+    def __init__(self, split: str, reconstruction: int) -> None:
+        self.split, self.reconstruction = split, reconstruction
+        self.loaded: dict[Any, tuple[Images, Images, Images | None]] = {}
+
+    def of(self, source: Mapping[str, Any]) -> tuple[Images, Images, Images | None]:
+        key = _key(source)
+        if key not in self.loaded:
+            options = {k: v for k, v in source.items() if k in ("image_size", "root", "skip_bad")}
+            splits = {s: load_images(source["name"], s, **options) for s in {"train", self.split}}
+            held_out = None
+            if self.reconstruction:
+                held_out = splits.get(HELD_OUT) or load_images(source["name"], HELD_OUT, **options)
+                if not 2 <= self.reconstruction <= len(held_out):
+                    raise UserError(
+                        f"--reconstruction must lie between 2 and the {len(held_out)} held-out images of "
+                        f"{held_out.name}: got {self.reconstruction}."
+                    )
+            self.loaded[key] = splits["train"], splits[self.split], held_out
+        return self.loaded[key]
+
+
+def _key(source: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((k, v) for k, v in source.items() if k not in ("batch_size", "download")))
+
+
+def _checked(task: _Task, data: _Data, batch_size: int, device: str) -> _Task:
+    """The task, with its problem if it cannot be scored."""
+    _, real, _ = data.of(task.source)
+    try:
+        generator = load_networks(task.file, ema=task.ema).generator.to(device)
+        check_generator(generator, real, latent_dim=None, statistics=task.statistics, batch_size=batch_size)
+    except NotFiniteError:
+        pass  # a result, which is recorded beside the protocol
+    except UserError as error:
+        return replace(task, problem=str(error))
+    return task
+
+
+def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, again: bool) -> Scored:
+    run, networks = task.run, load_networks(task.file, ema=task.ema)
+    step, protocol = networks.step, judge.protocol(task.statistics, task.ema)
+    where = f"{run.path} step {step}"
+    old = next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None)
+    generator = networks.generator.to(judge.extractor.device)
+    record = dict(old) if old and not again else {}
+    try:
+        if not record:
+            scores = judge.score(generator, statistics=task.statistics, ema=task.ema)
+            record = {"step": step, **scores.to_dict()}
+        if task.reconstruct and "diverged" not in record:
+            _, _, held_out = data.of(task.source)
+            assert held_out is not None
+            wanted = {"images": reconstruction, "seed": judge.seed, "split": HELD_OUT, "statistics": "running"}
+            wanted |= {"fingerprint": held_out.fingerprint, "device": judge.extractor.device.type}
+            if {k: record.get("reconstruction", {}).get("protocol", {}).get(k) for k in wanted} != wanted:
+                found = reconstruction_score(
+                    generator, held_out, images=reconstruction, seed=judge.seed, quiet=judge.quiet
+                )
+                content = {k: v for k, v in vars(found).items() if k not in ("errors", "steps")}
+                record["reconstruction"] = {**content, "protocol": {**wanted, "steps": found.steps}}
+    except NotFiniteError as error:
+        record = {"step": step, "diverged": True, "protocol": protocol}
+        run.add_scores(record)
+        return Scored(run, record, f"{where}: diverged: {error}", failed=True, new=True)
+    except UserError as error:
+        return Scored(run, None, f"{where} is not scored: {error}", failed=True)
+    new = record != old
+    if new:
+        run.add_scores(record)
+    if "diverged" in record:
+        return Scored(run, record, f"{where}: diverged, as recorded before", failed=True)
+    said = f"{where}{'' if new else ', scored before'}: {Scores(**{f.name: record[f.name] for f in fields(Scores)})}"
+    if "reconstruction" in record:
+        said += "\nreconstruction {error:.4f} ± {standard_error:.4f} (at z = 0: {error_at_start:.4f})".format(
+            **record["reconstruction"]
+        )
+    return Scored(run, record, said, new=new)

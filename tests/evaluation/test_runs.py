@@ -1,0 +1,177 @@
+"""The evaluate and extractor commands on a run that the train command wrote, and what one bad checkpoint costs."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import wandb
+
+from gannorm.cli import main
+from gannorm.evaluation import Evaluator, extractors, score_runs
+from gannorm.rundir import RunDir
+
+TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=4", "--checkpoint_every=2", "--wandb=off"]
+TINY += ["--model.discriminator.width=8", "--model.generator.width=8", "--progress=false"]
+TINY += ["--probe_every=0", "--sample_every=0", "--log_every=4"]
+FEW = ["--splits=2", "--kid_subsets=3", "--device=cpu", "--samples=100"]
+OPTIONS = {"samples": 100, "splits": 2, "kid_subsets": 3, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *TINY, "--name=run", f"--output={folder}", "--study=s"]) == 0
+    return folder / "s" / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    """A copy of the run, in the current folder's `run`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "run")
+    return RunDir("run")
+
+
+def edit(file, change):
+    content = torch.load(file, weights_only=True)
+    change(content)
+    torch.save(content, file)
+
+
+def spoil(content):
+    for name, tensor in content["state_dict"].items():
+        if name.endswith("weight"):
+            tensor.fill_(torch.nan)
+
+
+def test_every_checkpoint_is_scored_into_scores_json_and_printed_as_a_curve(run, capsys):
+    assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 0
+    out = capsys.readouterr().out
+    records = run.scores()
+    assert [r["step"] for r in records] == list(run.checkpoints()) == [2, 4]
+    for record in records:
+        assert f"step {record['step']}: IS {record['inception_score']:.3f}" in out
+        assert f"FID {record['fid']:.3f} (floor {record['fid_floor']:.3f})" in out
+        assert (record["protocol"]["fake_images"], record["protocol"]["ema"]) == (100, True)
+    best = min(records, key=lambda r: r["fid"])
+    assert f"best {best['fid']:.4g} at step {best['step']}, last {records[-1]['fid']:.4g} at step 4, mean level" in out
+
+
+def test_what_is_scored_under_the_protocol_is_not_scored_again_unless_asked_to(run, capsys, monkeypatch):
+    scored, score = [], Evaluator.score
+    monkeypatch.setattr(Evaluator, "score", lambda *a, **k: scored.append(1) or score(*a, **k))
+    assert main(["evaluate", "run", *FEW]) == 0
+    assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 0
+    assert len(scored) == 2 and "step 4, scored before: IS" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--seed=1", *FEW]) == 0  # another protocol
+    assert main(["evaluate", "run", "--again=true", *FEW]) == 0
+    assert len(scored) == 4 and len(run.scores()) == 3
+
+
+def test_one_bad_checkpoint_costs_that_checkpoint(run, capsys):
+    spoiled, whole = run.checkpoints().values()
+    edit(spoiled, spoil)
+    run.checkpoint_file(6).write_bytes(whole.read_bytes()[:1000])
+    assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 1
+    out, err = capsys.readouterr()
+    bad, good = run.scores()
+    assert bad.keys() == {"step", "diverged", "protocol"} and (bad["step"], bad["diverged"]) == (2, True)
+    assert bad["protocol"] == good["protocol"] and good["fid"] > 0
+    assert "run step 2: diverged: a generator's images must be finite" in err
+    assert "step_00000006.ckpt is not scored: a checkpoint must be whole" in err
+    assert "diverged: images of step 2 are not finite" in out
+    run.checkpoint_file(6).unlink()
+    assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 1
+    assert "step 2: diverged, as recorded before" in capsys.readouterr().err
+
+
+def test_all_statistics_are_a_table_of_one_checkpoint(run, capsys):
+    assert main(["evaluate", "run", "--statistics=all", *FEW]) == 0
+    records = run.scores()
+    modes = [(r["protocol"]["statistics"], r["protocol"]["ema"]) for r in records]
+    assert modes == [(s, e) for e in (True, False) for s in ("running", "batch", "standing")]
+    assert len({r["fid"] for r in records}) == 6
+    head, *rows, real = capsys.readouterr().out.splitlines()[-8:]
+    assert head.split() == ["step", "statistics", "weights", "IS", "FID", "KID", "precision", "recall"]
+    for row, record, (statistics, ema) in zip(rows, records, modes, strict=True):
+        assert row.split()[:3] == ["4", statistics, "averaged" if ema else "raw"]
+        assert float(row.split()[4]) == pytest.approx(record["fid"], abs=5e-4)
+    assert float(real.split()[2]) == pytest.approx(records[0]["fid_floor"], abs=5e-4)
+
+
+def test_reconstruction_is_kept_with_its_own_protocol_also_beside_older_scores(run, capsys):
+    assert main(["evaluate", "run", *FEW]) == 0
+    (before,) = run.scores()
+    assert "reconstruction" not in before
+    assert main(["evaluate", "run", "--reconstruction=3", *FEW]) == 0
+    (after,) = run.scores()
+    found = after.pop("reconstruction")
+    assert after == before
+    assert 0 < found["error"] < found["error_at_start"]
+    assert found["protocol"]["images"] == 3 and found["protocol"]["split"] == "test"
+    assert f"reconstruction {found['error']:.4f}" in capsys.readouterr().out
+
+
+def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatch):
+    started, logged = [], []
+
+    class Experiment:
+        project, id = "gannorm", "x"
+
+        def define_metric(self, *_, **__):
+            pass
+
+        def log(self, values):
+            logged.append(values)
+
+        def finish(self, **_):
+            started.append("finished")
+
+    monkeypatch.setenv("WANDB_JOB_TYPE", "")  # put back afterwards
+    monkeypatch.setattr(wandb, "init", lambda **k: started.append((k["mode"], k["group"])) or Experiment())
+    assert main(["evaluate", "run", *FEW]) == 0
+    assert not started  # the run was trained with W&B off
+    assert main(["evaluate", "run", "--again=true", "--wandb=offline", "--statistics=batch", *FEW]) == 0
+    assert started == [("offline", "s/batch"), "finished"]
+    (values,) = logged
+    assert values["step"] == 4 and values["scores/batch/averaged/fid"] == run.scores()[-1]["fid"]
+
+
+def test_contradictions_and_mistakes_are_known_before_anything_is_built(run, capsys, monkeypatch):
+    patch = "gannorm.evaluation.runs.build_extractor"
+    monkeypatch.setattr(patch, lambda *a, **k: pytest.fail("the long part has begun"))
+    for options, line in (
+        (["--step=2", "--all_checkpoints=true"], "--step and --all_checkpoints exclude each other"),
+        (["--statistics=all", "--ema=false"], "--statistics all scores averaged and trained weights"),
+        (["--step=3"], "has no checkpoint of step 3: it has 2, 4"),
+        (["--reconstruction=9999"], "--reconstruction must lie between 2 and the 359 held-out images"),
+        (["--batch_size=0"], "batch_size, splits and kid_subsets must be at least 1: got 0"),
+        (["--samples=7"], "need at least 8 images: got 7 samples"),
+    ):
+        assert main(["evaluate", "run", *FEW, *options]) == 2
+        assert line in capsys.readouterr().err
+    for file in run.checkpoints().values():
+        file.write_bytes(b"cut")
+    assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 1
+    assert capsys.readouterr().err.count("is not scored") == 2
+
+
+def test_an_extractor_is_trained_into_a_folder_that_evaluate_takes(run, capsys):
+    assert main(["extractor", "train", "--data.name=digits", "--data.image_size=8", "--output=judge", "--seed=3"]) == 0
+    card = json.loads((run.path.parent / "judge" / "card.json").read_text())
+    assert f"judge: accuracy {card['held_out_accuracy']:.4f} on 144 held-out images" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--weights=judge", *FEW]) == 0
+    (record,) = run.scores()
+    assert record["protocol"]["extractor_weights_sha256"] == card["weights_sha256"]
+    assert main(["extractor", "tran"]) == 2
+    assert main(["evaluate", "run", "--weights=judge", "--sha256=00000000", *FEW]) == 2
+    assert "must begin with 00000000" in capsys.readouterr().err
+
+
+def test_runs_of_one_dataset_share_an_extractor_and_a_reference(run, monkeypatch):
+    shutil.copytree("run", "other")
+    built, build = [], extractors.build_extractor
+    monkeypatch.setattr("gannorm.evaluation.runs.build_extractor", lambda *a, **k: built.append(1) or build(*a, **k))
+    found = list(score_runs([run, RunDir("other")], all_checkpoints=True, **OPTIONS))
+    assert len(built) == 1 and [f.record["fid"] for f in found[:2]] == [f.record["fid"] for f in found[2:]]
