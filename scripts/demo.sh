@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job: train a BatchNorm and a GroupNorm discriminator on embedded digits, over several seeds, and show which of
 # them judges images and which judges batches. Sets everything up first on a new machine; stopped, it goes on where it was.
-# Arguments go to `gannorm study`, for example: scripts/demo.sh --set.seed '[5, 6, 7]'
+# Arguments go to `gannorm study`, for example --jobs 1. For other seeds, change them in configs/studies/demo.yaml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh

