@@ -6,6 +6,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from gannorm.errors import UserError
@@ -73,7 +74,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         message = _explain(str(error), parser)
     except (OSError, ValueError) as error:  # a config file that is not text, for example
         message = f"Problems parsing config: {error}"
-    files = [value for flag, value in zip(argv, argv[1:], strict=False) if flag == "--config"]
+    files = [value for flag, value in pairwise(argv) if flag == "--config"]
     raise UserError(message.replace("Problems parsing config", f"`config` must be YAML: {', '.join(files)}"))
 
 

@@ -49,10 +49,10 @@ def violations(path, modules):
     here = part_of(path)
     for module in modules:
         top, *rest = module.split(".")
-        if top == "gannorm" and rest and rest[0] in LEVEL and rest[0] != here and LEVEL[rest[0]] >= LEVEL[here]:
-            # the foundations may use one another; every other layer's parts may not
-            if LEVEL[here] > 0:
-                yield f"{here} imports {module}"
+        other = rest[0] if top == "gannorm" and rest and rest[0] in LEVEL else here
+        # The foundations may use one another; the parts of every other layer may not.
+        if other != here and LEVEL[other] >= LEVEL[here] > 0:
+            yield f"{here} imports {module}"
         if top in ONLY_IN and here not in ONLY_IN[top]:
             yield f"{here} imports {module}"
 

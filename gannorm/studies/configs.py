@@ -121,4 +121,4 @@ def _without_options(key: str) -> str:
     >>> _without_options("model.discriminator.norm_options.groups")
     'model.discriminator.norm_options'
     """
-    return re.sub(r"^(trainer|.*\.norm_options)\..*", r"\1", key)
+    return re.sub(r"^(trainer|.*\.(?:norm|initialization)_options)\..*", r"\1", key)

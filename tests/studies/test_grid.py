@@ -178,7 +178,8 @@ def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])
     options = set(re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE))
-    assert options - {"help", "step", "again", "print_shtab"} == set(EVALUATE_OPTIONS)  # a study scores the last or all, once
+    # A study scores the last checkpoint or all of them, once.
+    assert options - {"help", "step", "again", "print_shtab"} == set(EVALUATE_OPTIONS)
 
 
 @pytest.fixture(scope="module")
