@@ -105,7 +105,9 @@ class KernelDistance:
     """KID: the unbiased squared MMD under k(x, y) = (x·y/F + 1)³, mean and standard deviation over random subsets.
 
     The subsets and the kernels among the real images are the same for every generator and are computed once, and all
-    kernels are computed in one place in memory: the bits are torch-fidelity's, in about 0.4 of its time.
+    kernels are computed in one place in memory: the bits are torch-fidelity's, in about three quarters of its time. It
+    is still the one dear score beside a small extractor: on 1438 digits and one core, scoring takes 1.7 times the bare
+    passes of generator and extractor with 100 subsets, and 1.06 times without KID.
 
     Args:
         real: (N, F).
