@@ -89,7 +89,7 @@ def png(plot: Plot) -> bytes:
         figure = Figure(figsize=(columns * plot.size[0], rows * plot.size[1]), layout="constrained", facecolor="white")
         for index, panel in enumerate(plot.panels, start=1):
             panel.draw(figure.add_subplot(rows, columns, index))
-        return _render(figure, format="png", dpi=160)
+        return _render(figure, format="png", dpi=160, bbox_inches="tight")  # square panels outgrow the layout
 
 
 def _render(figure: Figure, **options: Any) -> bytes:

@@ -89,7 +89,9 @@ class WandbLogger(Logger):
             self._experiment = None
 
 
-def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str) -> WandbLogger | None:
+def wandb_logger(
+    run: RunDir, config: Mapping[str, Any], mode: str, project: str, job_type: str = "training"
+) -> WandbLogger | None:
     """A W&B run for this run directory: online only with a key, otherwise offline; never a prompt, never a long wait.
 
     Args:
@@ -97,6 +99,7 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
         config: the resolved config. The group is the condition (study and normalizer), the tags name its parts.
         mode: "auto" (online with a key, else offline), "online", "offline" or "off".
         project: W&B project.
+        job_type: W&B's name for what the run does.
 
     Returns:
         None when off, or when W&B cannot be started; one printed line says so.
@@ -119,6 +122,7 @@ def wandb_logger(run: RunDir, config: Mapping[str, Any], mode: str, project: str
                 project=project,
                 name=run.name,
                 group=f"{config['study']}/{norm}",
+                job_type=job_type,
                 tags=[config["data"]["name"], norm, config["model"]["loss"]],
                 config=dict(config),
                 dir=str(run.path),

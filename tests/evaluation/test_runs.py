@@ -128,12 +128,11 @@ def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatc
         def finish(self, **_):
             started.append("finished")
 
-    monkeypatch.setenv("WANDB_JOB_TYPE", "")  # put back afterwards
-    monkeypatch.setattr(wandb, "init", lambda **k: started.append((k["mode"], k["group"])) or Experiment())
+    monkeypatch.setattr(wandb, "init", lambda **k: started.append((k["mode"], k["group"], k["job_type"])) or Experiment())
     assert main(["evaluate", "run", *FEW]) == 0
     assert not started  # the run was trained with W&B off
     assert main(["evaluate", "run", "--again=true", "--wandb=offline", "--statistics=batch", *FEW]) == 0
-    assert started == [("offline", "s/batch"), "finished"]
+    assert started == [("offline", "s/batch", "evaluation"), "finished"]
     (values,) = logged
     assert values["step"] == 4 and values["scores/batch/averaged/fid"] == run.scores()[-1]["fid"]
 
