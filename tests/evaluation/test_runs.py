@@ -128,7 +128,11 @@ def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatc
         def finish(self, **_):
             started.append("finished")
 
-    monkeypatch.setattr(wandb, "init", lambda **k: started.append((k["mode"], k["group"], k["job_type"])) or Experiment())
+    def init(**options):
+        started.append((options["mode"], options["group"], options["job_type"]))
+        return Experiment()
+
+    monkeypatch.setattr(wandb, "init", init)
     assert main(["evaluate", "run", *FEW]) == 0
     assert not started  # the run was trained with W&B off
     assert main(["evaluate", "run", "--again=true", "--wandb=offline", "--statistics=batch", *FEW]) == 0
