@@ -80,8 +80,10 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
             run.set_status("failed", gan.step, "stopped by SIGTERM")
             raise SystemExit(143) from None  # Lightning's own exit status would be 0, as if the run had finished
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            run.set_status("failed", gan.step, "interrupted" if interrupted else f"{type(error).__name__}: {error}")
+            if _is_interrupt(error):
+                run.set_status("failed", gan.step, "interrupted")
+                raise KeyboardInterrupt from None
+            run.set_status("failed", gan.step, f"{type(error).__name__}: {error}")
             raise
         if reason:
             run.set_status("diverged", gan.step, reason)
@@ -90,6 +92,11 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
         else:
             run.set_status("finished", gan.step)
     return run
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: torch's file writer, cut short by it, raises an error of its own on top."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
 
 
 def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gannorm.rundir import RunDir
+from gannorm.training import train
 
 TRAIN = [sys.executable, "-m", "gannorm.cli", "train", "--data.image_size=8", "--data.batch_size=16", "--wandb=off"]
 TRAIN += ["--model.discriminator.width=8", "--model.generator.width=8", "--probe_every=0", "--sample_every=0"]
@@ -39,3 +40,18 @@ def test_a_stopped_run_keeps_what_it_wrote(tmp_path, number, status, reason):
         for step, file in run.checkpoints().items():
             assert torch.load(file, weights_only=True)["step"] == step
     assert [r["step"] for r in run.metrics()][:3] == [1, 2, 3]
+
+
+def test_ctrl_c_in_the_middle_of_a_checkpoint_is_an_interruption(configure, tmp_path, monkeypatch):
+    def cut_short(*_):
+        try:
+            raise KeyboardInterrupt
+        finally:  # as torch's zip writer does when it is left half-way
+            raise RuntimeError("unexpected pos")
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        train(configure("--checkpoint_every", "1"), tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    assert run.status()["reason"] == "interrupted"
+    assert run.checkpoints() == {}
