@@ -95,11 +95,6 @@ def batch_norm_jacobian(x: Tensor, gamma: float = 1.0) -> Tensor:
     return gamma / s * (torch.eye(n, dtype=x.dtype) - (1 + torch.outer(hat, hat)) / n)
 
 
-def minibatch_stddev(x: Tensor, group: int) -> Tensor:
-    """(N,) -> (N,): the standard deviation of its group of neighbours."""
-    return x.reshape(-1, group).std(1, correction=0).repeat_interleave(group)
-
-
 def judge_of_batches(x: Tensor) -> Tensor:
     """(N, K) -> (N,): every logit is the mean of the batch, real if positive."""
     return x.mean().expand(len(x)) + 0.0 * x[:, 0]
