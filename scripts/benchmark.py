@@ -267,10 +267,8 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
 @contextmanager
 def _default_switches() -> Iterator[None]:
     """torch's own settings, for a loop that asks for nothing else, inside a run that does."""
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)
     cudnn_deterministic = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = False

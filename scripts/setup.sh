@@ -11,7 +11,8 @@ setup() {
     echo "Installing into .venv (about 6 GB with PyTorch; once) …"
     [ -x .venv/bin/python ] || python3 -m venv .venv || return
     if .venv/bin/python -m pip install --quiet --disable-pip-version-check uv; then
-      .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --editable '.[dev]' || return
+      # Compiled once here, or every command of a machine that may not write bytecode would compile torch again: 7 s each.
+      .venv/bin/python -m uv pip install --quiet --compile-bytecode --python .venv/bin/python --editable '.[dev]' || return
     else
       .venv/bin/python -m pip install --quiet --editable '.[dev]' || return
     fi
