@@ -52,8 +52,8 @@ def linear(x):  # slope 3 in every one of the 4 inputs: ‖∇f‖ = 6
 
 def test_penalties_of_a_linear_discriminator_are_known():
     x = torch.randn(5, 1, 2, 2, generator=stream(0)).double()
-    assert r1_penalty(linear, x).item() == pytest.approx(18, rel=1e-12)
-    assert gradient_penalty(linear, x, -x, stream(0)).item() == pytest.approx(25, rel=1e-12)
+    assert r1_penalty(linear, x).tolist() == pytest.approx([18] * 5, rel=1e-12)
+    assert gradient_penalty(linear, x, -x, stream(0)).tolist() == pytest.approx([25] * 5, rel=1e-12)
 
 
 def test_gradient_penalty_looks_only_between_real_and_fake():
@@ -63,12 +63,12 @@ def test_gradient_penalty_looks_only_between_real_and_fake():
         return x.flatten(1).square().sum(dim=1)
 
     points = torch.rand(64, generator=stream(7), dtype=torch.float64)
-    expected = (2 * points - 1).square().mean().item()
-    assert gradient_penalty(square, real, fake, stream(7)).item() == pytest.approx(expected, rel=1e-12)
+    expected = (2 * points - 1).square()
+    assert gradient_penalty(square, real, fake, stream(7)).tolist() == pytest.approx(expected.tolist(), rel=1e-12)
 
 
 def test_penalties_can_be_differentiated_with_respect_to_the_weights():
     weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     x = torch.randn(3, 1, 2, 2, generator=stream(1)).double()
-    r1_penalty(lambda x: weight * x.flatten(1).sum(dim=1), x).backward()  # ½·4w²
+    r1_penalty(lambda x: weight * x.flatten(1).sum(dim=1), x).mean().backward()  # ½·4w²
     assert weight.grad.item() == pytest.approx(4 * 2.0, rel=1e-12)

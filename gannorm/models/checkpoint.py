@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from gannorm.models.discriminator import Discriminator
 from gannorm.models.generator import Generator
 from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
 from gannorm.registry import UnknownNameError
-from gannorm.rundir import RunDir
+from gannorm.rundir import RunDir, check_version
 
 Generators = Generator | ResidualGenerator
 Discriminators = Discriminator | ResidualDiscriminator
@@ -54,26 +55,61 @@ def build_networks(model: Mapping[str, Any], image_size: int, channels: int) -> 
     return ResidualGenerator(**settings, **model["generator"]), ResidualDiscriminator(**settings, **judge)
 
 
+def build_classifier(model: Mapping[str, Any], image_size: int, channels: int, classes: int) -> Discriminators:
+    """The classifier that the `model` part of a classifier's config describes: a discriminator with a logit a class.
+
+    With `residual_blocks` above 0 it is the residual one, whose depth the blocks give.
+    """
+    settings = {"image_size": image_size, "channels": channels, "outputs": classes, **model["classifier"]}
+    if not model["residual_blocks"]:
+        return Discriminator(**settings)
+    if settings.pop("minibatch") != "none" or settings.pop("depth"):
+        raise UserError("the residual classifier has no minibatch layer and no `depth`: leave them at none and 0.")
+    return ResidualDiscriminator(**settings, blocks=model["residual_blocks"])
+
+
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """A checkpoint's content, as plain data and tensors: nothing in the file is ever executed.
 
     Raises:
-        UserError: the file is missing, damaged, not a checkpoint of this program, or holds more than data.
+        UserError: the file is missing, damaged, not a checkpoint of this program or of a newer one, or holds more than
+            data.
     """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        file.open("rb").close()
     except OSError as error:
         raise UserError(f"a checkpoint must be readable: {file}: {error.strerror}; give another file.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first = str(error).split("\n")[0]
-        raise UserError(
-            f"a checkpoint must be whole and hold only weights: {file}: {first[:160]}; use an earlier one."
-        ) from None
+    problem = damage(file)
+    try:
+        content = None if problem else torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's unpickler raises whatever a damaged byte leads it to
+        problem = str(error).split("\n")[0][:160] or type(error).__name__
+    if problem:
+        raise UserError(f"a checkpoint must be whole and hold only weights: {file}: {problem}; use an earlier one.")
     if not isinstance(content, dict) or "config" not in content or "state_dict" not in content:
         raise UserError(
             f"a checkpoint must come from `gannorm train`: {file} holds no config; give one of a run's checkpoints."
         )
+    check_version(content, file)
     return content
+
+
+def damage(file: Path) -> str:
+    """What is wrong with the bytes of a checkpoint; "" for nothing.
+
+    The file is a zip archive, in which torch.save keeps a CRC-32 of every record: of each tensor, and of what holds
+    them together. torch.load does not look at them, so that a flipped bit would become a weight.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            # What torch.save never writes: compressed records, which could unpack to any size, and attributes, by which
+            # torch.load would take a record for a folder and leave its tensor as it finds the memory.
+            if any(record.compress_type or record.external_attr for record in archive.infolist()):
+                return "its directory of records is not one that torch.save writes"
+            record = archive.testzip()
+    except Exception as error:  # zipfile raises whatever a damaged byte leads it to
+        return f"{type(error).__name__}: {error}"
+    return f"the record {record} does not have its checksum" if record else ""
 
 
 def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -> Networks:
@@ -92,6 +128,8 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
         raise UserError(f"a checkpoint file has a step of its own: got {path} and step {step}; give its run instead.")
     file = Path(path) if is_file else find_checkpoint(RunDir.open(path), step)
     content = read_checkpoint(file)
+    if content["config"].get("task") == "classifier":
+        raise UserError(f"a GAN's checkpoint is wanted here: {file} holds a classifier; give a GAN's run.")
     try:
         networks = build_networks(content["config"]["model"], content["image_size"], content["channels"])
     except UnknownNameError as error:
@@ -115,11 +153,24 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
 
 
 def find_checkpoint(run: RunDir, step: int | None = None) -> Path:
-    """The run's checkpoint of `step`, or its last one. Raises UserError if there is none."""
+    """The run's checkpoint of `step`, or the last one that is whole, with a warning of each later one.
+
+    Raises:
+        UserError: there is none.
+    """
     saved = run.checkpoints()
     if step is not None and step not in saved:
         raise UserError(f"{run.path} has no checkpoint of step {step}: it has {', '.join(map(str, saved)) or 'none'}.")
     if not saved:
         state = run.status()["state"]
         raise UserError(f"{run.path} has no checkpoint: it is {state}; train one with --checkpoint_every above 0.")
-    return saved[max(saved) if step is None else step]
+    if step is not None:
+        return saved[step]
+    damaged: list[str] = []
+    for file in reversed(saved.values()):
+        if not (problem := damage(file)):
+            for line in damaged:
+                warnings.warn(f"{line}; {file.name} is taken instead.", stacklevel=2)
+            return file
+        damaged.append(f"{file} is damaged ({problem})")
+    raise UserError(f"a run must have a whole checkpoint: {damaged[0]}, and no other is whole; train the run anew.")

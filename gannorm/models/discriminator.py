@@ -19,7 +19,7 @@ MINIBATCH = ("none", "stddev", "discrimination")
 
 
 class Discriminator(nn.Module):
-    """Image -> one logit, positive for "real".
+    """Image -> one logit, positive for "real"; or, with more outputs, image -> a logit for each class.
 
     Stages of [3×3 convolution, 4×4 stride-2 convolution], the width doubling from stage to stage, until the maps are
     4×4; one 3×3 convolution there; one linear logit (the layout of Miyato et al. 2018, table 3). Every convolution is
@@ -36,9 +36,12 @@ class Discriminator(nn.Module):
         minibatch: deliberate coupling: "stddev" appends a channel of deviations over the batch before the last
             convolution (Karras et al. 2018), "discrimination" features of closeness before the logit (Salimans et al.
             2016).
+        depth: layers with weights; 0 for the layout above, 2·log₂(image_size/4) + 2 of them. More are 3×3 convolutions
+            before each stage's strided one and before the last, shared out evenly, the earlier stages first.
+        outputs: 1 for the logit, otherwise classes.
 
     Raises:
-        UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
+        UserError: an impossible size or depth, an unknown name, or a normalizer that cannot work at these shapes.
 
     >>> import torch
     >>> Discriminator(image_size=16, channels=1, width=8, norm="group")(torch.zeros(5, 1, 16, 16)).shape
@@ -54,22 +57,29 @@ class Discriminator(nn.Module):
         weight_norm: str = "none",
         norm_options: Mapping[str, Any] | None = None,
         minibatch: str = "none",
+        depth: int = 0,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width)
+        check_positive(channels=channels, width=width, outputs=outputs)
         if minibatch not in MINIBATCH:
             raise UserError(f"unknown minibatch layer {minibatch!r}: {choices(minibatch, MINIBATCH)}")
         slots = Slots(norm, weight_norm, norm_options, leak=0.2)
         self.image_size, self.channels = image_size, channels
         self.features = nn.Sequential()
+        more = _more_layers(depth, image_size)
         size, before = image_size, channels
         for stage in range(stages(image_size)):
             wide = width << stage
-            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+            for _ in range(1 + more[stage]):
+                self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+                before = wide
             size //= 2
             self.features.append(slots.block(nn.Conv2d(wide, wide, 4, 2, 1), size))
-            before = wide
         wide = 2 * before
+        for _ in range(more[-1]):
+            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+            before = wide
         if minibatch == "stddev":
             stddev = MinibatchStddev()
             self.features.append(stddev)
@@ -81,7 +91,17 @@ class Discriminator(nn.Module):
             discrimination = MinibatchDiscrimination(features)
             self.features.append(discrimination)
             features += discrimination.extra_features
-        self.logit = slots.weight_norm(nn.Linear(features, 1), last=True)
+        self.logit = slots.weight_norm(nn.Linear(features, outputs), last=True)
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,)
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,), or (N, outputs)
         return self.logit(self.features(images)).squeeze(1)
+
+
+def _more_layers(depth: int, image_size: int) -> list[int]:
+    """How many 3×3 convolutions each stage and the last place have beyond their one, for `depth` layers in all."""
+    places = stages(image_size) + 1
+    least = 2 * places
+    if depth and depth < least:
+        raise UserError(f"`depth` must be 0 or at least {least} for images of {image_size}: got {depth}; raise it.")
+    even, rest = divmod(max(depth - least, 0), places)
+    return [even + (place < rest) for place in range(places)]

@@ -23,7 +23,7 @@ from gannorm.models.blocks import SMALLEST, Slots, check_positive, stages
 
 
 class ResidualDiscriminator(nn.Module):
-    """Image -> one logit, positive for "real": a 3×3 convolution, residual blocks, one linear layer.
+    """Image -> one logit, positive for "real", or a logit a class: a 3×3 convolution, residual blocks, a linear layer.
 
     There are `blocks` residual blocks at each map size from image_size down to 4×4; the first of a size halves the maps
     and doubles the width, so that image_size 32 with 5 blocks has 20.
@@ -36,6 +36,7 @@ class ResidualDiscriminator(nn.Module):
         weight_norm: weight normalizer of every layer, a name in WEIGHT_NORMALIZERS.
         blocks: residual blocks at each map size.
         norm_options: options of the activation normalizer.
+        outputs: 1 for the logit, otherwise classes.
 
     Raises:
         UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
@@ -55,9 +56,10 @@ class ResidualDiscriminator(nn.Module):
         weight_norm: str = "none",
         blocks: int = 2,
         norm_options: Mapping[str, Any] | None = None,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width, blocks=blocks)
+        check_positive(channels=channels, width=width, blocks=blocks, outputs=outputs)
         slots = Slots(norm, weight_norm, norm_options, leak=0.2)
         self.image_size, self.channels = image_size, channels
         self.stem = slots.weight_norm(nn.Conv2d(channels, width, 3, 1, 1))
@@ -70,9 +72,9 @@ class ResidualDiscriminator(nn.Module):
                 self.blocks.append(ResidualBlock(slots, before, wide, size, "down" if down else ""))
         self.activation = nn.Sequential(Shift(), slots.nonlinearity(wide))
         self.shift = Shift()
-        self.logit = slots.weight_norm(nn.Linear(wide * SMALLEST * SMALLEST, 1), last=True)
+        self.logit = slots.weight_norm(nn.Linear(wide * SMALLEST * SMALLEST, outputs), last=True)
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,)
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,), or (N, outputs)
         features = self.activation(self.blocks(self.stem(images)))
         return self.logit(self.shift(features.flatten(1))).squeeze(1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ class SyncBatchNorm(BatchStatistics):
     """BatchNorm whose μ and σ² are those of the batches of all processes taken together, with gradients across them.
 
     μ = Σ_k n_k·μ_k/n, σ² = Σ_k n_k·(σ²_k + (μ_k − μ)²)/n over processes k with n_k values a channel. torch's
-    SyncBatchNorm does the same on accelerators and refuses CPU tensors. Without torch.distributed it is BatchNorm.
+    SyncBatchNorm does the same on accelerators and refuses CPU tensors. In one process, and `alone`, it is BatchNorm.
 
     Args:
         channels: C.
@@ -32,10 +34,10 @@ class SyncBatchNorm(BatchStatistics):
     def normalize(self, x: Tensor) -> Tensor:
         mean, variance = moments(x, batch_dims(x))
         count = mean.new_tensor(x.numel() / x.shape[1])
-        if distributed.is_available() and distributed.is_initialized():
+        if processes() > 1:
             # Each process fills its own row of a table, and the sum over processes is the table of all.
             own = torch.cat([count[None], mean, variance])
-            table = own.new_zeros(distributed.get_world_size(), len(own))
+            table = own.new_zeros(processes(), len(own))
             table = torch.index_put(table, (torch.tensor(distributed.get_rank(), device=own.device),), own)
             counts, means, variances = _SumOverProcesses.apply(table).split([1, len(mean), len(mean)], dim=1)
             count = counts.sum()
@@ -44,6 +46,29 @@ class SyncBatchNorm(BatchStatistics):
         self.track(mean, variance * (count / (count - 1)))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return affine(x, scale, self.bias - mean * scale)
+
+
+_alone = False
+
+
+def processes() -> int:
+    """How many processes share a batch here: those of torch.distributed, 1 without it or `alone`."""
+    together = distributed.is_available() and distributed.is_initialized() and not _alone
+    return distributed.get_world_size() if together else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process's batch is the whole batch: for what one process measures while the others go on.
+
+    A synchronized normalizer would wait for them forever.
+    """
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -89,3 +89,17 @@ def test_a_minibatch_layer_couples_a_discriminator_that_is_otherwise_independent
     assert more - few == extra
     with pytest.raises(UserError, match="did you mean 'stddev'"):
         Discriminator(minibatch="stdev")
+
+
+@pytest.mark.parametrize("depth", [6, 7, 20, 50])
+def test_depth_counts_the_layers_with_weights(depth):
+    f = Discriminator(16, 1, 4, depth=depth, outputs=10)
+    assert len(layers(f, (nn.Conv2d, nn.Linear))) == depth
+    assert f(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
+    plain, named = Discriminator(16, 1, 4), Discriminator(16, 1, 4, depth=6)  # the layout that it has by itself
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in named.state_dict().items()}
+
+
+def test_a_depth_below_the_layout_is_refused():
+    with pytest.raises(UserError, match="`depth` must be 0 or at least 8 for images of 32: got 7"):
+        Discriminator(32, depth=7)
