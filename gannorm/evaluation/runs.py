@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gannorm.data import Images, load_images
 from gannorm.errors import UserError
+from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device
 from gannorm.evaluation.extractors import build_extractor
 from gannorm.evaluation.reconstruction import reconstruction_score
@@ -77,6 +78,8 @@ def score_runs(
 ) -> Iterator[Scored]:
     """Score checkpoints of runs, write each result into its run's scores.json, and yield it.
 
+    In a process group, the processes share the batches of each score among them; the first writes and yields.
+
     Args:
         runs: what `gannorm train` wrote.
         step: of the checkpoint; None for the last.
@@ -93,7 +96,7 @@ def score_runs(
 
     Raises:
         UserError: options that contradict each other, no such checkpoint, data or extractor. A checkpoint that is
-            damaged or cannot be scored is a result instead.
+            damaged or cannot be scored is a result instead, and so is a run whose config or scores.json is damaged.
     """
     if all_checkpoints and step is not None:
         raise UserError(f"--step and --all_checkpoints exclude each other: got step {step} and all; give one.")
@@ -102,20 +105,34 @@ def score_runs(
     device = device or str(best_device())
     data, tasks = _Data(split, reconstruction), []
     for run in runs:
-        files = list(run.checkpoints().values()) if all_checkpoints else []
-        for file in files or [find_checkpoint(run, step)]:
+        try:
             source = run.config()["data"]
+            run.scores()
+        except UserError as error:
+            tasks.append(_Task(run, run.path, {}, "", ema, False, problem=str(error)))
+            continue
+        files = list(run.checkpoints().values()) if all_checkpoints else []
+        try:
+            files = files or [find_checkpoint(run, step)]
+        except UserError as error:
+            if step is not None or not run.checkpoints():
+                raise
+            tasks.append(_Task(run, run.path, source, "", ema, False, problem=str(error)))  # all are damaged
+            continue
+        for file in files:
             count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("fid_solver", "seed")})
             for averaged in (True, False) if statistics == "all" else (ema,):
                 for i, mode in enumerate(STATISTICS if statistics == "all" else (statistics,)):
                     tasks.append(_Task(run, file, source, mode, averaged, bool(reconstruction) and i == 0))
     batch_size = counts.get("batch_size", 64)
-    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=None)]
+    hidden = None if ranks.is_first() else True
+    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=hidden)]
 
     judges: dict[Any, Evaluator] = {}
-    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=None):
+    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=hidden):
         if task.problem:
-            yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
+            if ranks.is_first():
+                yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
             continue
         key = _key(task.source)
         if key not in judges:
@@ -124,7 +141,11 @@ def score_runs(
                 extractor, train, weights=weights, sha256=sha256, seed=extractor_seed, device=device
             )
             judges[key] = Evaluator(real, extractor=built, **counts)
-        yield _scored(task, judges[key], data, reconstruction, again)
+        result = _scored(task, judges[key], data, reconstruction, again)
+        if ranks.is_first():
+            if result.new:
+                task.run.add_scores(result.record or {})
+            yield result
 
 
 def score_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -173,6 +194,8 @@ def _key(source: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _checked(task: _Task, data: _Data, batch_size: int, device: str) -> _Task:
     """The task, with its problem if it cannot be scored."""
+    if task.problem:
+        return task
     _, real, _ = data.of(task.source)
     try:
         generator = load_networks(task.file, ema=task.ema).generator.to(device)
@@ -188,7 +211,7 @@ def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, aga
     run, networks = task.run, load_networks(task.file, ema=task.ema)
     step, protocol = networks.step, judge.protocol(task.statistics, task.ema)
     where = f"{run.path} step {step}"
-    old = next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None)
+    old = ranks.from_first(next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None))
     generator = networks.generator.to(judge.extractor.device)
     record = dict(old) if old and not again else {}
     try:
@@ -208,18 +231,19 @@ def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, aga
                 record["reconstruction"] = {**content, "protocol": {**wanted, "steps": found.steps}}
     except NotFiniteError as error:
         record = {"step": step, "diverged": True, "protocol": protocol}
-        run.add_scores(record)
         return Scored(run, record, f"{where}: diverged: {error}", failed=True, new=True)
     except UserError as error:
         return Scored(run, None, f"{where} is not scored: {error}", failed=True)
     new = record != old
-    if new:
-        run.add_scores(record)
     if "diverged" in record:
         return Scored(run, record, f"{where}: diverged, as recorded before", failed=True)
-    said = f"{where}{'' if new else ', scored before'}: {Scores(**{f.name: record[f.name] for f in fields(Scores)})}"
+    said = f"{where}{'' if new else ', scored before'}: {_scores_of(record)}"
     if "reconstruction" in record:
         said += "\nreconstruction {error:.4f} ± {standard_error:.4f} (at z = 0: {error_at_start:.4f})".format(
             **record["reconstruction"]
         )
     return Scored(run, record, said, new=new)
+
+
+def _scores_of(record: Mapping[str, Any]) -> Scores:
+    return Scores(**{f.name: record[f.name] for f in fields(Scores) if f.name in record})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation import metrics
+from gannorm.evaluation import metrics, ranks
 from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.extractors import Extractor, build_extractor
 from gannorm.evaluation.reference import load_reference, versions
@@ -46,6 +46,8 @@ class Scores:
         recall: share of real images that lie among the fakes, [0, 1].
         seconds: wall time of this scoring.
         protocol: everything that the numbers depend on.
+        seconds_by_part: of the wall time: "extractor"; "generator", with what prepares it and, in a process group, the
+            wait for the others; "scores" from the features.
     """
 
     inception_score: float | None
@@ -59,6 +61,7 @@ class Scores:
     recall: float
     seconds: float
     protocol: Mapping[str, Any]
+    seconds_by_part: Mapping[str, float] = field(default_factory=dict)  # empty in records of older versions
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -94,8 +97,11 @@ class Evaluator:
         device: of the extractor; the best there is by default. A generator runs where it is.
         quiet: hide the progress bars; None: show them on a terminal alone.
 
+    In a process group of torch.distributed every process makes the same calls; each generates and extracts its share
+    of the batches, and all get the scores of one process.
+
     Raises:
-        UserError: too few images, or an extractor that cannot see them.
+        UserError: too few images, or an extractor that cannot see them, or that is not the same in every process.
 
     Warns:
         UserWarning: fewer images than features, so that a covariance has no full rank.
@@ -118,14 +124,20 @@ class Evaluator:
         if fid_solver not in FID_SOLVERS:
             raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
         self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
-        self.kid_subsets, self.fid_solver, self.quiet = kid_subsets, fid_solver, quiet
+        self.kid_subsets, self.fid_solver = kid_subsets, fid_solver
+        self.quiet = quiet if ranks.is_first() else True
         self.samples = count_samples(dataset, samples, batch_size, splits, kid_subsets)
         if not isinstance(extractor, Extractor):
             extractor = build_extractor(extractor, dataset, device=device)
         self.extractor = extractor
+        if not ranks.agree(extractor.weights_sha256):
+            raise UserError(
+                f"every process must score with the same extractor: the weights of {extractor.name} differ; give all "
+                "of them the same --weights."
+            )
         with undisturbed():
             self.reference = load_reference(
-                dataset, extractor, batch_size=batch_size, splits=splits, seed=seed, quiet=quiet
+                dataset, extractor, batch_size=batch_size, splits=splits, seed=seed, quiet=self.quiet
             )
         dimension, fewest = len(self.reference.mean), min(len(dataset), self.samples)
         if fewest <= dimension:
@@ -165,7 +177,8 @@ class Evaluator:
                     statistics=statistics,
                 ) as batches,
             ):
-                fake = self.extractor.features(batches, bar)
+                fake, extraction = self.extractor.features(batches, bar)
+            drawn = time.perf_counter()
             score, score_std = None, None
             if self.extractor.classifies:
                 score, score_std = metrics.inception_score(fake[layers["isc"]], self.splits, self.seed)
@@ -174,6 +187,7 @@ class Evaluator:
                 fake[layers["prc"]], reference.features[layers["prc"]], reference.radii
             )
             fid = self._fid(fake[layers["fid"]])
+        end = time.perf_counter()
         return Scores(
             inception_score=score,
             inception_score_std=score_std,
@@ -184,8 +198,9 @@ class Evaluator:
             kid_std=kid_std,
             precision=precision,
             recall=recall,
-            seconds=time.perf_counter() - begin,
+            seconds=end - begin,
             protocol=self.protocol(statistics, ema),
+            seconds_by_part={"generator": drawn - begin - extraction, "extractor": extraction, "scores": end - drawn},
         )
 
     def check(self, generator: nn.Module, *, latent_dim: int | None = None, statistics: str = "running") -> int:

@@ -44,7 +44,7 @@ def test_the_card_reports_the_accuracy_on_images_that_were_not_used(digits, tmp_
     held_out = sorted(set(range(len(digits))) - set(seen[0].tolist()))
     assert card["held_out_images"] == len(held_out) == 30
     model = build_extractor("in_domain", digits, weights=tmp_path, device="cpu")
-    logits = model.features([digits.pixels[held_out]], NO_BAR)["logits"]
+    logits = model.features([digits.pixels[held_out]], NO_BAR)[0]["logits"]
     right = (logits.argmax(1) == digits.labels[held_out]).float().mean().item()
     assert card["held_out_accuracy"] == pytest.approx(right, abs=1e-6)
     assert json.loads((tmp_path / "card.json").read_text()) == card
@@ -52,16 +52,16 @@ def test_the_card_reports_the_accuracy_on_images_that_were_not_used(digits, tmp_
 
 def test_digits_are_classified(extractor, digits):
     assert extractor.card["held_out_accuracy"] > 0.85  # 270 training images of 8×8; chance is 0.1
-    logits = extractor.features([digits.pixels], NO_BAR)["logits"]
+    logits = extractor.features([digits.pixels], NO_BAR)[0]["logits"]
     assert (logits.argmax(1) == digits.labels).float().mean() > 0.95
 
 
 def test_features_have_norm_root_f_and_the_same_bits_at_every_batch_size(extractor, digits):
-    whole = extractor.features([digits.pixels], NO_BAR)
+    whole, _ = extractor.features([digits.pixels], NO_BAR)
     norms = whole["features"].double().norm(dim=1)
     torch.testing.assert_close(norms, torch.full_like(norms, 8.0), rtol=1e-6, atol=0)  # float32 features
     for size in (1, 7, 64):
-        parts = extractor.features(digits.pixels.split(size), NO_BAR)
+        parts, _ = extractor.features(digits.pixels.split(size), NO_BAR)
         assert all(torch.equal(parts[layer], whole[layer]) for layer in ("features", "logits"))
 
 

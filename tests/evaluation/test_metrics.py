@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gannorm.evaluation import metrics
@@ -101,6 +102,16 @@ def test_kernel_distance_of_halves_of_one_sample_is_near_zero_and_of_others_is_n
     mean, spread = distance(sample[:200])
     assert abs(mean) < 3 * spread  # unbiased: either sign
     assert distance(sample[:200] + 1)[0] > 10 * spread
+
+
+@pytest.mark.parametrize("features", [6, 700])  # below and above a block of a matrix product
+def test_kernel_distance_has_the_bits_of_torch_fidelity(features):
+    fake, real = gaussians(features, 230).float(), gaussians(features, 301, seed=1).float() * 1.1
+    options = {"kid_subsets": 7, "kid_subset_size": 101, "rng_seed": 3}
+    expected = kid_features_to_metric(fake, real, verbose=False, **options)
+    distance = metrics.KernelDistance(real, 230, subsets=7, subset_size=101, seed=3)
+    for _ in range(2):
+        assert distance(fake) == tuple(expected[f"kernel_inception_distance_{k}"] for k in ("mean", "std"))
 
 
 def test_kernel_distance_is_the_polynomial_mmd():

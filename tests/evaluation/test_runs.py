@@ -1,7 +1,11 @@
 """The evaluate and extractor commands on a run that the train command wrote, and what one bad checkpoint costs."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +90,36 @@ def test_one_bad_checkpoint_costs_that_checkpoint(run, capsys):
     assert "step 2: diverged, as recorded before" in capsys.readouterr().err
 
 
+def test_one_damaged_run_costs_that_run_and_one_line_names_its_file(run, capsys):
+    for name, file in (("cut", "checkpoints/last.ckpt"), ("config", "config.yaml"), ("scores", "scores.json")):
+        shutil.copytree("run", name)
+        for damaged in Path(name).glob("checkpoints/*" if name == "cut" else file):
+            damaged.write_bytes(damaged.read_bytes()[:1000])
+        if name != "cut":
+            Path(name, file).write_text("{cut: [")
+    assert main(["evaluate", "config", "cut", "run", "scores", *FEW]) == 1
+    (record,) = run.scores()
+    assert record["fid"] > 0
+    err = capsys.readouterr().err.splitlines()
+    for name, file in (("config", "config/config.yaml"), ("scores", "scores/scores.json"), ("cut", "cut/checkpoints/")):
+        assert len([line for line in err if file in line and "is not scored" in line]) == 1, (name, err)
+
+
+def test_processes_started_by_torchrun_write_the_scores_of_one(run):
+    shutil.copytree("run", "alone")
+    evaluate = ["-m", "gannorm.cli", "evaluate"]
+    alone = subprocess.Popen([sys.executable, *evaluate, "alone", *FEW], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    together = subprocess.run([*launch, *evaluate, "run", *FEW], capture_output=True, text=True, timeout=400)
+    assert (alone.wait(), together.returncode) == (0, 0), together.stderr
+    (record,), (expected,) = run.scores(), RunDir("alone").scores()
+    changing = ("seconds", "seconds_by_part")
+    assert {k: v for k, v in record.items() if k not in changing} == {
+        k: v for k, v in expected.items() if k not in changing
+    }
+    assert together.stdout.count(f"step 4: IS {record['inception_score']:.3f}") == 1  # one process speaks
+
+
 def test_all_statistics_are_a_table_of_one_checkpoint(run, capsys):
     assert main(["evaluate", "run", "--statistics=all", *FEW]) == 0
     records = run.scores()
@@ -111,6 +145,13 @@ def test_reconstruction_is_kept_with_its_own_protocol_also_beside_older_scores(r
     assert 0 < found["error"] < found["error_at_start"]
     assert found["protocol"]["images"] == 3 and found["protocol"]["split"] == "test"
     assert f"reconstruction {found['error']:.4f}" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--reconstruction=4", *FEW]) == 0  # of another number of images: sought anew
+    (again,) = run.scores()
+    assert again.pop("reconstruction")["protocol"] == found["protocol"] | {"images": 4}
+    assert again == before
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--reconstruction=4", *FEW]) == 0
+    assert "scored before" in capsys.readouterr().out
 
 
 def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatch):

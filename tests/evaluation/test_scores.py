@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -162,6 +163,19 @@ def test_the_result_is_plain_json_with_its_protocol(generator, digits):
     assert protocol["versions"].keys() == {"gannorm", "torch", "torch-fidelity", "numpy"}
     assert protocol == evaluate(generator, digits, device="cpu", samples=SAMPLES, statistics="batch", ema=True).protocol
     assert f"FID {found.fid:.3f}" in str(found) and "batch statistics, EMA" in str(found)
+
+
+def test_the_wall_time_is_told_apart_by_generator_extractor_and_scores(generator, digits):
+    extractor = build_extractor("in_domain", digits, device="cpu")
+    evaluator = Evaluator(digits, extractor=extractor, samples=SAMPLES, batch_size=50)
+    slow = {"generator": (generator, 0.1), "extractor": (extractor.module, 0.2)}
+    hooks = [m.register_forward_pre_hook(lambda *_, s=seconds: time.sleep(s)) for m, seconds in slow.values()]
+    found = evaluator.score(generator)
+    for hook in hooks:
+        hook.remove()
+    parts = found.seconds_by_part
+    assert parts["generator"] > 0.3 and parts["extractor"] > 0.6 and parts["scores"] > 0  # three batches each
+    assert sum(parts.values()) == pytest.approx(found.seconds, rel=1e-9)
 
 
 def test_nothing_of_the_caller_changes_also_when_scoring_fails(generator, digits):
