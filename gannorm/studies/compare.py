@@ -2,6 +2,7 @@
 
 output/
   index.html          the report: one self-contained page
+  why.html            a second one, where runs hold optimization probes
   table.csv           one line a condition and quantity, with intervals and effects
   table.json          the same, with headline, findings, conditions, protocol and what was left out
   figures/            every figure as PNG and its data as CSV
@@ -10,22 +11,24 @@ output/
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
 from gannorm.rundir import RunDir, write_json, write_text
-from gannorm.studies.conditions import group, read_runs
+from gannorm.studies import why
+from gannorm.studies.conditions import Condition, group, read_runs
+from gannorm.studies.crossed import cross
 from gannorm.studies.findings import findings, headline
-from gannorm.studies.quantities import under_one_protocol
+from gannorm.studies.quantities import by_sampling_mode, under_one_protocol
 from gannorm.studies.report import write_report
 from gannorm.studies.table import Comparison, tabulate
 
 __all__ = ["Comparison", "analyse", "compare"]
 
 
-def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None) -> Comparison:
+def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None, by_mode: bool = False) -> Comparison:
     """Compare finished runs by condition, with intervals over training seeds, and write the report.
 
     Runs that differ only in the seed form a condition. Runs that are still being written, failed, or are damaged are
@@ -35,6 +38,8 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
         runs: run directories, of one study or several.
         output: folder for the report; made if it does not exist.
         baseline: label of the condition that the others are compared with; the first one if not given.
+        by_mode: compare each run with itself: the sampling modes of G (statistics, averaged or trained weights) under
+            which it was scored become conditions, paired by the run's seed.
 
     Returns:
         The comparison, as it was written to `output`.
@@ -44,12 +49,13 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
 
     Source: statistics as in `gannorm.studies.intervals`; the verdicts are defined here.
     """
-    comparison = analyse(runs, baseline=baseline)
+    comparison = analyse(runs, baseline=baseline, by_mode=by_mode)
     try:
         (output / "figures").mkdir(parents=True, exist_ok=True)
         write_text(output / "table.csv", comparison.to_csv())
         write_json(output / "table.json", comparison.to_dict())
-        write_report(comparison, output)
+        write_report(comparison, output, more=why.link(comparison))
+        why.write_why(comparison, output)
     except OSError as error:
         raise UserError(
             f"the output folder must be writable: {output} gave {error.strerror}; choose another with --output."
@@ -57,7 +63,7 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
     return comparison
 
 
-def analyse(runs: Sequence[RunDir], *, baseline: str | None = None) -> Comparison:
+def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: bool = False) -> Comparison:
     """The comparison alone: as `compare`, without writing anything."""
     ended, left_out = read_runs(runs)
     if not any(run.state == "finished" for run in ended):
@@ -65,6 +71,8 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None) -> Compariso
         reasons.update(run.state for run in ended)
         found = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
         raise UserError(f"at least one run must have finished: got {found}; let `gannorm train` finish one first.")
+    if by_mode:
+        ended = by_sampling_mode(ended)
     ended, protocol, more = under_one_protocol(ended)
     conditions, repeats, remarks = group(ended)
     labels = [c.label for c in conditions if c.runs]
@@ -76,15 +84,22 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None) -> Compariso
         raise UserError(
             f"the baseline must be a condition with finished runs: got {baseline!r}; {choices(baseline, labels)}"
         )
-    conditions.sort(key=lambda c: c.label != matching[0])
-    rows = tabulate(conditions)
+    conditions.sort(key=_from(next(c for c in conditions if c.label == matching[0])))
+    rows, lines = tabulate(conditions), cross(conditions)
     return Comparison(
         headline(rows, conditions),
-        findings(rows, conditions),
+        findings(rows, conditions, lines),
         matching[0],
         conditions,
         rows,
         protocol,
         [*left_out, *repeats],
         [*remarks, *more],
+        lines,
     )
+
+
+def _from(baseline: Condition) -> Callable[[Condition], tuple[bool, ...]]:
+    """A sort key: the baseline first, then whatever shares more of its names; numbers stay in order of size."""
+    names = [key for key in baseline.naming if not isinstance(baseline.values.get(key), int | float)]
+    return lambda c: (c is not baseline, *(c.values.get(key) != baseline.values.get(key) for key in names))

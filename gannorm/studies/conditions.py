@@ -15,20 +15,31 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.rundir import STATES, RunDir
+from gannorm.studies.configs import flatten
 
 # Keys that name, place or show a run, and change neither its weights nor how it is measured.
 NOT_FACTORS = {
     *("seed", "name", "study", "output", "progress", "wandb", "wandb_project"),
-    *("log_every", "sample_every", "checkpoint_every", "data.root", "data.download"),
+    *("log_every", "sample_every", "test_every", "checkpoint_every", "data.root", "data.download"),
+    *("why_every", "why_budget", "why_layers"),
 }
 
-NORM = "model.discriminator.norm"  # what names the runs where nothing was varied
+NORM = "model.discriminator.norm"  # the first factor, and what names the runs where nothing was varied
 TITLES = {  # its values, as the literature calls them
     "batch": "BatchNorm",
     "group": "GroupNorm",
     "instance": "InstanceNorm",
     "layer": "LayerNorm",
     "none": "no normalizer",
+}
+STATISTICS, WEIGHTS = "evaluation.statistics", "evaluation.weights"  # factors within a run: how G was sampled
+PROSE = {  # how a factor's value reads in a title
+    "model.generator.norm": "G {}",
+    "model.generator.weight_norm": "G weights {}",
+    "model.d_composition": "D {}",
+    "model.g_composition": "G {}",
+    STATISTICS: "{} statistics",
+    WEIGHTS: "{} weights",
 }
 
 
@@ -60,7 +71,8 @@ class Condition:
 
     Attributes:
         label: the values of the factors, short: "batch", or "norm=batch, batch_size=32".
-        title: the label for prose: "BatchNorm".
+        title: the label for prose: "BatchNorm", or "BatchNorm (batch size 32)".
+        naming: the fewest config keys whose values tell all conditions apart.
         values: every config key that differs between conditions → its value here (None: not set).
         runs: finished runs, one a seed.
         diverged: runs that diverged.
@@ -68,6 +80,7 @@ class Condition:
 
     label: str
     title: str
+    naming: Sequence[str]
     values: Mapping[str, Any]
     runs: Sequence[Run]
     diverged: Sequence[Run]
@@ -132,11 +145,35 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
                 repeats.append(LeftOut(run.name, f"same condition and seed as {finished[run.seed].name}"))
             else:
                 finished[run.seed] = run
-        values = {key: members[0].config.get(key) for key in factors}
-        label, title = _label(members[0].config, naming)
+        config = members[0].config
+        values = {key: config.get(key) for key in factors}
+        title = titled({key: config.get(key) for key in naming})
         diverged = [run for run in members if run.state == "diverged"]
-        conditions.append(Condition(label, title, values, list(finished.values()), diverged))
+        conditions.append(Condition(_label(config, naming), title, naming, values, list(finished.values()), diverged))
     return conditions, repeats, _confounded(factors, naming)
+
+
+def titled(values: Mapping[str, Any]) -> str:
+    """Factors' values for prose, D's normalizer first.
+
+    >>> titled({NORM: "batch", "model.d_composition": "joint", "data.batch_size": 8})
+    'BatchNorm (D joint, batch size 8)'
+    """
+    if len(values) == 1 and not set(values) & {NORM, *PROSE} and all(isinstance(v, str) for v in values.values()):
+        return text(*values.values())
+    words = [worded(key, value, list(values)) for key, value in values.items()]
+    if NORM in values and len(words) > 1:
+        return f"{words[0]} ({', '.join(words[1:])})"
+    return " with ".join(words)
+
+
+def worded(key: str, value: Any, keys: Sequence[str]) -> str:
+    """One factor's value for prose, where `keys` are the factors that it must not be confused with."""
+    if key == NORM:
+        return TITLES.get(text(value), text(value))
+    if key in PROSE:
+        return PROSE[key].format(TITLES.get(text(value), text(value)) if key.endswith(".norm") else text(value))
+    return f"{_short(key, keys).replace('_', ' ')} {text(value)}"
 
 
 def text(value: Any) -> str:
@@ -158,7 +195,7 @@ def _read(directory: RunDir, name: str) -> Run:
     status = directory.status()
     if status["state"] not in STATES:
         raise UserError(f"a state must be one of {', '.join(STATES)}: status.json holds {status['state']!r}.")
-    config = _flatten(directory.config())
+    config = {key: value for key, value in flatten(directory.config()).items() if value != {}}
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
@@ -168,7 +205,16 @@ def _read(directory: RunDir, name: str) -> Run:
             raise UserError(f"a record must hold an integer step: got {record['step']!r}.")
         if not isinstance(record.get("protocol", {}), dict):
             raise UserError(f"a protocol must be a mapping: got {record['protocol']!r}.")
+    scores = [score_values(record) for record in scores]
     return Run(directory, name, config, seed, status["state"], int(status["step"]), _columns(metrics), scores)
+
+
+def score_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of scores.json, with the reconstruction's error as a score among the others."""
+    details = record.get("reconstruction")
+    if not isinstance(details, dict):
+        return dict(record)
+    return {**record, "reconstruction": details["error"], "reconstruction_protocol": details.get("protocol")}
 
 
 def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
@@ -181,19 +227,12 @@ def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]
     return columns
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 # -- factors ----------------------------------------------------------------------------------------------------------
 
 
 def _factors(runs: Sequence[Run]) -> list[str]:
-    """The config keys that differ between runs, in the order of the configs."""
-    keys = dict.fromkeys(key for run in runs for key in run.config if key not in NOT_FACTORS)
+    """The config keys that differ between runs, D's normalizer first, then in the order of the configs."""
+    keys = dict.fromkeys([NORM, *(key for run in runs for key in run.config if key not in NOT_FACTORS)])
     return [key for key in keys if len({text(run.config.get(key)) for run in runs}) > 1]
 
 
@@ -222,12 +261,10 @@ def _naming(points: Iterable[tuple[str, ...]], factors: Sequence[str]) -> list[s
     return [factors[i] for i in kept]
 
 
-def _label(config: Mapping[str, Any], naming: Sequence[str]) -> tuple[str, str]:
+def _label(config: Mapping[str, Any], naming: Sequence[str]) -> str:
     if len(naming) == 1 and isinstance(config.get(naming[0]), str):
-        label = text(config[naming[0]])
-        return label, TITLES.get(label, label) if naming[0] == NORM else label
-    label = ", ".join(f"{_short(key, naming)}={text(config.get(key))}" for key in naming)
-    return label, label
+        return text(config[naming[0]])
+    return ", ".join(f"{_short(key, naming)}={text(config.get(key))}" for key in naming)
 
 
 def _short(key: str, keys: Sequence[str]) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 import yaml
 
 from gannorm.errors import UserError
+from gannorm.rundir import parse_yaml
 
 Flat = dict[str, Any]  # dotted key → value
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4."""
 
 
@@ -34,7 +35,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 def load(file: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError, which calls the file `what`, if there is none."""
     try:
-        content = yaml.load(file.read_text(), _Loader)
+        content = parse_yaml(file.read_text(), _Loader)
     except OSError as error:
         raise UserError(f"{what} must be readable: {file}: {error.strerror}.") from None
     except (ValueError, yaml.YAMLError) as error:

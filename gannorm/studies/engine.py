@@ -1,4 +1,4 @@
-"""Execute a study on this machine: train what is missing, retry what failed, evaluate, compare.
+"""Execute a study: train what is missing, retry what failed, evaluate, compare.
 
 Every run is a plain command on a saved config, in its own process: a crash or an out-of-memory kill costs one run. What
 has been done is read from the run directories and from nothing else, so the same command goes on where it stopped after
@@ -7,7 +7,7 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
     runs/<study>/<run>/                  run directories
     runs/<study>/plan/<run>.yaml         the saved configs: `gannorm train --config` makes one run of the study
     runs/<study>/plan/<run>.log          everything that the run's processes printed
-    runs/<study>/plan/attempts/<run>_1/  what an attempt that failed or was killed has left
+    runs/<study>/plan/attempts/<run>_1/  what an attempt that failed has left
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,19 +28,19 @@ from typing import Any
 from gannorm.errors import UserError
 from gannorm.rundir import PLAN, RunDir, write_text
 from gannorm.studies.configs import flatten
-from gannorm.studies.grid import EVALUATE_OPTIONS, PlannedRun, Study
-from gannorm.studies.processes import run_all, shares, terminable
+from gannorm.studies.grid import PlannedRun, Study, answered
+from gannorm.studies.processes import terminable
+from gannorm.studies.tasks import Engine, run_all
 
 ENDED = ("finished", "diverged")
 
 
-def execute(study: Study, command: Sequence[str], jobs: int | None, report: Path) -> int:
+def execute(study: Study, engine: Engine, report: Path) -> int:
     """Bring a study to its end: all runs trained, scored and compared.
 
     Args:
         study: the plan.
-        command: how to start `gannorm`.
-        jobs: processes at once; None for what the cores can do.
+        engine: where its processes run.
         report: folder for the comparison.
 
     Returns:
@@ -51,9 +52,9 @@ def execute(study: Study, command: Sequence[str], jobs: int | None, report: Path
     """
     with _alone(study), terminable():
         try:
-            logs = _save_configs(study)
-            failed = run_all([Training(run, command) for run in study.runs], jobs, logs, "training", "step")
-            failed += run_all(_scoring(study, jobs, command), jobs, logs, "evaluation", "checkpoint")
+            logs = save_configs(study)
+            failed = run_all([Training(run) for run in study.runs], engine, logs, "training", "step")
+            run_all(_scoring(study, engine), engine, logs, "evaluation", "checkpoint")
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here.", file=sys.stderr)
             raise
@@ -61,21 +62,23 @@ def execute(study: Study, command: Sequence[str], jobs: int | None, report: Path
     from gannorm.studies.compare import compare  # seconds of imports
 
     there = [run.directory for run in study.runs if run.directory.config_file.exists()]
-    print(compare(there, report, baseline=study.baseline).to_text())
+    print(compare(there, report, baseline=study.baseline, by_mode=study.by_mode).to_text())
     print(report / "index.html")
-    if failed:
-        print(f"failed twice, and not compared: {', '.join(failed)}; the same command tries again.", file=sys.stderr)
-    return 1 if failed else 0
+    unscored = [run.path.name for run in _unscored(study)]
+    for names, what in ((failed, "not compared"), (unscored, f"not scored (why is in {logs}/evaluation_*.log)")):
+        if names:
+            print(f"failed twice, and {what}: {', '.join(names)}; the same command tries again.", file=sys.stderr)
+    return 1 if failed or unscored else 0
 
 
-def describe(study: Study, jobs: int | None, *, table: bool = True) -> str:
+def describe(study: Study, engine: Engine, *, table: bool = True) -> str:
     """The plan: the question, a table of the runs and their states, and an estimate of the time that is left."""
     states = [state(run.directory) for run in study.runs]
     lines = [study.question, ""] if study.question else []
     if table:
         lines += [*_table(study, states), ""]
     counts = ", ".join(f"{count} {name}" for name, count in Counter(states).items())
-    lines.append(f"{len(states)} run{'s' * (len(states) > 1)}: {counts}. {_estimate(study, states, jobs)}")
+    lines.append(f"{len(states)} run{'s' * (len(states) > 1)}: {counts}. {_estimate(study, states, engine)}")
     return "\n".join(lines)
 
 
@@ -99,16 +102,30 @@ def state(run: RunDir) -> str:
 
 
 class Training:
-    """A task: one run of the study. Its directory says that it ended, or it is made anew."""
+    """A task: one run of the study. Its directory says that it ended. A stopped run goes on, a failed one starts anew.
 
-    def __init__(self, run: PlannedRun, gannorm: Sequence[str]) -> None:
-        self.run, self.gannorm = run, gannorm
+    A run that can no longer go on, because its images have changed for example, stops the study: its other runs were
+    made with them.
+    """
+
+    def __init__(self, run: PlannedRun) -> None:
+        self.run = run
+        self.runs: Sequence[RunDir] = [run.directory]
         self.name, self.total = run.name, int(run.config["steps"])
 
-    def command(self) -> list[str]:
-        if self.run.directory.config_file.exists():
+    def prepare(self) -> None:
+        if self.run.directory.config_file.exists() and not _is_stopped(self.run.directory):
             self._set_aside()
-        return [*self.gannorm, "train", "--config", str(self.run.config_file)]
+        _save_config(self.run)
+
+    def arguments(self) -> list[str]:
+        directory = self.run.directory
+        goes_on = directory.config_file.exists()
+        return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
+
+    def moved(self, output: Path) -> Training:
+        directory = _moved(self.run.directory, output)
+        return Training(replace(self.run, directory=directory, config={**self.run.config, "output": str(output)}))
 
     def progress(self) -> int:
         return self.total if self.is_done() else min(self.total - 1, _last_step(self.run.directory))
@@ -131,14 +148,34 @@ class Training:
         self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
 
 
-def _save_configs(study: Study) -> Path:
-    """Write the plan; configs that are there already are not touched, so that their times say when they were made."""
+def save_configs(study: Study) -> Path:
+    """Write the plan, runs/<study>/plan/<run>.yaml; what was planned before and no more is removed from it.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     folder = study.folder / PLAN
     for run in study.runs:
-        text = run.config_text()
-        if not run.config_file.exists() or run.config_file.read_text() != text:
-            write_text(run.config_file, text)
+        _save_config(run)
+    for file in set(folder.glob("*.yaml")) - {run.config_file for run in study.runs}:
+        file.unlink()
     return folder
+
+
+def _save_config(run: PlannedRun) -> None:
+    """A config that is there already is not touched, so that its time says when it was made."""
+    text = run.config_text()
+    if not run.config_file.exists() or run.config_file.read_text() != text:
+        run.config_file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(run.config_file, text)
+
+
+def _moved(run: RunDir, output: Path) -> RunDir:
+    study, name = run.path.parts[-2:]
+    return RunDir(output / study / name)
 
 
 def _last_step(run: RunDir) -> int:
@@ -149,6 +186,13 @@ def _last_step(run: RunDir) -> int:
             return int(json.loads(file.read().split(b"\n")[-2])["step"])
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return 0
+
+
+def _is_stopped(run: RunDir) -> bool:
+    """Whether its process was killed, or ended by a signal or Ctrl-C: nothing is wrong with the run."""
+    now = state(run)
+    reason = run.status()["reason"] if now == "failed" else ""
+    return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by SIG")
 
 
 def _is_locked(run: RunDir) -> bool:
@@ -184,7 +228,7 @@ def _table(study: Study, states: Sequence[str]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
-def _estimate(study: Study, states: Sequence[str], jobs: int | None) -> str:
+def _estimate(study: Study, states: Sequence[str], engine: Engine) -> str:
     """From the seconds for an image in runs that ended, probes and checkpoints included."""
     ended = [run for run, now in zip(study.runs, states, strict=True) if now in ENDED]
     todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
@@ -195,8 +239,8 @@ def _estimate(study: Study, states: Sequence[str], jobs: int | None) -> str:
         return "The time that it takes will be known after the first run."
     defaults = flatten(ended[0].directory.config())
     configs = [defaults | flatten(run.config) for run in todo]
-    images = sum(c["steps"] * c["data.batch_size"] * c["model.d_steps"] for c in configs)
-    workers, _ = shares(jobs, len(todo))
+    images = sum(c["steps"] * c["data.batch_size"] * c.get("model.d_steps", 1) for c in configs)
+    workers, _ = engine.shares(len(todo))
     minutes = images * fmean(1 / v for v in speeds) / workers / 60
     return f"About {max(1, round(minutes))} min of training are left with {workers} at once."
 
@@ -207,13 +251,20 @@ def _estimate(study: Study, states: Sequence[str], jobs: int | None) -> str:
 class Scoring:
     """A task: the scores of some runs, in one process, which pays for its start and the reference statistics once."""
 
-    def __init__(self, number: int, runs: Sequence[RunDir], options: Mapping[str, Any], gannorm: Sequence[str]) -> None:
-        self.name, self.runs, self.options, self.gannorm = f"evaluation_{number}", runs, options, gannorm
-        self.total = sum(len(steps_to_score(run, options)) for run in runs)
+    def __init__(self, number: int, runs: Sequence[RunDir], options: Mapping[str, Any]) -> None:
+        self.number, self.options = number, options
+        self.runs: Sequence[RunDir] = runs
+        self.name, self.total = f"evaluation_{number}", sum(len(steps_to_score(run, options)) for run in runs)
 
-    def command(self) -> list[str]:
+    def prepare(self) -> None:
+        pass
+
+    def arguments(self) -> list[str]:
         left = [str(run.path) for run in self.runs if not is_scored(run, self.options)]
-        return [*self.gannorm, "evaluate", *left, *(f"--{k}={_flag(v)}" for k, v in self.options.items())]
+        return ["evaluate", *left, *(f"--{k}={_flag(v)}" for k, v in self.options.items())]
+
+    def moved(self, output: Path) -> Scoring:
+        return Scoring(self.number, [_moved(run, output) for run in self.runs], self.options)
 
     def progress(self) -> int:
         return sum(len(steps_to_score(run, self.options) & _scored(run, self.options)) for run in self.runs)
@@ -240,19 +291,26 @@ def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
 
 
 def _scored(run: RunDir, options: Mapping[str, Any]) -> set[int]:
-    wanted = {EVALUATE_OPTIONS[option]: value for option, value in options.items() if EVALUATE_OPTIONS[option]}
-    return {s["step"] for s in run.scores() if all(str(s["protocol"].get(k)) == str(v) for k, v in wanted.items())}
+    records: dict[int, list[Mapping[str, Any]]] = {}
+    for record in run.scores():
+        records.setdefault(record["step"], []).append(record)
+    return {step for step, found in records.items() if answered(found, options)}
 
 
-def _scoring(study: Study, jobs: int | None, command: Sequence[str]) -> list[Scoring]:
-    """Shares of the finished runs without scores, one share a process. A diverged generator has no score."""
+def _scoring(study: Study, engine: Engine) -> list[Scoring]:
+    """Shares of the runs without scores, one share a process."""
+    unscored = _unscored(study)
+    workers, _ = engine.shares(len(unscored))
+    parts = [unscored[i::workers] for i in range(workers)]
+    return [Scoring(i, part, study.evaluate or {}) for i, part in enumerate(parts, start=1) if part]
+
+
+def _unscored(study: Study) -> list[RunDir]:
+    """The finished runs without the scores that the study asks for. A diverged generator has no score."""
     if study.evaluate is None:
         return []
     finished = [run.directory for run in study.runs if state(run.directory) == "finished"]
-    unscored = [run for run in finished if not is_scored(run, study.evaluate)]
-    workers, _ = shares(jobs, len(unscored))
-    parts = [unscored[i::workers] for i in range(workers)]
-    return [Scoring(i, part, study.evaluate, command) for i, part in enumerate(parts, start=1) if part]
+    return [run for run in finished if not is_scored(run, study.evaluate)]
 
 
 def _flag(value: Any) -> str:

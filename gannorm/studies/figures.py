@@ -1,9 +1,8 @@
-"""The figures of a report: pure against mixed batches, coupling, scores, and coupling against scores."""
+"""The figures of a report, in its order; here those of batch dependence: pure against mixed batches, and coupling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,8 +11,9 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from gannorm.studies.conditions import Condition
+from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
 from gannorm.studies.plots import COLOURS, INK, PAPER, RULE, Panel, Plot
-from gannorm.studies.quantities import SCORES, Score, final
+from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
 
 SHOWN = 8  # conditions that the figures show; the tables show all
@@ -23,14 +23,12 @@ DECADES = 4
 EXACT_ZERO, HALVES = "#d9dfe5", "#59616a"
 COUPLING = LinearSegmentedColormap.from_list("coupling", ["#f7e3cf", "#e9a178", "#c8553d", "#7b2238", "#2b0f24"])
 
-Curve = list[tuple[int, float, float, float, int]]  # (step, mean, lowest, highest, seeds)
-
 
 def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
     shown = [c for c in comparison.conditions if c.runs][:SHOWN]
     colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
-    for make in (_summary, _accuracy, _coupling, _scores, _scatter):
+    for make in (_summary, _accuracy, _coupling, scores, crossed, scatter):
         plot = make(comparison, shown, colours)
         if plot is not None:
             yield plot
@@ -50,7 +48,7 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
 
     def draw(ax: Axes) -> None:
         ax.axvline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
-        ax.annotate("chance", (0.5, len(measured) - 0.45), color=RULE, fontsize=8, ha="center", va="bottom")
+        ax.annotate("chance", (0.51, len(measured) - 0.45), color=RULE, fontsize=8, va="bottom")
         for y, (condition, pure, mixed) in enumerate(measured):
             colour = colours[condition.label]
             ax.plot([mixed.mean, pure.mean], [y, y], color=colour, linewidth=3, alpha=0.4, zorder=1)
@@ -62,7 +60,7 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
         ax.plot([], [], "o", color=RULE, label="pure batches")
         ax.plot([], [], "o", markeredgecolor=RULE, markerfacecolor=PAPER, label="same images, mixed")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handletextpad=0.2)
-        ax.set(yticks=range(len(measured)), yticklabels=[_cut(c.title) for c, *_ in measured])
+        ax.set(yticks=range(len(measured)), yticklabels=[cut(c.title) for c, *_ in measured])
         ax.set(xlim=(0, 1.03), ylim=(len(measured) - 0.4, -0.6), xlabel="accuracy of the discriminator")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
@@ -88,7 +86,7 @@ def _accuracy(comparison: Comparison, shown: Sequence[Condition], colours: Mappi
     panels, data = [], []
     for condition in shown:
         pure, mixed = (
-            _over_seeds([run.series(f"probe/train/accuracy_{kind}") for run in condition.runs])
+            over_seeds([run.series(f"probe/train/accuracy_{kind}") for run in condition.runs])
             for kind in ("pure", "mixed")
         )
         if pure and mixed:
@@ -111,27 +109,13 @@ def _accuracy(comparison: Comparison, shown: Sequence[Condition], colours: Mappi
 def _accuracy_panel(title: str, pure: Curve, mixed: Curve, colour: str) -> Panel:
     def draw(ax: Axes) -> None:
         ax.axhline(0.5, color=RULE, linewidth=0.8, linestyle=":")
-        _draw_curve(ax, pure, colour, "pure batches")
-        _draw_curve(ax, mixed, INK, "same images, mixed", linestyle=(0, (2, 2)))  # ink: seen where the two coincide
-        ax.set(ylim=(-0.02, 1.02), xlabel="step", ylabel="accuracy", title=_cut(title))
+        draw_curve(ax, pure, colour, "pure batches")
+        draw_curve(ax, mixed, INK, "same images, mixed", linestyle=(0, (2, 2)))  # ink: seen where the two coincide
+        ax.set(ylim=(-0.02, 1.02), xlabel="step", ylabel="accuracy", title=cut(title))
         ax.legend(loc="lower right", ncols=2, borderaxespad=0.1)
 
     ends = f"at step {pure[-1][0]} {pure[-1][1]:.2f} in pure and {mixed[-1][1]:.2f} in mixed batches"
     return Panel(draw, f"{title}: accuracy over training, {ends}.")
-
-
-def _over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
-    """Mean and range at the steps that every seed has, so that no curve jumps where a seed drops out."""
-    series = [s for s in series if s]
-    shared = sorted(set.intersection(*map(set, series))) if series else []
-    values = {step: [s[step] for s in series] for step in shared}
-    return [(step, float(np.mean(v)), min(v), max(v), len(v)) for step, v in values.items()]
-
-
-def _draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-") -> None:
-    steps, mean, low, high, _ = (np.array(column) for column in zip(*curve, strict=True))
-    ax.fill_between(steps, low, high, color=colour, alpha=0.16, linewidth=0)
-    ax.plot(steps, mean, color=colour, linestyle=linestyle, label=label, marker="o" if len(steps) == 1 else "")
 
 
 # -- coupling ---------------------------------------------------------------------------------------------------------
@@ -187,7 +171,7 @@ def _coupling_panel(title: str, matrix: np.ndarray, norm: LogNorm) -> Panel:
         ax.set(xticks=ticks, xticklabels=names, yticks=ticks, xlabel="image j moves …", ylabel="… the logit of image i")
         ax.set_yticklabels(names, rotation=90, va="center")
         ax.tick_params(length=0)
-        ax.set_title(f"{_cut(title)}\nshare off the diagonal: {share}", fontsize=9)
+        ax.set_title(f"{cut(title)}\nshare off the diagonal: {share}", fontsize=9)
         figure = ax.figure
         assert isinstance(figure, Figure)
         bar = figure.colorbar(image, ax=ax, shrink=0.75, aspect=24, format="%g")
@@ -195,120 +179,3 @@ def _coupling_panel(title: str, matrix: np.ndarray, norm: LogNorm) -> Panel:
         bar.outline.set_visible(False)  # type: ignore[operator]
 
     return Panel(draw, f"{title}: heat map of the coupling among {n} images; share off the diagonal {share}.")
-
-
-# -- scores -----------------------------------------------------------------------------------------------------------
-
-
-def _scores(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
-    panels, data = [], []
-    for score in SCORES:
-        series = {c.label: [run.score(score.name) for run in c.runs] for c in shown}
-        curves = {label: curve for label, s in series.items() if (curve := _over_seeds(s))}
-        if not curves:
-            continue
-        runs = [run for c in shown for run in c.runs]
-        reals = [v for run in runs for v in run.score(score.real).values()]
-        real = float(np.mean(reals)) if reals else None
-        ends = {label: [s[max(s)] for s in series[label] if s] for label in curves}
-        titles = {c.label: c.title for c in shown}
-        panels.append(_score_panel(score, curves, ends, real, titles, colours))
-        data += [(score.name, label, *point, real) for label, curve in curves.items() for point in curve]
-    if not panels:
-        return None
-    return Plot(
-        "scores",
-        "Scores of the generator",
-        "Lines: means over seeds, bands from the lowest to the highest seed; where there is one evaluation a run, "
-        "dots, one a seed, and a bar at their mean. Dotted: the score of real images themselves, for FID of one half "
-        "against the other.",
-        panels,
-        (4.4, 2.8),
-        ("score", "condition", "step", "mean", "lowest", "highest", "n", "real_against_real"),
-        data,
-    )
-
-
-def _score_panel(
-    score: Score,
-    curves: Mapping[str, Curve],
-    ends: Mapping[str, Sequence[float]],
-    real: float | None,
-    titles: Mapping[str, str],
-    colours: Mapping[str, str],
-) -> Panel:
-    def draw(ax: Axes) -> None:
-        if any(len(curve) > 1 for curve in curves.values()):
-            for label, curve in curves.items():
-                _draw_curve(ax, curve, colours[label], _cut(titles[label]))
-            ax.set(xlabel="step")
-            ax.legend(loc="best")
-        else:
-            for x, (label, values) in enumerate(ends.items()):
-                spread = x + np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [x]
-                ax.plot(spread, values, "o", color=colours[label], markersize=6, alpha=0.75)
-                ax.plot([x - 0.25, x + 0.25], [np.mean(values)] * 2, color=colours[label])
-            ax.set(xticks=range(len(ends)), xlim=(-0.6, len(ends) - 0.4))
-            crowded = len(ends) > 4
-            ax.set_xticklabels(
-                [_cut(titles[t], 14) for t in ends], rotation=30 if crowded else 0, ha="right" if crowded else "center"
-            )
-        if real is not None:
-            ax.axhline(real, color=INK, linewidth=1, linestyle=":")
-            ax.annotate(
-                "real images", (1, real), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-            )
-        ax.set_title(f"{score.title} ({score.better} is better)")
-
-    words = "; ".join(f"{titles[label]} {np.mean(values):.3g}" for label, values in ends.items())
-    reference = "" if real is None else f"; real images {real:.3g}"
-    return Panel(draw, f"{score.title}, {score.better} is better, at the end: {words}{reference}.")
-
-
-def _scatter(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
-    panels, data = [], []
-    coupling = final("probe/train/coupling_ratio")
-    for score in SCORES[:2]:
-        points = []
-        for condition in shown:
-            for run in condition.runs:
-                ratio, curve = coupling(run), run.score(score.name)
-                if ratio is not None and curve:
-                    points.append((score.name, condition.label, run.seed, ratio, curve[max(curve)]))
-        if points:
-            panels.append(_scatter_panel(score, points, {c.label: c.title for c in shown}, colours))
-            data += points
-    if not panels:
-        return None
-    return Plot(
-        "coupling_against_score",
-        "Coupling against score",
-        "One dot a run: the share of D's squared input gradient that falls on other images of the batch (mean of the "
-        "last probes, train mode), and the last score of its generator. An association, not a cause.",
-        panels,
-        (4.4, 2.8),
-        ("score", "condition", "seed", "coupling_ratio", "value"),
-        data,
-    )
-
-
-def _scatter_panel(
-    score: Score,
-    points: Sequence[tuple[str, str, int, float, float]],
-    titles: Mapping[str, str],
-    colours: Mapping[str, str],
-) -> Panel:
-    def draw(ax: Axes) -> None:
-        for label in dict.fromkeys(point[1] for point in points):
-            own = [point for point in points if point[1] == label]
-            x, y = [p[3] for p in own], [p[4] for p in own]
-            ax.plot(x, y, "o", color=colours[label], alpha=0.75, markersize=6, label=_cut(titles[label]))
-        ax.set(xlabel="coupling ratio", ylabel=score.title)
-        ax.set_title(f"{score.title} ({score.better} is better)")
-        ax.legend(loc="best")
-
-    return Panel(draw, f"{score.title} of {len(points)} runs against the coupling ratio of their discriminators.")
-
-
-def _cut(title: str, limit: int = 34) -> str:
-    return title if len(title) <= limit else title[: limit - 1] + "…"

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gannorm.studies.conditions import Condition
+from gannorm.studies.conditions import Condition, text, titled
+from gannorm.studies.crossed import SHOWN as TITLES
+from gannorm.studies.crossed import Line
 from gannorm.studies.quantities import SCORES, Score
 from gannorm.studies.table import Row, Rows, interval, short
 
@@ -21,7 +23,8 @@ JUDGES_IMAGES = "judges images"
 UNPROBED = "was not probed"
 
 CHANCE = 0.5  # accuracy of a guess: as many real images as fakes are judged
-TOLD_SCORES = ("inception_score", "fid")  # the others are in the tables
+TOLD_SCORES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
+TOLD = 4  # effects that a sentence gives in numbers
 NAMED = 4  # conditions that the headline names before it counts the rest
 
 
@@ -48,35 +51,64 @@ def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
         if members:
             who = "it" if parts else "the discriminator"
             numbers = _accuracies(rows, members[0].label) if len(members) == 1 else ""
-            parts.append(f"with {_names(members)} {who} {kind}{numbers}")
+            parts.append(f"with {_names(members, conditions)} {who} {kind}{numbers}")
     if not parts:
-        return "No finished run was probed: nothing is known about batch dependence."
+        scores = [s for score in TOLD_SCORES if (s := _scores(rows, conditions, score, most=0))]
+        return scores[-1] if scores else "No finished run was probed: nothing is known about batch dependence."
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def findings(rows: Rows, conditions: Sequence[Condition]) -> list[str]:
-    """One sentence a condition on batch dependence, then one a score on the conditions against the baseline."""
+def findings(rows: Rows, conditions: Sequence[Condition], crossed: Sequence[Line] = ()) -> list[str]:
+    """One sentence a condition on batch dependence, then one a score on the conditions against the baseline.
+
+    Where the conditions are a grid of crossed factors, its changes come first, in the place of the scores.
+    """
     sentences = [_dependence(rows, c) for c in conditions if verdict(rows, c.label) != UNPROBED]
-    for score in (s for s in SCORES if s.name in TOLD_SCORES):
-        effects = {c.title: row for c in conditions[1:] if (row := rows.get((c.label, f"{score.name}/final")))}
-        effects = {title: row for title, row in effects.items() if row.effect}
-        if effects:
-            base = rows[conditions[0].label, f"{score.name}/final"]
-            clauses = [_against(title, row, score) for title, row in effects.items()]
-            against = f"{conditions[0].title}'s {short(base.estimate.mean)}"
-            sentences.append(f"{score.title} of the generator against {against}: {'; '.join(clauses)}.")
-    return sentences
+    changes = [_change(line) for line in crossed if line.is_change]
+    scores = [_scores(rows, conditions, score, most=TOLD) for score in TOLD_SCORES]
+    return [*changes, *sentences] if changes else [*sentences, *filter(None, scores)]
+
+
+def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int) -> str:
+    """One score against the baseline, in numbers for at most `most` conditions, otherwise by verdict; "" without it."""
+    name = f"{score.name}/final"
+    effects = [(c, row) for c in conditions[1:] if (row := rows.get((c.label, name))) and row.effect]
+    if not effects:
+        return ""
+    base = rows[conditions[0].label, name]
+    start = f"{score.title} of the generator against {conditions[0].title}'s {short(base.estimate.mean)}"
+    if len(effects) <= most:
+        return f"{start}: {'; '.join(_against(c.title, row, score) for c, row in effects)}."
+    words = [(c, _worth(row.effect.verdict, score)) for c, row in effects if row.effect]
+    clauses = []
+    for word in ("better", "worse", "no difference shown", "no interval from one seed"):
+        if members := [c for c, found in words if found == word]:
+            clauses.append(f"{word} with {_names(members, conditions)}")
+    return f"{start}: {'; '.join(clauses)}."
+
+
+def _change(line: Line) -> str:
+    """A change of one factor at every level of the factor beside it, and whether the levels differ in it."""
+    cells = []
+    for level, estimate in line.cells.items():
+        word = ": no difference shown" if estimate.low is not None and not estimate.excludes_zero else ""
+        cells.append(f"{interval(estimate, signed=True)} with {level}{word}")
+    told = [f"{level}'s change is {e.verdict}" for level, e in line.differences.items() if e.difference.excludes_zero]
+    first = next(iter(line.cells))
+    unlike = f"; against {first}'s, {' and '.join(told)}" if told else ""
+    return f"{TITLES[line.quantity]}, {line.title}: {'; '.join(cells)}{unlike}."
+
+
+def _worth(verdict: str, score: Score) -> str:
+    return {score.better: "better"}.get(verdict, "worse") if verdict in ("higher", "lower") else verdict
 
 
 def _against(title: str, row: Row, score: Score) -> str:
     effect = row.effect
     assert effect is not None
     size = interval(effect.percent, " %", signed=True) if effect.percent else interval(effect.difference, signed=True)
-    word = effect.verdict
-    if word in ("higher", "lower"):
-        word = "better" if word == score.better else "worse"
-    return f"{title} {short(row.estimate.mean)}, {size}, {word} ({effect.design})"
+    return f"{title} {short(row.estimate.mean)}, {size}, {_worth(effect.verdict, score)} ({effect.design})"
 
 
 def _dependence(rows: Rows, condition: Condition) -> str:
@@ -112,8 +144,17 @@ def _accuracies(rows: Rows, condition: str) -> str:
     return f": accuracy {short(pure.estimate.mean)} in pure batches, {short(mixed.estimate.mean)} in mixed ones"
 
 
-def _names(conditions: Sequence[Condition]) -> str:
-    titles = [c.title for c in conditions]
+def _names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str:
+    """Conditions by name; by what only they have in common, where factors are crossed: "BatchNorm (D separate)"."""
+    naming = members[0].naming
+    if len(naming) > 1 and len(members) > 1:
+        common = {k: members[0].values[k] for k in naming if len({text(c.values[k]) for c in members}) == 1}
+        sharing = [c for c in conditions if all(text(c.values[k]) == text(v) for k, v in common.items())]
+        if common and len(members) == len(sharing):
+            return titled(common)
+    if len(members) == len(conditions) > NAMED:
+        return f"all {len(members)} conditions"
+    titles = [c.title for c in members]
     if len(titles) > NAMED:
         titles = [*titles[: NAMED - 1], f"{len(titles) - NAMED + 1} more"]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

@@ -11,7 +11,8 @@ A study file:
         slow: {model.lr_d: 1e-4, model.lr_g: 4e-4}
         fast: {model.lr_d: 4e-4, model.lr_g: 1.6e-3}
       seed: [0, 1, 2]
-    evaluate: {all_checkpoints: true}        # options of `gannorm evaluate`; false: no scores
+    evaluate: {all_checkpoints: true}        # options of `gannorm evaluate`; false: no scores. With statistics: all,
+                                             # the conditions are the sampling modes of G, run by run.
     baseline: batch                          # the condition that the others are compared with
 
 Every combination of the factors' values is a run, here batch_slow_0 and so on. Planning starts no run and imports no
@@ -31,7 +32,7 @@ from typing import Any
 from gannorm.errors import UserError
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
-from gannorm.studies.conditions import Run, group
+from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, group
 from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load, nearest_key, resolved, unknown_keys
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
@@ -55,9 +56,10 @@ EVALUATE_OPTIONS = {
     "sha256": "",
     "extractor_seed": "",
     "device": "",
-    "reconstruction": "",
+    "reconstruction": "",  # it has a protocol of its own
     "wandb": "",
 }
+MODES = tuple(itertools.product(("running", "batch", "standing"), (True, False)))  # of `statistics: all`: (…, ema)
 
 Factors = Mapping[str, Mapping[Any, Flat]]  # factor → label of a value → the config keys that it sets
 
@@ -108,6 +110,26 @@ class Study:
     evaluate: Mapping[str, Any] | None
     baseline: str | None
 
+    @property
+    def by_mode(self) -> bool:
+        """Whether the runs are compared with themselves, under every sampling mode, and not with one another."""
+        return _by_mode(self.evaluate)
+
+
+def answered(records: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> bool:
+    """Whether one step's score records are all that the options of `gannorm evaluate` ask for."""
+    wanted = {key: str(value) for option, value in options.items() if (key := EVALUATE_OPTIONS[option])}
+    modes = [(wanted.pop("statistics", None), wanted.pop("ema", None))]
+    if _by_mode(options):
+        modes = [(statistics, str(ema)) for statistics, ema in MODES]
+    fitting = [r for r in records if all(str(r["protocol"].get(k)) == v for k, v in wanted.items())]
+    said = [(str(r["protocol"].get("statistics")), str(r["protocol"].get("ema"))) for r in fitting]
+    if not all(any(statistics in (None, s) and ema in (None, e) for s, e in said) for statistics, ema in modes):
+        return False
+    images = options.get("reconstruction", 0)
+    sought = [r.get("reconstruction", {}).get("protocol", {}).get("images") for r in fitting]
+    return not images or images in sought or any(r.get("diverged") for r in fitting)
+
 
 def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
     """Read a study file and make the grid of its runs; what can be checked without training is checked.
@@ -147,12 +169,12 @@ def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
     keys = [*overrides, *(key for settings in factors.values() for setting in settings.values() for key in setting)]
     _require_keys(keys, base_file, base, runs, command)
     _require_distinct(runs)
-    baseline = content.get("baseline")
+    baseline, evaluate = content.get("baseline"), _evaluate_options(content.get("evaluate"), file)
     if baseline is not None:
-        _require_condition(baseline, runs)
+        _require_condition(baseline, runs, _by_mode(evaluate))
     _require_same_configs(runs)
     question = " ".join(str(content.get("question", "")).split())
-    return Study(output / file.stem, question, runs, _evaluate_options(content.get("evaluate"), file), baseline)
+    return Study(output / file.stem, question, runs, evaluate, baseline)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -206,9 +228,13 @@ def _evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
     for option in given:
         if option not in EVALUATE_OPTIONS:
             raise UserError(f"unknown option of `evaluate` in {file}: {option!r}: {choices(option, EVALUATE_OPTIONS)}")
-    if given.get("statistics") == "all":
-        raise UserError(f"a study compares scores of one protocol: got statistics: all in {file}; choose one.")
+    if given.get("statistics") == "all" and given.get("ema") is not None:
+        raise UserError(f"statistics: all scores averaged and trained weights: got ema too in {file}; leave it out.")
     return {option: value for option, value in given.items() if value not in (None, "")}  # these are the defaults
+
+
+def _by_mode(evaluate: Mapping[str, Any] | None) -> bool:
+    return (evaluate or {}).get("statistics") == "all"
 
 
 def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
@@ -257,9 +283,12 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
                 )
 
 
-def _require_condition(label: Any, runs: Sequence[PlannedRun]) -> None:
+def _require_condition(label: Any, runs: Sequence[PlannedRun], by_mode: bool) -> None:
     """`label` will be a condition of the comparison."""
-    planned = [Run(run.directory, run.name, flatten(run.config), 0, "finished", 0) for run in runs]
+    modes = [{STATISTICS: s, WEIGHTS: "averaged" if ema else "raw"} for s, ema in MODES] if by_mode else [{}]
+    planned = [
+        Run(run.directory, run.name, flatten(run.config) | mode, 0, "finished", 0) for run in runs for mode in modes
+    ]
     labels = [condition.label for condition in group(planned)[0]]
     # Its parts stand in the order of the config, which the base may have otherwise.
     if set(str(label).split(", ")) not in [set(known.split(", ")) for known in labels]:

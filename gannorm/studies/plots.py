@@ -15,6 +15,8 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 COLOURS = ("#c8553d", "#2a8c82", "#6a5acd", "#b8860b", "#3a78b5", "#a8507f", "#6b7f3a", "#8a6f5c")
 INK, PAPER, RULE = "#22262b", "#fefefd", "#8f969e"  # in the dark the page gives INK and PAPER other values
@@ -53,7 +55,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: its panels, each of `size` inches, and its data as they go to CSV."""
+    """A figure: its panels, each of `size` inches, its data as they go to CSV, and (title, colour) of what all panels
+    show, which stands once beside them."""
 
     name: str
     title: str
@@ -62,6 +65,7 @@ class Plot:
     size: tuple[float, float]
     header: Sequence[str]
     data: Sequence[Sequence[Any]]
+    legend: Sequence[tuple[str, str]] = ()
 
 
 def svg(plot: Plot, panel: Panel) -> str:
@@ -82,14 +86,29 @@ def svg(plot: Plot, panel: Panel) -> str:
 
 
 def png(plot: Plot) -> bytes:
-    """All panels, at most three a row, on white."""
-    columns = min(3, len(plot.panels))
+    """All panels, at most three a row and four as two rows of two, on white; the legend below them."""
+    columns = 2 if len(plot.panels) == 4 else min(3, len(plot.panels))
     rows = math.ceil(len(plot.panels) / columns)
+    width = columns * plot.size[0]
+    across = max(1, int(width / (0.5 + 0.08 * max((len(title) for title, _ in plot.legend), default=0))))  # inches
+    lines = math.ceil(len(plot.legend) / across)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(columns * plot.size[0], rows * plot.size[1]), layout="constrained", facecolor="white")
+        figure = Figure((width, rows * plot.size[1] + 0.2 * lines), layout="constrained", facecolor="white")
         for index, panel in enumerate(plot.panels, start=1):
             panel.draw(figure.add_subplot(rows, columns, index))
+        if plot.legend:
+            handles = [Line2D([], [], color=colour, marker="o", markersize=5) for _, colour in plot.legend]
+            titles = [title for title, _ in plot.legend]
+            figure.legend(handles, titles, loc="outside lower center", ncols=min(across, len(handles)))
         return _render(figure, format="png", dpi=160, bbox_inches="tight")  # square panels outgrow the layout
+
+
+def logarithmic(ax: Axes) -> None:
+    """A logarithmic y-axis with plain numbers: matplotlib's own are mathematics, which labels here never are."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    # between the decades too where there are fewer than two of them
+    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def _render(figure: Figure, **options: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Run tasks as child processes, some at once: retried once, shown in one line, and none of them outlives us.
+"""Tasks as child processes on this machine.
 
 A child leads a session, so that stopping it also stops what it started (loaders, W&B). On Linux the kernel kills it
 when we die, however that happens; elsewhere a child survives a parent that was killed with -9, holds its run's lock
@@ -9,98 +9,36 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from tqdm import tqdm
+from gannorm.studies.tasks import Process, Task
 
-from gannorm.errors import UserError
-
-CALLERS_MISTAKE = 2  # exit status of a command that was given something that cannot work
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
-TICK = 0.2  # seconds between looks at the children
-GRACE = 10.0  # seconds between asking a child to stop and killing it
 
 
-class Task(Protocol):
-    """Something that one child process does, and whose success can be seen without asking the process."""
-
-    name: str
-    total: int  # units of work
-
-    def command(self) -> list[str]:
-        """What to run; called at each start."""
-
-    def progress(self) -> int:
-        """How much of `total` is done."""
-
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-
-    def is_busy(self) -> bool:
-        """Whether a process that is not ours is doing it."""
-
-    def outcome(self) -> str:
-        """What a person wants to know once it is done."""
-
-
-def run_all(tasks: Sequence[Task], jobs: int | None, logs: Path, what: str, unit: str) -> list[str]:
-    """Do the tasks that are not done; one that fails is tried once more, after the others.
+class Local:
+    """An engine: child processes on this machine.
 
     Args:
-        tasks: in order.
+        gannorm: how to start `gannorm`.
         jobs: processes at once; None: see `shares`.
-        logs: folder for <name>.log, with everything that a task's process prints.
-        what, unit: of the work, for the line that shows progress.
-
-    Returns:
-        The names of the tasks that failed twice.
-
-    Raises:
-        UserError: a task was a caller's mistake, which the other tasks would repeat; the other processes are stopped.
     """
-    waiting = [task for task in tasks if not task.is_done()]
-    if not waiting:
-        return []
-    workers, threads = shares(jobs, len(waiting))
-    environment = dict.fromkeys(THREADS, str(threads))
-    failures: Counter[str] = Counter()
-    active: dict[str, tuple[Task, Child]] = {}
-    view = _View(tasks, what, unit)
-    try:
-        while waiting or active:
-            while len(active) < workers and (task := next((t for t in waiting if not t.is_busy()), None)):
-                waiting.remove(task)
-                if not task.is_done():  # a process that is not ours may have ended since we looked
-                    active[task.name] = task, Child(task.command(), logs / f"{task.name}.log", environment)
-            view.show(active)
-            time.sleep(TICK)
-            for task, child in [pair for pair in active.values() if pair[1].status() is not None]:
-                del active[task.name]
-                if task.is_done():
-                    view.say(task, f"{task.outcome()} ({child.seconds():.0f} s)")
-                    continue
-                if child.status() == CALLERS_MISTAKE:
-                    raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', child.last_line())}")
-                failures[task.name] += 1
-                again = failures[task.name] == 1
-                then = "to be tried again" if again else "twice"
-                view.say(task, f"failed, {then}: {child.last_line()} (all it printed is in {child.log})")
-                if again:
-                    waiting.append(task)
-    finally:
-        view.clear()
-        stop([child for _, child in active.values()])
-    return [name for name, count in failures.items() if count == 2]
+
+    def __init__(self, gannorm: Sequence[str], jobs: int | None = None) -> None:
+        self.gannorm, self.jobs = gannorm, jobs
+
+    def shares(self, tasks: int) -> tuple[int, int]:
+        return shares(self.jobs, tasks)
+
+    def start(self, task: Task, log: Path, threads: int) -> Process:
+        task.prepare()
+        return Child([*self.gannorm, *task.arguments()], log, task.progress, threads)
 
 
 def shares(jobs: int | None, tasks: int) -> tuple[int, int]:
@@ -139,11 +77,12 @@ class Child:
     Args:
         command: what to run.
         log: its output goes to the end of this file.
-        environment: variables to set beside the present ones.
+        progress: how much of its task is done.
+        threads: that it may use.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        self.log, self._since = log, time.monotonic()
+    def __init__(self, command: Sequence[str], log: Path, progress: Callable[[], int], threads: int) -> None:
+        self.log, self.progress, self._since = log, progress, time.monotonic()
         with log.open("ab") as output:
             self._begin = output.tell()
             self._process = subprocess.Popen(
@@ -151,20 +90,17 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
                 start_new_session=True,
             )
 
     def status(self) -> int | None:
-        """The exit status; None while it runs; −n when signal n ended it."""
         return self._process.poll()
 
     def seconds(self) -> float:
-        """Since the start."""
         return time.monotonic() - self._since
 
     def last_line(self) -> str:
-        """The last line that it printed, and the signal that killed it, if one did."""
         with self.log.open("rb") as file:
             file.seek(max(self._begin, file.seek(0, os.SEEK_END) - 4096))
             lines = file.read().decode(errors="replace").split("\n")
@@ -176,23 +112,12 @@ class Child:
         return f"killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}{line and f', after: {line}'}"
 
     def send(self, number: int) -> None:
-        """Send a signal to the process and to everything that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-
-def stop(children: Sequence[Child]) -> None:
-    """Ask all to stop; kill what has not after GRACE seconds, or at a second Ctrl-C."""
-    try:
-        for child in children:
-            child.send(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
-        while any(child.status() is None for child in children) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        for child in children:
-            child.send(signal.SIGKILL)
-            child._process.wait()
+    def close(self) -> None:
+        self.send(signal.SIGKILL)
+        self._process.wait()
 
 
 def _tied_to(parent: int) -> list[str]:
@@ -210,46 +135,3 @@ def _tied_to(parent: int) -> list[str]:
         "    os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
     return [sys.executable, "-I", "-S", "-c", tie, str(parent)]
-
-
-class _View:
-    """One line for all tasks: refreshed on a terminal, printed now and then elsewhere."""
-
-    def __init__(self, tasks: Sequence[Task], what: str, unit: str) -> None:
-        self.tasks, self.what, self.unit = {task.name: task for task in tasks}, what, unit
-        self.live = sys.stderr.isatty()
-        self.patience = 0.5 if self.live else 30.0
-        # What a dead attempt got done is done again: it counts for nothing.
-        self.done = {task.name: task.total if task.is_done() else 0 for task in tasks}
-        self.initial = sum(self.done.values())
-        self.begin = self.shown = time.monotonic()
-
-    def show(self, active: Collection[str]) -> None:
-        """Work done of work planned, time left at the rate since the start, and what is active."""
-        if time.monotonic() - self.shown < self.patience:
-            return
-        self.shown = time.monotonic()
-        self.done |= {name: self.tasks[name].progress() for name in active}
-        complete = sum(self.done[name] >= task.total for name, task in self.tasks.items())
-        line = tqdm.format_meter(
-            n=sum(self.done.values()),
-            total=sum(task.total for task in self.tasks.values()),
-            elapsed=self.shown - self.begin,
-            ncols=shutil.get_terminal_size().columns - 1 if self.live else 100,
-            prefix=self.what,
-            unit=self.unit,
-            postfix=f"{complete}/{len(self.tasks)}: {', '.join(active) or 'waiting for another process'}",
-            initial=self.initial,
-        )
-        sys.stderr.write(f"\r{line}\x1b[K" if self.live else f"{line}\n")
-        sys.stderr.flush()
-
-    def say(self, task: Task, line: str) -> None:
-        """A line that stays, about a task that has ended."""
-        self.done[task.name] = task.progress()
-        self.clear()
-        print(f"{task.name}: {line}", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if self.live:
-            sys.stderr.write("\r\x1b[K")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from gannorm.studies.conditions import Run
+from gannorm.errors import UserError
+from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, score_values, text
 from gannorm.studies.intervals import mean_level
 
 FINAL_PROBES = 5  # as many as make up the end of a run
@@ -22,6 +23,25 @@ DIVERGED = 2  # times the best FID, and the floor
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
 PROTOCOL_DETAILS = ("seed", "versions", "device")
+MODE = ("statistics", "standing_samples", "ema")  # of a protocol: how the generator was sampled
+
+NETWORKS = ("discriminator", "generator", "classifier")  # of which the optimization is measured
+WHY = {  # its quantities, as the records name them
+    "covariate_shift_cosine": "Cosine of G and G′",
+    "covariate_shift_relative": "‖G−G′‖/‖G‖",
+    "loss_band": "Width of the loss along the gradient",
+    "predictiveness_high": "Largest change of the gradient",
+    "effective_beta": "Effective β",
+    "kurtosis": "Kurtosis of the gradient",
+    "coherence": "Coherence a/b",
+    "alignment": "Channel alignment σ₁²/Σσ²",
+    "effective_rank": "Effective rank of the channels",
+    "noise_to_signal": "Noise to signal of the gradient",
+    "input_mean": "Size of the inputs' means",
+    "input_variance": "Variance of the inputs",
+    "majority_by_activation": "Share of the majority, by output",
+    "majority_by_gradient": "Share of the majority, by gradient",
+}
 
 Measure = Callable[[Run], float | None]
 
@@ -51,6 +71,7 @@ SCORES = (
     Score("kid", "KID", "lower"),
     Score("precision", "Precision", "higher"),
     Score("recall", "Recall", "higher"),
+    Score("reconstruction", "Reconstruction error", "lower"),
 )
 
 
@@ -76,7 +97,7 @@ def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
     FID               best 40 at step 10, last 130 at step 20, mean level 75
     diverged: FID ends above 2 times its best and the floor
     """
-    lines, reasons = [], []
+    records, lines, reasons = [score_values(record) for record in records], [], []
     for score in SCORES:
         curve = {record["step"]: record[score.name] for record in records if record.get(score.name) is not None}
         if not curve:
@@ -95,6 +116,8 @@ def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
 def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] | None, list[str]]:
     """The runs with the score records of the commonest protocol only: scores compare only under one.
 
+    A reconstruction has a protocol of its own, such as how many images were sought; the same holds for it.
+
     Returns:
         The runs; the protocol, None if there are no scores; a remark when records were left out.
     """
@@ -103,15 +126,69 @@ def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] |
         return list(runs), None, []
     key, count = Counter(keys).most_common(1)[0]
     kept = [replace(run, scores=[record for record in run.scores if _protocol_key(record) == key]) for run in runs]
-    protocol = next(record.get("protocol", {}) for run in kept for record in run.scores)
+    protocol = dict(next(record.get("protocol", {}) for run in kept for record in run.scores))
     others = len(keys) - count
-    remark = f"{others} of {len(keys)} score records are left out: scores compare only under one protocol."
-    return kept, dict(protocol), [remark] if others else []
+    remarks = [f"{others} of {len(keys)} score records are left out: scores compare only under one protocol."]
+    kept, sought, unlike = _under_one_reconstruction(kept)
+    more = [f"{unlike} reconstructions are left out: they too compare only under one protocol."]
+    return kept, protocol | sought, remarks * bool(others) + more * bool(unlike)
+
+
+def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any], int]:
+    """The runs with reconstructions of the commonest protocol only; that protocol; how many were left out."""
+    name = "reconstruction_protocol"
+    found = Counter(_details(record[name]) for run in runs for record in run.scores if name in record)
+    if not found:
+        return runs, {}, 0
+    key, count = found.most_common(1)[0]
+    kept = []
+    for run in runs:
+        records = [
+            record if name not in record or _details(record[name]) == key else {**record, "reconstruction": None}
+            for record in run.scores
+        ]
+        kept.append(replace(run, scores=records))
+    return kept, {f"reconstruction.{k}": v for k, v in json.loads(key).items()}, found.total() - count
+
+
+def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:
+    """Each run once a sampling mode of G under which it was scored, as if the mode were a part of its config.
+
+    The probes are left out: the modes of a run have one discriminator.
+    """
+    modes = list(dict.fromkeys(mode for run in runs for record in run.scores if (mode := _mode(record))))
+    if not modes:
+        raise UserError("a comparison by mode needs scores: the runs have none; `gannorm evaluate --statistics all`.")
+    split = []
+    for run in runs:
+        for statistics, weights in modes:
+            records = [
+                {**record, "protocol": {k: v for k, v in record["protocol"].items() if k not in MODE}}
+                for record in run.scores
+                if _mode(record) == (statistics, weights)
+            ]
+            if records or run.state != "finished":  # a diverged run has diverged in every mode
+                config = {**run.config, STATISTICS: statistics, WEIGHTS: weights}
+                split.append(replace(run, config=config, metrics={}, scores=records))
+    return split
+
+
+def _mode(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(statistics, weights) under which a record was made; None where it does not say."""
+    protocol = record.get("protocol", {})
+    if "statistics" not in protocol:
+        return None
+    return text(protocol["statistics"]), "averaged" if protocol.get("ema") else "raw"
 
 
 def _protocol_key(record: Mapping[str, Any]) -> str:
-    protocol = {k: v for k, v in record.get("protocol", {}).items() if k not in PROTOCOL_DETAILS}
-    return json.dumps(protocol, sort_keys=True, default=str)
+    return _details(record.get("protocol"))
+
+
+def _details(protocol: Mapping[str, Any] | None) -> str:
+    """A protocol as a key: equal where scores are comparable."""
+    kept = {k: v for k, v in (protocol or {}).items() if k not in PROTOCOL_DETAILS}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------
@@ -140,7 +217,10 @@ def _quantities() -> Iterator[Quantity]:
         yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last))
         yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)))
         yield Quantity(f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level))
-    yield Quantity("reconstruction/final", "Reconstruction error, last", _reconstruction)
+    yield Quantity("test/accuracy", "Accuracy on held-out images", final("test/accuracy"))
+    for network in NETWORKS:
+        for name, title in WHY.items():
+            yield Quantity(f"why/{network}/{name}", f"{title} ({network})", final(f"why/{network}/{name}"))
     yield Quantity("images_per_second", "Images per second in training, median", _over(median, "images_per_second"))
 
 
@@ -166,11 +246,6 @@ def _score(score: Score, reduce: Callable[[Mapping[int, float]], float]) -> Meas
         return reduce(curve) if curve else None
 
     return measure
-
-
-def _reconstruction(run: Run) -> float | None:
-    errors = [record["reconstruction"]["error"] for record in run.scores if "reconstruction" in record]
-    return errors[-1] if errors else None
 
 
 def _last(curve: Mapping[int, float]) -> float:

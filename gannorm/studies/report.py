@@ -21,6 +21,7 @@ from typing import Any
 
 from gannorm.rundir import atomic_write, write_text
 from gannorm.studies.conditions import text
+from gannorm.studies.crossed import SHOWN as TITLES
 from gannorm.studies.figures import SHOWN, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
 from gannorm.studies.intervals import Estimate
@@ -29,26 +30,34 @@ from gannorm.studies.quantities import FINAL_PROBES, QUANTITIES, SCORES
 from gannorm.studies.samples import sample_slider
 from gannorm.studies.table import Comparison, Row, interval, short
 
-LISTED_RUNS, LISTED_FINDINGS = 40, 10  # more than this are folded away
+LISTED_RUNS, LISTED_FINDINGS = 40, 8  # more than this are folded away
 
 
-def write_report(comparison: Comparison, output: Path) -> None:
+def write_report(comparison: Comparison, output: Path, more: str = "") -> None:
     """Write index.html and figures/NAME.png and .csv into the existing folder `output`.
+
+    Args:
+        more: markup that leads to another page.
 
     Raises:
         OSError: a file cannot be written.
     """
     plots = list(figures(comparison))
+    write_figures(plots, output)
+    write_text(output / "index.html", page(comparison, plots, more))
+
+
+def write_figures(plots: Iterable[Plot], output: Path) -> None:
+    """Write figures/NAME.png and .csv of each plot into `output`."""
     for plot in plots:
         with atomic_write(output / "figures" / f"{plot.name}.png") as stream:
             stream.write(png(plot))
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows([plot.header, *plot.data])
         write_text(output / "figures" / f"{plot.name}.csv", lines.getvalue())
-    write_text(output / "index.html", page(comparison, plots))
 
 
-def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
+def page(comparison: Comparison, plots: Sequence[Plot], more: str = "") -> str:
     """The page as text."""
     template = files("gannorm.studies").joinpath("report.html").read_text("utf-8")
     drawn = {plot.name: _figure(plot) for plot in plots}
@@ -61,12 +70,14 @@ def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
         findings=_findings(comparison.findings),
         summary=drawn.get("accuracy_summary", ""),
         cautions=_cautions(comparison),
+        more=more,
         dependence=_dependence_table(comparison),
         accuracy=drawn.get("accuracy", "<p>No run recorded accuracies over training.</p>"),
         coupling=drawn.get("coupling", "<p>No run recorded a coupling matrix.</p>"),
         samples=sample_slider(comparison),
         score_table=_score_table(comparison),
         scores=drawn.get("scores", ""),
+        crossed=_crossed(comparison, drawn.get("crossed", "")),
         scatter=drawn.get("coupling_against_score", ""),
         score_protocol=_mapping(comparison.protocol or {}, "The runs hold no scores."),
         baseline=escape(comparison.conditions[0].title),
@@ -87,9 +98,11 @@ def _figure(plot: Plot) -> str:
         f'alt="{escape(panel.alt)}">'
         for panel in plot.panels
     )
+    entries = "".join(f'<li><i style="border-color:{colour}"></i>{escape(title)}</li>' for title, colour in plot.legend)
+    legend = f"<ul class=legend>{entries}</ul>" if entries else ""
     links = f'<a href="figures/{plot.name}.png">PNG</a> <a href="figures/{plot.name}.csv">CSV</a>'
     return (
-        f'<figure class="plot {plot.name}"><h3>{escape(plot.title)}</h3><div class="panels">{panels}</div>'
+        f'<figure class="plot {plot.name}"><h3>{escape(plot.title)}</h3>{legend}<div class="panels">{panels}</div>'
         f"<figcaption>{escape(plot.caption)} <span class=files>{links}</span></figcaption></figure>"
     )
 
@@ -183,6 +196,33 @@ def _score_table(comparison: Comparison) -> str:
     return _table("Scores of the generator", header, rows)
 
 
+def _crossed(comparison: Comparison, figure: str) -> str:
+    """The section on crossed factors; nothing where there are none."""
+    if not comparison.crossed:
+        return ""
+    levels = list(dict.fromkeys(level for line in comparison.crossed for level in line.cells))
+    rows = []
+    for line in comparison.crossed:
+        cells = [_estimate(line.cells.get(level), signed=line.is_change) for level in levels]
+        for effect in (line.differences.get(level) for level in levels[1:]):
+            shown = _estimate(effect.difference, signed=True) if effect else "–"
+            cells.append(f"<b>{shown}</b>" if effect and effect.difference.excludes_zero else shown)
+        rows.append([f"{escape(TITLES[line.quantity])} <small>{escape(line.title)}</small>", *cells])
+    first, *others = map(escape, levels)
+    table = _table(
+        "At every setting of the factors, then the change that each factor makes",
+        ("Quantity", first, *others, *(f"{level} minus {first}" for level in others)),
+        rows,
+    )
+    return (
+        "<h2 id=factors>What each factor does at the settings of the others</h2>"
+        "<p>A line that says “instead of” is a change: the mean over the settings of the remaining factors, taken seed "
+        "by seed. The last columns compare those before them; of a change, that is the interaction: how much more the "
+        "factor does in one column than in the other. Bold: the interval excludes zero.</p>"
+        f"{table}{figure}"
+    )
+
+
 def _quantity_table(comparison: Comparison) -> str:
     titles = {quantity.name: quantity.title for quantity in QUANTITIES} | {"divergence_rate": "Share of diverged runs"}
     rows = []
@@ -226,10 +266,12 @@ def _left_out(comparison: Comparison) -> str:
 
 
 def _findings(sentences: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    listed = f"<ul class=findings>{items}</ul>"
-    fold = len(sentences) > LISTED_FINDINGS
-    return f"<details><summary>{len(sentences)} findings</summary>{listed}</details>" if fold else listed
+    items = [f"<li>{escape(sentence)}</li>" for sentence in sentences]
+    listed = f"<ul class=findings>{''.join(items[:LISTED_FINDINGS])}</ul>"
+    more = f"<ul class=findings>{''.join(items[LISTED_FINDINGS:])}</ul>"
+    if len(items) <= LISTED_FINDINGS:
+        return f"<div>{listed}</div>"
+    return f"<div>{listed}<details><summary>{len(items) - LISTED_FINDINGS} more</summary>{more}</details></div>"
 
 
 def _cautions(comparison: Comparison) -> str:

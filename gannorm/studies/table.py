@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gannorm.studies.conditions import Condition, LeftOut
+from gannorm.studies.crossed import Line
 from gannorm.studies.intervals import CONFIDENCE, Effect, Estimate, compare_means, mean_interval, rate_interval
 from gannorm.studies.quantities import QUANTITIES
 
@@ -65,6 +66,7 @@ class Comparison:
         protocol: how the scores were made; None without scores.
         left_out: runs that are not in the comparison.
         remarks: what a reader must know before believing a difference.
+        crossed: the table of a full grid of factors; empty for one factor, or where combinations are missing.
     """
 
     headline: str
@@ -75,6 +77,7 @@ class Comparison:
     protocol: Mapping[str, Any] | None
     left_out: Sequence[LeftOut]
     remarks: Sequence[str]
+    crossed: Sequence[Line] = ()
 
     def row(self, condition: str, quantity: str) -> Row | None:
         """The row of a condition's label and a quantity's name; None where nothing was measured."""
@@ -123,6 +126,7 @@ class Comparison:
                 for c in self.conditions
             ],
             "rows": [row.flat() for row in self.rows.values()],
+            "crossed": [asdict(line) for line in self.crossed],
             "protocol": self.protocol,
             "left_out": [asdict(run) for run in self.left_out],
             "remarks": list(self.remarks),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gannorm.rundir import RunDir
 from gannorm.studies.compare import Comparison, compare
+from gannorm.studies.engine import state
 
 MakeRun = Callable[..., RunDir]
 STEPS = range(100, 1300, 100)
@@ -33,6 +34,28 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path
     runs.append(_make_run(study, "batch", 3, status="diverged"))
     output = tmp_path_factory.mktemp("report")
     return compare(runs, output), output
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The names of the runs of each comparison, instead of its seconds of figures."""
+    compared: list[list[str]] = []
+
+    class Nothing:
+        def to_text(self) -> str:
+            return "compared"
+
+    def note(runs: list[RunDir], output: Path, **options: Any) -> Nothing:
+        compared.append([run.name for run in runs if state(run) == "finished"])
+        return Nothing()
+
+    monkeypatch.setattr("gannorm.studies.compare.compare", note)
+    return compared
 
 
 def _make_run(

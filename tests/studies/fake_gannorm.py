@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,29 +21,47 @@ def train(file: str) -> None:
     if "--print_config" in sys.argv:
         print(yaml.safe_dump(config | {"seed": 0, "wandb": "auto", "trainer": {}}))
         return
-    name, nap = config["name"], float(config["trainer"].get("nap", 0))
-    path = Path(config["output"], config["study"], name)
+    path = Path(config["output"], config["study"], config["name"])
+    begin(config)
+    with RunDir.create(path, config) as run:
+        steps(run, config)
+
+
+def resume(path: str) -> None:
+    run = RunDir.open(path)
+    begin(run.config())
+    call(f"resume {run.name} {len(run.metrics())}")
+    with run.lock():
+        steps(run, run.config())
+
+
+def begin(config: dict[str, Any]) -> None:
+    name = config["name"]
     call(f"train {name} {os.getpid()} {os.environ['OMP_NUM_THREADS']}")
-    behaviour, again = config["trainer"].get(name, ""), Path(f"{name}.again").exists()
-    Path(f"{name}.again").touch()
-    if behaviour == "mistake":
+    if config["trainer"].get(name) == "mistake":
         print("gannorm train: unknown normalizer 'grup': did you mean 'group'?", file=sys.stderr)
         sys.exit(2)
-    with RunDir.create(path, config) as run:
-        if behaviour == "parent":
-            child = subprocess.Popen(["sleep", "60"])
-            call(f"sleep {child.pid}")
-        for step in range(1, config["steps"] + 1):
-            time.sleep(nap)
-            run.append_metrics(step, {"images_per_second": 100.0, "probe/train/accuracy_pure": 0.9})
-            if behaviour == "kill_once" and not again:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if behaviour == "fail" or (behaviour == "fail_once" and not again):
-                run.set_status("failed", step, "MemoryError: no room")
-                raise MemoryError("no room")
-        run.checkpoint_file(config["steps"]).touch()
-        diverged = behaviour == "diverge"
-        run.set_status("diverged" if diverged else "finished", config["steps"], "loss=inf" if diverged else "")
+
+
+def steps(run: RunDir, config: dict[str, Any]) -> None:
+    name, nap = config["name"], float(config["trainer"].get("nap", 0))
+    behaviour, again = config["trainer"].get(name, ""), Path(f"{name}.again").exists()
+    Path(f"{name}.again").touch()
+    if behaviour == "parent":
+        child = subprocess.Popen(["sleep", "60"])
+        call(f"sleep {child.pid}")
+    for step in range(len(run.metrics()) + 1, config["steps"] + 1):
+        time.sleep(nap)
+        run.append_metrics(step, {"images_per_second": 100.0, "probe/train/accuracy_pure": 0.9})
+        if not again and behaviour in ("kill_once", "stop_once"):
+            run.set_status("failed" if behaviour == "stop_once" else "running", step, "stopped by SIGTERM")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if behaviour == "fail" or (behaviour == "fail_once" and not again):
+            run.set_status("failed", step, "MemoryError: no room")
+            raise MemoryError("no room")
+    run.checkpoint_file(config["steps"]).touch()
+    diverged = behaviour == "diverge"
+    run.set_status("diverged" if diverged else "finished", config["steps"], "loss=inf" if diverged else "")
     call(f"end {name}")
 
 
@@ -62,7 +81,9 @@ def call(line: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "train":
+    if "--resume" in sys.argv:
+        resume(sys.argv[sys.argv.index("--resume") + 1])
+    elif sys.argv[1] == "train":
         train(sys.argv[sys.argv.index("--config") + 1])
     else:
         evaluate(sys.argv[2:])

@@ -85,6 +85,54 @@ def test_a_score_of_another_seed_or_version_still_compares(make_run: MakeRun) ->
     assert mean(analyse([run]), "fid/final") == 1.25
 
 
+def reconstruction(error: float, images: int = 64) -> dict[str, object]:
+    return {"reconstruction": {"error": error, "protocol": {"images": images}}}
+
+
+def test_a_reconstruction_is_a_score_whose_lower_value_is_better(make_run: MakeRun) -> None:
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(3)]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+        for step, more in ((1, 0.0), (2, 0.5)):  # it peaks and falls
+            error = 2 + more - ("group" in run.name) + 0.01 * run.config()["seed"]
+            run.add_scores({"step": step, "fid": 3.0, "protocol": {}, **reconstruction(error)})
+    comparison = analyse(runs)
+    kinds = [mean(comparison, f"reconstruction/{kind}", "group") for kind in ("final", "best", "level")]
+    assert kinds == pytest.approx([1.51, 1.01, 1.26])
+    (told,) = [f for f in comparison.findings if f.startswith("Reconstruction error")]
+    assert told.endswith("better (3 paired seeds).")
+    runs[0].add_scores({"step": 3, "fid": 4.0, "protocol": {}, **reconstruction(9.0, images=8)})
+    comparison = analyse(runs)
+    assert mean(comparison, "reconstruction/best") == pytest.approx(2.01)
+    assert any(remark.startswith("1 reconstructions are left out") for remark in comparison.remarks)
+    assert mean(comparison, "fid/final") == pytest.approx(10 / 3)  # its other scores stay
+
+
+def test_sampling_modes_are_conditions_of_the_same_runs(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(3)]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+        for statistics, ema, better in (("running", True, 0.0), ("batch", True, 1.0), ("running", False, 0.0)):
+            protocol = {"statistics": statistics, "ema": ema, "extractor": "one"}
+            fid = 10 * (1 + run.config()["seed"]) - better + 0.01 * run.config()["seed"] * better
+            run.add_scores({"step": 1, "fid": fid, "protocol": protocol})
+    comparison = analyse(runs, by_mode=True, baseline="statistics=running, weights=averaged")
+    assert [(c.label, c.title, len(c.runs)) for c in comparison.conditions] == [
+        ("statistics=running, weights=averaged", "running statistics with averaged weights", 3),
+        ("statistics=running, weights=raw", "running statistics with raw weights", 3),
+        ("statistics=batch, weights=averaged", "batch statistics with averaged weights", 3),
+    ]
+    row = comparison.row("statistics=batch, weights=averaged", "fid/final")
+    assert row is not None and row.effect is not None and row.effect.paired
+    assert row.effect.difference.mean == pytest.approx(-0.99)  # although seeds differ by tens
+    assert "better with batch statistics with averaged weights" in comparison.headline
+    assert comparison.protocol == {"extractor": "one"} and comparison.remarks == []
+    bare = make_run("batch", 9)
+    (bare.path / "scores.json").unlink()
+    with pytest.raises(UserError, match="by mode needs scores: the runs have none"):
+        analyse([bare], by_mode=True)
+
+
 def test_missing_and_null_values_are_absent_and_not_zero(make_run: MakeRun) -> None:
     run = make_run("batch", 0)
     rewrite(run, [probe(0.8, float("nan")), {"loss_d": 1.0}])

@@ -42,11 +42,12 @@ def test_two_factors_are_called_by_short_keys_and_ordered_by_size(make_run: Call
     ]
     conditions, _, remarks = group(read_runs(made)[0])
     assert [c.label for c in conditions[:4]] == [
-        "batch_size=8, norm=batch",
-        "batch_size=8, norm=layer",
-        "batch_size=32, norm=batch",
-        "batch_size=32, norm=layer",
+        "norm=batch, batch_size=8",
+        "norm=batch, batch_size=32",
+        "norm=batch, batch_size=128",
+        "norm=layer, batch_size=8",
     ]
+    assert conditions[0].title == "BatchNorm (batch size 8)"
     assert remarks == []
 
 

@@ -13,9 +13,10 @@ import yaml
 
 from gannorm import cli
 from gannorm.errors import UserError
+from gannorm.evaluation.sampling import STATISTICS
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.grid import EVALUATE_OPTIONS, Study, plan
+from gannorm.studies.grid import EVALUATE_OPTIONS, MODES, Study, answered, plan
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_gannorm.py"))]
 NO_COMMAND = ["false"]  # planning must not need one
@@ -167,7 +168,7 @@ def test_every_condition_of_a_shipped_study_is_a_valid_training_config(
     defaults = parser.get_defaults().clone()
     monkeypatch.setattr("gannorm.studies.grid.resolved", lambda file, command: defaults.as_dict())  # without a process
     study = plan(file, tmp_path, NO_COMMAND)
-    assert "falsif" in study.question
+    assert "falsif" in study.question.lower()
     for run in study.runs[: len(study.runs) // len({run.values["seed"] for run in study.runs})]:
         config = parser.parse_string(run.config_text())
         assert (config.name, config.seed) == (run.name, 0)
@@ -180,6 +181,30 @@ def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest
     options = set(re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE))
     # A study scores the last checkpoint or all of them, once.
     assert options - {"help", "step", "again", "print_shtab"} == set(EVALUATE_OPTIONS)
+
+
+def test_what_answers_a_studys_evaluation() -> None:
+    modes = {m: {"statistics": m[0], "ema": m[1], "split": "train"} for m in MODES}
+    assert {statistics for statistics, _ in MODES} == set(STATISTICS)
+    every = [{"protocol": protocol} for protocol in modes.values()]
+    assert answered(every, {"statistics": "all"})
+    assert not answered(every[1:], {"statistics": "all"})
+    assert not answered(every, {"statistics": "all", "split": "test"})
+    assert answered(every[:1], {"statistics": "running"}) and not answered(every[:1], {"statistics": "batch"})
+    sought = {**every[0], "reconstruction": {"protocol": {"images": 64}}}
+    assert answered([sought], {"reconstruction": 64})
+    assert not answered([sought], {"reconstruction": 65}) and not answered(every, {"reconstruction": 64})
+    assert answered([{**every[0], "diverged": True}], {"reconstruction": 64})  # there is no image to seek
+
+
+def test_a_study_of_modes_has_modes_as_conditions(tmp_path: Path) -> None:
+    content = {"factors": {"seed": [0, 1]}, "evaluate": {"statistics": "all"}}
+    study = planned(tmp_path, **content, baseline="weights=averaged, statistics=running")
+    assert study.by_mode
+    with pytest.raises(UserError, match="the baseline must be a condition of the study: got 'batch'"):
+        planned(tmp_path, **content, baseline="batch")
+    with pytest.raises(UserError, match="scores averaged and trained weights: got ema too"):
+        planned(tmp_path, factors={"seed": [0]}, evaluate={"statistics": "all", "ema": False})
 
 
 @pytest.fixture(scope="module")

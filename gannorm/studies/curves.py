@@ -1,0 +1,29 @@
+"""Curves over training: mean and range over the seeds of a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+Curve = list[tuple[int, float, float, float, int]]  # (step, mean, lowest, highest, seeds)
+
+
+def over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
+    """Mean and range at the steps that every seed has, so that no curve jumps where a seed drops out."""
+    series = [s for s in series if s]
+    shared = sorted(set.intersection(*map(set, series))) if series else []
+    values = {step: [s[step] for s in series] for step in shared}
+    return [(step, float(np.mean(v)), min(v), max(v), len(v)) for step, v in values.items()]
+
+
+def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-", band: float = 0.16) -> None:
+    steps, mean, low, high, _ = (np.array(column) for column in zip(*curve, strict=True))
+    ax.fill_between(steps, low, high, color=colour, alpha=band, linewidth=0)
+    ax.plot(steps, mean, color=colour, linestyle=linestyle, label=label, marker="o" if len(steps) == 1 else "")
+
+
+def cut(title: str, limit: int = 34) -> str:
+    return title if len(title) <= limit else title[: limit - 1] + "…"

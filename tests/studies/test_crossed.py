@@ -1,0 +1,138 @@
+"""Crossed factors: planted effects come back as cells, changes and interactions, with the paired test's intervals."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gannorm.rundir import RunDir
+from gannorm.studies.compare import Comparison, analyse, compare
+from gannorm.studies.crossed import Line
+
+MakeRun = Callable[..., RunDir]
+BASELINE = "norm=batch, d_composition=separate, g_composition=fake"
+
+
+def fid(norm: str, d: str, g: str, seed: int) -> float:
+    """10, plus 1 for a joint D with BatchNorm alone, plus 0.5 for a joint G, plus what the seed gives to all."""
+    interaction = norm == "batch" and d == "joint"
+    noise = np.random.default_rng([seed, len(norm + d + g), norm == "batch", d == "joint"]).normal(0, 0.01)
+    return 10 + interaction + 0.5 * (g == "joint") + seed + float(noise)
+
+
+def grid(make_run: MakeRun) -> list[RunDir]:
+    runs = []
+    for norm in ("batch", "group"):
+        for d in ("joint", "separate"):
+            for g in ("fake", "joint"):
+                for seed in range(3):
+                    name = f"{norm}_{d}_{g}_{seed}"
+                    model: dict[str, Any] = {"discriminator": {"norm": norm}, "d_composition": d, "g_composition": g}
+                    run = make_run(norm, seed, name=name, model=model)
+                    (run.path / "scores.json").unlink()
+                    run.add_scores({"step": 1, "fid": fid(norm, d, g, seed), "protocol": {}})
+                    runs.append(run)
+    return runs
+
+
+def line(comparison: Comparison, quantity: str, title: str) -> Line:
+    (found,) = [entry for entry in comparison.crossed if (entry.quantity, entry.title) == (quantity, title)]
+    return found
+
+
+def test_a_change_is_the_paired_mean_over_the_other_settings_and_its_difference_the_interaction(
+    make_run: MakeRun,
+) -> None:
+    comparison = analyse(grid(make_run), baseline=BASELINE)
+    change = line(comparison, "fid/final", "D joint instead of D separate")
+    expected = {
+        norm: [
+            np.mean([fid(norm, "joint", g, s) - fid(norm, "separate", g, s) for g in ("fake", "joint")])
+            for s in range(3)
+        ]
+        for norm in ("batch", "group")
+    }
+    for norm, title in (("batch", "BatchNorm"), ("group", "GroupNorm")):
+        low, high = stats.t.interval(0.95, 2, loc=np.mean(expected[norm]), scale=stats.sem(expected[norm]))
+        cell = change.cells[title]
+        assert (cell.mean, cell.low, cell.high) == pytest.approx((np.mean(expected[norm]), low, high))  # float64 sums
+    interaction = change.differences["GroupNorm"]
+    assert interaction.paired and interaction.difference.n == 3
+    assert interaction.difference.mean == pytest.approx(np.mean(expected["group"]) - np.mean(expected["batch"]))
+    assert interaction.verdict == "lower"  # the planted one
+    other = line(comparison, "fid/final", "G joint instead of G fake").cells["GroupNorm"]
+    assert other.mean == pytest.approx(0.5, abs=0.05)  # planted; the noise has a deviation of 0.01
+
+
+def test_lines_start_at_the_baseline_and_cells_are_the_conditions(make_run: MakeRun) -> None:
+    comparison = analyse(grid(make_run), baseline=BASELINE)
+    fids = [entry for entry in comparison.crossed if entry.quantity == "fid/final"]
+    assert [entry.title for entry in fids] == [
+        "D separate, G fake",
+        "D separate, G joint",
+        "D joint, G fake",
+        "D joint, G joint",
+        "D joint instead of D separate",
+        "G joint instead of G fake",
+    ]
+    row = comparison.row("norm=group, d_composition=joint, g_composition=fake", "fid/final")
+    assert row is not None and fids[2].cells["GroupNorm"] == row.estimate
+    assert [c.label for c in comparison.conditions][:2] == [BASELINE, BASELINE.replace("fake", "joint")]
+
+
+def test_numbers_are_in_order_of_size_wherever_the_baseline_is(make_run: MakeRun) -> None:
+    runs = [
+        make_run(norm, seed, name=f"{norm}_{size}_{seed}", data={"batch_size": size})
+        for norm in ("batch", "group")
+        for size in (128, 16, 8)
+        for seed in (0, 1)
+    ]
+    comparison = analyse(runs, baseline="norm=batch, batch_size=128")
+    titles = [entry.title for entry in comparison.crossed if entry.quantity == "fid/final"]
+    assert titles[:3] == ["batch size 8", "batch size 16", "batch size 128"]
+    assert titles[3:] == ["batch size 8 instead of batch size 128", "batch size 16 instead of batch size 128"]
+
+
+def test_a_grid_with_a_hole_and_a_single_factor_have_no_table(make_run: MakeRun) -> None:
+    runs = grid(make_run)
+    assert analyse(runs[3:]).crossed == []
+    assert analyse([run for run in runs if "separate_fake" in run.name]).crossed == []
+
+
+def test_the_headline_names_what_conditions_share_and_the_findings_name_the_interaction(make_run: MakeRun) -> None:
+    runs = grid(make_run)
+    for run in runs:
+        coupled = run.name.startswith("batch_separate")
+        shake = 0.01 * run.config()["seed"]
+        values = {"accuracy_pure": 0.8, "accuracy_mixed": 0.5 + shake if coupled else 0.8, "swap_max_change": 0.3}
+        values["swap_bitwise_equal"] = float("group" in run.name)
+        (run.path / "metrics.jsonl").unlink()
+        run.append_metrics(1, {f"probe/train/{name}": value for name, value in values.items()})
+    comparison = analyse(runs, baseline=BASELINE)
+    assert comparison.headline == (
+        "With BatchNorm (D separate) the discriminator judges batches; with BatchNorm (D joint) it lets the batch move "
+        "its logits; with GroupNorm it judges images."
+    )
+    (told,) = [f for f in comparison.findings if f.startswith("FID, D joint instead of D separate")]
+    assert told.endswith("against BatchNorm's, GroupNorm's change is lower.")
+
+
+def test_the_page_and_the_csv_hold_every_line(make_run: MakeRun, tmp_path: Path) -> None:
+    comparison = compare(grid(make_run), tmp_path / "report", baseline=BASELINE)
+    source = (tmp_path / "report/index.html").read_text()
+    assert "id=factors" in source and 'class="plot crossed"' in source
+    with (tmp_path / "report/figures/crossed.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(entry.cells) for entry in comparison.crossed)
+    for row in rows:
+        entry = line(comparison, row["quantity"], row["setting"])
+        assert float(row["mean"]) == entry.cells[row["column"]].mean
+        assert f'value="{entry.cells[row["column"]].mean!r}"' in source
+        if row["difference"]:
+            assert f'value="{entry.differences[row["column"]].difference.mean!r}"' in source
