@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gannorm.errors import UserError
+from gannorm.registry import choices
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 
-def train_parser() -> ArgumentParser:
-    """Every key of a training config, typed: YAML files and flags are the same thing."""
-    from gannorm.data import ImageData
-    from gannorm.models import Discriminator, Generator
-    from gannorm.training import GAN
+WHAT_TRAIN_DOES = (
+    "Train networks whose normalizer is the study factor, and write a run directory; or, with --resume RUN in place of "
+    "a config, go on with a run that was stopped."
+)
 
-    parser = parser_for("train", "Train a GAN whose normalizer is the study factor, and write a run directory.")
+
+Task = Literal["gan", "classifier"]
+
+
+def train_parser(task: str = "gan") -> ArgumentParser:
+    """Every key of a training config of this task, typed: YAML files and flags are the same thing."""
+    parser = parser_for("train", WHAT_TRAIN_DOES)
     parser.add_argument("--config", action="config", help="YAML file; later files and flags override earlier ones")
+    parser.add_argument("--task", type=Task, default="gan", help="what is trained")
     parser.add_argument("--seed", type=int, default=0, help="of everything random in the run")
     parser.add_argument("--study", type=str, default="runs", help="folder that groups runs to be compared")
     parser.add_argument("--name", type=str, default="", help="of the run; default: <normalizer>_<seed>")
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
-    parser.add_argument("--steps", type=int, default=1200, help="generator updates")
+    parser.add_argument("--steps", type=int, default=1200, help="updates, of a GAN's generator")
     parser.add_argument("--log_every", type=int, default=50, help="steps between records of the losses")
-    parser.add_argument("--probe_every", type=int, default=100, help="steps between batch-dependence probes; 0: never")
-    parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
-    parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
+    why = "steps between probes of the optimization (covariate shift, landscape, gradients, noise); 0: never"
+    parser.add_argument("--why_every", type=int, default=0, help=why)
+    parser.add_argument("--why_budget", type=float, default=0.1, help="largest share of the time that they may take")
+    layers = "where they measure the covariate shift, such as discriminator.logit; default: two at a time, drawn anew"
+    parser.add_argument("--why_layers", type=list[str], default=[], help=layers)
     parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between checkpoints; 0: never")
     arithmetic = Literal["auto", "exact"]
     parser.add_argument("--precision", type=arithmetic, default="auto", help="auto: bf16 where it is fast; exact: fp32")
@@ -39,21 +50,64 @@ def train_parser() -> ArgumentParser:
     modes = Literal["auto", "online", "offline", "off"]
     parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")
     parser.add_argument("--wandb_project", type=str, default="gannorm", help="W&B project")
-    parser.add_class_arguments(ImageData, "data", skip={"seed"})
-    parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
-    parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
-    parser.add_argument(
-        "--model.initialization_options",
-        type=dict[str, Any],
-        default={},
-        help="of D's, such as {zero_classifier: true}",
-    )
-    parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
-    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
-    parser.add_class_arguments(Discriminator, "model.discriminator", skip={"image_size", "channels"})
-    parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
+    (_add_classifier if task == "classifier" else _add_gan)(parser)
+    options = "of D's or the classifier's, such as {zero_classifier: true}"
+    parser.add_argument("--model.initialization_options", type=dict[str, Any], default={}, help=options)
     parser.add_argument("--trainer", type=dict[str, Any], default={}, help="any option of Lightning's Trainer")
     return parser
+
+
+def _add_gan(parser: ArgumentParser) -> None:
+    from gannorm.data import ImageData
+    from gannorm.models import Discriminator, Generator
+    from gannorm.training import GAN
+
+    parser.add_argument("--probe_every", type=int, default=100, help="steps between batch-dependence probes; 0: never")
+    parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
+    parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
+    parser.add_class_arguments(ImageData, "data", skip={"seed", "labelled"})
+    parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
+    parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
+    parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
+    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
+    skipped = {"image_size", "channels", "depth", "outputs"}
+    parser.add_class_arguments(Discriminator, "model.discriminator", skip=skipped)
+    parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
+
+
+def _add_classifier(parser: ArgumentParser) -> None:
+    from gannorm.data import ImageData
+    from gannorm.models import Discriminator
+    from gannorm.training import Classifier
+
+    parser.add_argument("--test_every", type=int, default=100, help="steps between tests on held-out images; 0: never")
+    parser.add_class_arguments(ImageData, "data", skip={"seed", "labelled"})
+    parser.add_class_arguments(Classifier, "model", skip={"network"})
+    parser.add_argument("--model.initialization", type=str, default="kaiming", help="by name")
+    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG; else residual blocks a map size")
+    parser.add_class_arguments(Discriminator, "model.classifier", skip={"image_size", "channels", "outputs"})
+
+
+def task_of(argv: Sequence[str]) -> str:
+    """The task that a training command names, by --task or in a config file: the last word counts, as in the parser.
+
+    What cannot be read here is left to the parser, which says so.
+
+    Raises:
+        UserError: an unknown task.
+    """
+    from gannorm.studies.configs import load
+
+    task = "gan"
+    for flag, value in pairwise(part for argument in argv for part in argument.split("=", 1)):
+        if flag == "--task":
+            task = value
+        elif flag == "--config":
+            with contextlib.suppress(UserError):
+                task = str(load(Path(value), "a config").get("task", task))
+    if task not in get_args(Task):
+        raise UserError(f"unknown task {task!r}: {choices(task, get_args(Task))}")
+    return task
 
 
 def evaluate_parser() -> ArgumentParser:
@@ -101,27 +155,41 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
     from jsonargparse import ArgumentError
 
+    from gannorm.studies.configs import load
+
+    for flag, value in pairwise(part for argument in argv for part in argument.split("=", 1)):
+        if flag == "--config":
+            load(Path(value), "a config")  # refuses what a stranger's file might do to the parser
     try:
-        return parser.parse_args(list(argv))
+        namespace = parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
-        message = _explain(str(error), parser)
-    except (OSError, ValueError) as error:  # a config file that is not text, for example
-        message = f"Problems parsing config: {error}"
-    files = [value for flag, value in pairwise(argv) if flag == "--config"]
-    raise UserError(message.replace("Problems parsing config", f"`config` must be YAML: {', '.join(files)}"))
+        raise UserError(_explain(str(error), parser)) from None
+    _require_groups(namespace.as_dict(), parser.get_defaults().as_dict())
+    return namespace
+
+
+def _require_groups(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> None:
+    """A key with keys below it must have them: the parser takes `model: null` for an answer."""
+    for key, default in defaults.items():
+        if isinstance(default, dict) and default:
+            if not isinstance(config[key], dict):
+                raise UserError(f"`{prefix}{key}` must be a mapping of keys: got {config[key]!r}; leave it out.")
+            _require_groups(config[key], default, f"{prefix}{key}.")
 
 
 def _explain(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's message in the house's form: what must hold, what arrived, what to do."""
     message = " ".join(message.split())
-    if match := re.search(r"(?:Parser key|argument) \"?([\w.-]+)\"?: File does not exist: '?(.+?)'?$", message):
-        return f"`{match[1]}` must be a file that exists: got {match[2]}."
-    if match := re.search(r"Parser key \"([\w.]+)\": Expected (?:a|an) (.+?)\. Got value: (.*)", message):
-        wanted = re.sub(r"<class '(\w+)'>", r"\1", match[2])
-        wanted = re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), wanted)
-        return f"`{match[1]}` must be {wanted}: got {match[3]}."
+    if match := re.search(r"Parser key \"([\w.]+)\": Expected (?:a|an) (.+?)\. Got value:(.*)", message):
+        return f"`{match[1]}` must be {_type(match[2])}: got {match[3].strip() or 'nothing'}."
+    if match := re.search(r"Parser key \"([\w.]+)\": .*Subtypes: \[(.+?)\] Errors: .* Given value:(.*)", message):
+        return f"`{match[1]}` must be {_type(match[2].replace(', ', ' or '))}: got {match[3].strip() or 'nothing'}."
+    if match := re.search(r"argument (--[\w.-]+): expected one argument", message):
+        return f"`{match[1]}` must be followed by a value: got none; one that begins with - is given as {match[1]}=-…"
+    if match := re.search(r"the following arguments are required: (.+)", message):
+        return f"`{parser.prog}` must be told what to work on: {match[1]} is missing; see `{parser.prog} --help`."
     patterns = (
-        r"unrecognized arguments: (--[\w.-]+)()",
+        r"unrecognized arguments: (-[\w.-]*)()",
         r"Group '([\w.]+)' does not accept option '([\w.]+)'",
         r"[Kk]ey [\"']([\w.]+)[\"'] is not expected()",
     )
@@ -137,6 +205,12 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"`{parser.prog} --help` lists the keys."
         return f"unknown key {key!r}: {hint}"
     return message
+
+
+def _type(text: str) -> str:
+    """A type as jsonargparse prints it, as a person would say it."""
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    return re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
 
 
 def plain(namespace: Namespace) -> dict[str, Any]:
@@ -169,7 +243,35 @@ def take_imports(arguments: list[str]) -> list[str]:
     return modules
 
 
+def take_resume(arguments: list[str]) -> str:
+    """Remove `--resume RUN` from the arguments and return the run; "" without it. Like --import, it is no config key.
+
+    Raises:
+        UserError: no run follows, or there are flags beside it that would change the run.
+    """
+    given = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] == "--resume"]
+    if not given:
+        return ""
+    at = given[0]
+    _, equals, run = arguments.pop(at).partition("=")
+    if not equals and at < len(arguments):
+        run = arguments.pop(at)
+    if not run or run.startswith("-"):
+        raise UserError(
+            "`--resume` must be followed by a run directory: got nothing; give for example runs/digits/batch_0."
+        )
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    if others := sorted({*flags} - {"--progress", "--wandb"}):
+        raise UserError(
+            f"--resume goes on with the run's own config, and only --progress and --wandb may stand beside it: got "
+            f"{', '.join(others)}; leave them out, or train a new run."
+        )
+    return run
+
+
 def import_module(name: str) -> Any:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"a module to import must be named as in python: got {name!r}; give for example my_norms.")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -17,23 +17,26 @@ from gannorm.arguments import (
     parser_for,
     plain,
     take_imports,
+    take_resume,
+    task_of,
     train_parser,
 )
-from gannorm.errors import UserError
+from gannorm.errors import OutOfMemory, UserError
 from gannorm.registry import choices
-from gannorm.rundir import PLAN
+from gannorm.rundir import PLAN, RunDir
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from gannorm.rundir import RunDir
+    from gannorm.studies.table import Comparison
+    from gannorm.studies.tasks import Engine
 
 Command = Callable[[Sequence[str]], int]
 _imported: list[str] = []  # the user's own modules, which a study's runs import too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit status: 0; 2 for a caller's mistake, told in one line; 130 after Ctrl-C."""
+    """Run one subcommand. Exit status: 0; 2 after a caller's mistake, 1 out of memory (one line each); 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = ""
     warnings.showwarning = _show_warning
@@ -49,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
         return COMMANDS[name](arguments)
-    except UserError as error:
+    except (UserError, OutOfMemory) as error:
         line = " ".join(str(error).split())
         print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print(f"gannorm {name}: interrupted.", file=sys.stderr)
         return 130
@@ -62,23 +65,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(argv: Sequence[str]) -> int:
-    """train a GAN and write a run directory"""
-    parser = train_parser()
+    """train a GAN, or a classifier, and write a run directory; with --resume RUN, go on with a stopped one"""
+    argv = list(argv)
+    if stopped := take_resume(argv):
+        argv = ["--config", str(RunDir.open(stopped).config_file), *argv]  # also for keys that are newer than the run
+    parser = train_parser(task_of(argv))
     namespace = parse(parser, argv)
     config = plain(namespace)
     sources = [Path(str(p)) for p in config.pop("config") or []]
-    name = config["name"] or f"{config['model']['discriminator']['norm']}_{config['seed']}"
+    if stopped:
+        from gannorm.training import resume
+
+        return _ended(resume(Path(stopped), config))
+
+    judge = config["model"].get("discriminator") or config["model"]["classifier"]
+    name = config["name"] or f"{judge['norm']}_{config['seed']}"
     folder = Path(config["output"]) / config["study"]
     if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in sources):
         name = _next_free(folder, name)  # a run's own config repeats it beside it
     config["name"] = name
     for key in ("study", "name"):
-        if config[key] in ("", ".", "..", PLAN) or Path(config[key]).name != config[key]:
-            raise UserError(f"`{key}` must be a folder's plain name: got {config[key]!r}; use --output for the place.")
+        text = config[key]
+        if text in ("", ".", "..", PLAN) or Path(text).name != text or not text.isprintable() or len(text) > 100:
+            raise UserError(f"`{key}` must be a folder's plain name: got {text[:100]!r}; use --output for the place.")
 
     from gannorm.training import train
 
-    run = train(config, folder / name)
+    return _ended(train(config, folder / name))
+
+
+def _ended(run: RunDir) -> int:
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
     return 0
@@ -86,6 +102,8 @@ def train(argv: Sequence[str]) -> int:
 
 def describe(argv: Sequence[str]) -> int:
     """list a config's networks: layers, shapes, parameters, normalizers"""
+    if task_of(argv) != "gan":
+        raise UserError("`describe` lists the two networks of a GAN: got a config of another task; give a GAN's.")
     config = plain(parse(train_parser(), argv))
 
     import torch
@@ -96,6 +114,8 @@ def describe(argv: Sequence[str]) -> int:
     from gannorm.normalizers import NORMALIZERS
 
     model, images = config["model"], config["data"]["batch_size"]
+    if model["accumulation"] == "naive":
+        images //= model["accumulate"]
     size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
     generator, discriminator = build_networks(model, size, channels)
     seen = {
@@ -106,6 +126,8 @@ def describe(argv: Sequence[str]) -> int:
         ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), {"batch": images}),
         ("discriminator", discriminator, torch.zeros(2, channels, size, size), seen),
     ):
+        if model[name]["norm"] == "sync":
+            batches = {kind: together * _processes(config["trainer"]) for kind, together in batches.items()}
         rows = describe(network, x, model[name]["norm"], batches)
         print(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
@@ -254,15 +276,17 @@ def evaluate(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from gannorm.evaluation import score_runs, score_table
+    from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs
     from gannorm.studies.quantities import score_curves
 
     runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []
-    for result in score_runs(runs, **options):
-        results.append(result)
-        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
-    for run in runs:
+    with joined():
+        for result in score_runs(runs, **options):
+            results.append(result)
+            tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs if results else ():  # among processes that score together, the first has the results
         records = [r.record for r in results if r.run is run and r.record]
         if options["statistics"] == "all":
             print(f"{run.path}:\n{score_table(records)}")
@@ -274,9 +298,11 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
     """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
+    if not records:
+        return
     config = run.config()
     mode = mode or config.get("wandb", "off")
-    if not records or mode == "off":
+    if mode == "off":
         return
 
     from gannorm.training.loggers import wandb_logger
@@ -300,7 +326,7 @@ def extractor(argv: Sequence[str]) -> int:
 
     parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
     parser.add_argument("action", type=Literal["train"], help="what to do")
-    parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size"})
+    parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size", "labelled"})
     parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
     parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
     options = plain(parse(parser, argv))
@@ -317,14 +343,58 @@ def compare(argv: Sequence[str]) -> int:
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
     parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
     parser.add_argument("--output", type=str, default="report", help="folder to write")
+    parser.add_argument(
+        "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
+    )
+    parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G, run by run")
+    modes = Literal["auto", "online", "offline", "off"]
+    parser.add_argument("--wandb", type=modes, default="off", help="where the table and the figures go too")
     options = parse(parser, argv)
 
     from gannorm.rundir import find_runs
     from gannorm.studies.compare import compare
 
-    comparison = compare(find_runs(options.runs), Path(options.output))
+    output = Path(options.output)
+    comparison = compare(find_runs(options.runs), output, baseline=options.baseline, by_mode=options.by_mode)
     print(comparison.to_text())
-    print(Path(options.output) / "index.html")
+    print(output / "index.html")
+    if options.wandb != "off":
+        _log_comparison(comparison, output, options.wandb)
+    return 0
+
+
+def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
+    """The table and the figures into a W&B run of their own, in the project of the runs."""
+    from gannorm.studies.dashboard import record
+    from gannorm.training.loggers import start
+
+    config = next(c for c in comparison.conditions if c.runs).runs[0].config
+    logger = start(
+        mode,
+        project=config.get("wandb_project", "gannorm"),
+        name=f"comparison of {config.get('study', 'runs')}",
+        group=config.get("study", "runs"),
+        job_type="comparison",
+        config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
+        dir=str(output),
+    )
+    if logger:
+        logger.log_record(record(comparison, output / "figures"), {"headline": comparison.headline})
+        logger.finalize("success")
+
+
+def dashboard(argv: Sequence[str]) -> int:
+    """save a workspace for a project's runs on Weights & Biases"""
+    parser = parser_for("dashboard", "Save a W&B workspace: composition gap, coupling, scores, samples, by normalizer.")
+    parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
+    options = parse(parser, argv)
+
+    from gannorm.studies.dashboard import save
+    from gannorm.training.loggers import has_key
+
+    if not has_key():
+        raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")
+    print(save(options.project))
     return 0
 
 
@@ -335,20 +405,46 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--dry-run", type=bool, nargs="?", const=True, default=False, help="show the runs and their states, do nothing"
     )
-    parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as cores")
+    plan_only = "write the runs' configs, for another scheduler, and do nothing else"
+    parser.add_argument("--plan-only", "--plan_only", type=bool, nargs="?", const=True, default=False, help=plan_only)
+    parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as there is room")
+    parser.add_argument("--engine", type=Literal["local", "ray"], default="local", help="where the runs are processes")
+    parser.add_argument("--address", type=str | None, default=None, help="of the Ray cluster; default: auto")
+    parser.add_argument("--cpus_per_run", type=float | None, default=None, help="on the Ray cluster; default: 1")
+    share = "on the Ray cluster, such as 0.25; default: a quarter where there are GPUs"
+    parser.add_argument("--gpus_per_run", type=float | None, default=None, help=share)
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
     parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
     options = parse(parser, argv)
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"`jobs` must be at least 1: got {options.jobs}.")
 
-    from gannorm.studies.engine import describe, execute
+    from gannorm.studies.engine import describe, execute, save_configs
     from gannorm.studies.grid import plan
 
     command = [sys.executable, "-m", "gannorm.cli", *(text for module in _imported for text in ("--import", module))]
     planned = plan(Path(options.file), Path(options.output), command)
-    print(describe(planned, options.jobs, table=options.dry_run), flush=True)
-    return 0 if options.dry_run else execute(planned, command, options.jobs, Path(options.report))
+    engine = _engine(options, command)
+    print(describe(planned, engine, table=options.dry_run), flush=True)
+    if options.plan_only:
+        print(save_configs(planned))
+    return 0 if options.dry_run or options.plan_only else execute(planned, engine, Path(options.report))
+
+
+def _engine(options: Namespace, command: Sequence[str]) -> Engine:
+    from gannorm.studies.processes import Local
+
+    own = {name: options[name] for name in ("address", "cpus_per_run", "gpus_per_run") if options[name] is not None}
+    if options.engine == "local":
+        if own:
+            raise UserError(
+                f"`--{next(iter(own))}` belongs to --engine ray: the engine is local; give one or the other."
+            )
+        return Local(command, options.jobs)
+
+    from gannorm.studies.cluster import RayCluster
+
+    return RayCluster(command, jobs=options.jobs, **{"address": "auto", **own})
 
 
 COMMANDS: dict[str, Command] = {
@@ -360,6 +456,7 @@ COMMANDS: dict[str, Command] = {
     "sample": sample,
     "study": study,
     "compare": compare,
+    "dashboard": dashboard,
 }
 
 
@@ -386,6 +483,13 @@ def _help() -> str:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our warnings speak to the person at the terminal, who has no use for a source line."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes a config's Trainer options ask for, where they say a number."""
+    devices = trainer.get("devices", 1)
+    here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+    return here * int(trainer.get("num_nodes", 1))
 
 
 def _next_free(folder: Path, name: str) -> str:

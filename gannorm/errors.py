@@ -1,4 +1,4 @@
-"""The one exception for a caller's mistake, so that the command line can tell it from a bug."""
+"""Exceptions that a person reads in one line, so that the command line can tell them from a bug."""
 
 
 class UserError(ValueError):
@@ -9,3 +9,10 @@ class UserError(ValueError):
 
     def __str__(self) -> str:  # KeyError, a base of some subclasses, would print the quoted repr.
         return str(self.args[0]) if self.args else ""
+
+
+class OutOfMemory(RuntimeError):
+    """The machine's memory did not hold what a run needs. The command line prints the line and exits with status 1.
+
+    Not a UserError: it may have been another process's doing, and the other runs of a study may well fit.
+    """

@@ -7,6 +7,7 @@
       samples/  probes/  step_00002000.png; step_00002000.npz (arrays behind the figures)
       scores.json        every score with its protocol
       status.json        state, last step, reason
+      wandb/             the files of Weights & Biases, and the id of the training's run there
 
 `step` is the number of generator updates, everywhere. Every file except metrics.jsonl (append-only, one flushed line a
 record) is written to a temporary name and renamed, so a reader never sees half of one.
@@ -20,6 +21,8 @@ import json
 import math
 import os
 import re
+import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +34,13 @@ import yaml
 
 from gannorm.errors import UserError
 
-VERSION = 1  # of the directory's layout and of every file in it
+# Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
+# speaks for config.yaml, metrics.jsonl, samples and probes too.
+VERSION = 1
+MAX_VALUES = 100_000  # in a config; a complete one has about a hundred
 PLAN = "plan"  # a study's folder of saved configs, among its runs
 STATES = ("running", "finished", "diverged", "failed")
+FOLDERS = ("checkpoints", "samples", "probes")
 
 
 class RunDir:
@@ -59,7 +66,7 @@ class RunDir:
         run = cls(path)
         run.require_new()
         with _writing(run.path):
-            for folder in ("checkpoints", "samples", "probes"):
+            for folder in FOLDERS:
                 (run.path / folder).mkdir(parents=True, exist_ok=True)
         with run.lock():
             run.require_new()  # another process may have made and finished it meanwhile
@@ -71,9 +78,10 @@ class RunDir:
         """Raises UserError if the run exists already: its name is taken."""
         if self.config_file.exists():
             status = self.status()
+            go_on = f"go on with it by --resume {self.path}, " if status["state"] in ("running", "failed") else ""
             raise UserError(
-                f"a run's name must be new: {self.path} is {status['state']} at step {status['step']}; choose another "
-                "with --name or --study, or remove the directory."
+                f"a run's name must be new: {self.path} is {status['state']} at step {status['step']}; {go_on}choose "
+                "another with --name or --study, or remove the directory."
             )
 
     @classmethod
@@ -112,19 +120,29 @@ class RunDir:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        config = _read(self.config_file, yaml.safe_load)
+        config = _read(self.config_file, parse_yaml)
         if not isinstance(config, dict):
             raise UserError(f"a config must be a mapping of keys: {self.config_file} holds {type(config).__name__}.")
         return config
 
     def set_status(self, state: str, step: int, reason: str = "") -> None:
         assert state in STATES, state
-        write_json(self.path / "status.json", {"state": state, "step": step, "reason": reason, "time": time.time()})
+        content = {"version": VERSION, "state": state, "step": step, "reason": reason, "time": time.time()}
+        write_json(self.path / "status.json", content)
 
     def status(self) -> dict[str, Any]:
         """{"state": one of STATES, "step": last step, "reason": why it ended}."""
         file = self.path / "status.json"
-        return _read(file, json.loads) if file.exists() else {"state": "running", "step": 0, "reason": "", "time": 0.0}
+        return _read_json(file) if file.exists() else {"state": "running", "step": 0, "reason": "", "time": 0.0}
+
+    def wandb_id(self) -> str:
+        """The id of the training's W&B run, drawn at the first call: a resumed training has the same one."""
+        file = self.path / "wandb" / "id"
+        if not file.exists():
+            with _writing(file):
+                file.parent.mkdir(exist_ok=True)
+            write_text(file, secrets.token_hex(4))
+        return file.read_text()
 
     # -- metrics ------------------------------------------------------------------------------------------------------
 
@@ -140,18 +158,27 @@ class RunDir:
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
-        lines = file.read_text().split("\n")
+        lines = _read(file, str).split("\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
-                if line:
-                    records.append(json.loads(line))
-            except json.JSONDecodeError:
-                if number < len(lines):
-                    raise UserError(
-                        f"each line of {file} must be JSON: line {number} is not; remove that line."
-                    ) from None
+                record = json.loads(line or "{}")
+            except (ValueError, RecursionError):
+                if number == len(lines):
+                    break
+                record = None
+            if not isinstance(record, dict):
+                raise UserError(f"each line of {file} must be a JSON object: line {number} is not; remove that line.")
+            if line:
+                records.append(record)
         return records
+
+    def sync_metrics(self) -> int:
+        """The size of metrics.jsonl in bytes, which a power cut will not make smaller."""
+        file = self.path / "metrics.jsonl"
+        with _writing(file), file.open("a") as stream:
+            os.fsync(stream.fileno())
+            return stream.tell()
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """(steps, values) of one metric, where it was recorded as a number."""
@@ -180,12 +207,54 @@ class RunDir:
     def probes(self) -> dict[int, Path]:
         return _by_step(self.path / "probes", ".npz")
 
+    def set_last(self, step: int) -> None:
+        """Make last.ckpt the checkpoint of `step`: the same bytes under a second name."""
+        file, last = self.checkpoint_file(step), self.checkpoint_file(None)
+        link = last.with_name(f".{last.name}.new")
+        with _writing(last):
+            link.unlink(missing_ok=True)
+            try:
+                os.link(file, link)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, link)
+            os.replace(link, last)
+
+    def rewind(self, step: int, metrics: int) -> None:
+        """Make the directory what it was at a checkpoint, for a run that goes on from there.
+
+        What was appended to metrics.jsonl later is cut off, and what a killed writer left behind is removed. A later
+        checkpoint, which is still here because it is damaged, is renamed to *.damaged. Later samples and probes stay
+        until they are written anew.
+
+        Args:
+            step: of the checkpoint; −1 for before the beginning.
+            metrics: size of metrics.jsonl then, in bytes.
+
+        Raises:
+            UserError: metrics.jsonl has been changed since.
+        """
+        file = self.path / "metrics.jsonl"
+        kept = file.read_bytes()[:metrics] if metrics else b""
+        if len(kept) != metrics or kept[-1:] not in (b"", b"\n"):
+            raise UserError(
+                f"a run goes on with the records that it wrote: {file} has been changed since step {step}; put it back."
+            )
+        with atomic_write(file) as stream:
+            stream.write(kept)
+        with _writing(self.path):
+            for number, file in self.checkpoints().items():
+                if number > step:
+                    file.replace(file.with_suffix(".damaged"))
+            for folder in FOLDERS:
+                for left in (self.path / folder).glob(".*"):
+                    left.unlink()
+
     # -- scores -------------------------------------------------------------------------------------------------------
 
     def scores(self) -> list[dict[str, Any]]:
         """Score records in order of step: {"step", "fid", "inception_score", …, "protocol": {…}}."""
         file = self.path / "scores.json"
-        return _read(file, json.loads)["scores"] if file.exists() else []
+        return _read_json(file)["scores"] if file.exists() else []
 
     def add_scores(self, record: Mapping[str, Any]) -> None:
         """Add a score record; one of the same step and protocol is replaced."""
@@ -240,9 +309,16 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        behind: BaseException | None = error  # torch's file writer raises an error of its own on top of the system's
+        while behind is not None and not isinstance(behind, OSError):
+            behind = behind.__context__
+        if behind is None:
+            raise
         raise UserError(
-            f"the output must be writable: {path}: {error.strerror}; make room or choose another folder."
+            f"the output must be writable: {path}: {behind.strerror}; make room or choose another folder."
         ) from error
 
 
@@ -255,14 +331,62 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def parse_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
+    """YAML from a stranger, as plain data of a bounded size.
+
+    Args:
+        text: the file's content.
+        loader: a safe one, in pure Python: libyaml's crashes the process where brackets are nested deep enough.
+
+    Raises:
+        yaml.YAMLError: malformed; tags that name objects; a value that is nested in itself, or deeper than Python's
+            stack; references that repeat a value so often (a few lines can say a billion) that writing it out would
+            take MAX_VALUES values.
+    """
+    try:
+        content = yaml.load(text, loader)
+        values = _values(content, {})
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or in itself") from None
+    if values > MAX_VALUES:
+        raise yaml.YAMLError(f"its references stand for {values} values, more than {MAX_VALUES}")
+    return content
+
+
+def _values(content: Any, known: dict[int, int]) -> int:
+    """How many values a structure would have if every reference were written out."""
+    if id(content) not in known:
+        parts = [*content, *content.values()] if isinstance(content, dict) else content
+        inner = parts if isinstance(parts, (list, tuple, set)) else ()
+        known[id(content)] = 1 + sum(_values(part, known) for part in inner)
+    return known[id(content)]
+
+
 def _read(file: Path, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(file.read_text())
     except OSError as error:
         raise UserError(f"{file} must be readable: {error.strerror}.") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         line = str(error).replace("\n", " ")
         raise UserError(f"{file} must be well-formed: {line}; restore it or leave this run out.") from None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    content = _read(file, json.loads)
+    if not isinstance(content, dict):
+        raise UserError(f"{file} must be well-formed: it holds {type(content).__name__}; leave this run out.")
+    check_version(content, file)
+    return content
+
+
+def check_version(content: Mapping[str, Any], file: Path) -> None:
+    """Raises UserError if a file was written by a newer program, whose format this one does not know."""
+    if content.get("version", VERSION) != VERSION:
+        raise UserError(
+            f"a file's format must be of version {VERSION}: {file} is of version {content['version']}; read it with "
+            "the gannorm that wrote it, or a newer one."
+        )
 
 
 def _by_step(folder: Path, suffix: str) -> dict[int, Path]:

@@ -2,14 +2,20 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from gannorm.cli import main
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir, atomic_write, find_runs
+from gannorm.models import load_networks
+from gannorm.rundir import VERSION, RunDir, atomic_write, find_runs
 
 CONFIG = {"seed": 1, "model": {"discriminator": {"norm": "group"}}}
 
@@ -106,3 +112,30 @@ def test_a_damaged_or_hostile_config_is_named_and_never_run(run, content):
     run.config_file.write_text(content)
     with pytest.raises(UserError, match=r"config\.yaml"):
         run.config()
+
+
+def test_a_run_of_format_version_1_is_read_and_goes_on(tmp_path, capsys):
+    """A file of this version, made by `gannorm train` and stopped at step 4 of 8: whoever changes a format keeps it."""
+    shutil.copytree(Path(__file__).parent / "fixtures" / "run_v1", tmp_path / "run")
+    run = RunDir.open(tmp_path / "run")
+    assert VERSION == 1, "add a fixture of the new version, and say here what becomes of this one"
+    assert (run.status()["state"], run.status()["step"]) == ("failed", 4)
+    assert run.series("loss_d")[0] == [1, 2, 3, 4]
+    assert run.series("probe/train/accuracy_mixed")[0] == [0, 4]
+    assert run.scores()[0]["fid"] == 3.5
+    with np.load(run.probes()[4]) as arrays:
+        assert arrays["coupling_train"].shape == (32, 32)
+    networks = load_networks(run.path)
+    assert networks.step == 4 and networks.generator(torch.zeros(2, 4)).shape == (2, 1, 8, 8)
+    assert main(["train", "--resume", str(run.path)]) == 0
+    assert "finished at step 8" in capsys.readouterr().out
+    assert run.series("loss_d")[0] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("name", ["status.json", "scores.json"])
+def test_a_file_of_a_newer_version_says_what_to_do(run, name):
+    run.add_scores({"step": 1, "protocol": {}})
+    file = run.path / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": VERSION + 1}))
+    with pytest.raises(UserError, match=rf"{name} is of version 2; read it with the gannorm that wrote it, or a newer"):
+        run.status(), run.scores()

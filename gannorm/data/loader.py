@@ -6,6 +6,7 @@ So a run can be repeated, and stopped and resumed at any batch, from two integer
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +30,10 @@ class ImageLoader:
         device: where the batches are wanted.
         start: batches to skip from the beginning of the first epoch.
         rank, world_size: this process takes every world_size-th image of each permutation, from its rank-th.
+        labels: int64 (N,), or None.
 
     Yields:
-        float32 (batch_size, C, H, W) in [−1, 1] on `device`.
+        float32 (batch_size, C, H, W) in [−1, 1] on `device`; with labels (images, int64 (batch_size,)).
 
     Raises:
         UserError: fewer images than one batch needs.
@@ -51,6 +53,7 @@ class ImageLoader:
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        labels: Tensor | None = None,
     ) -> None:
         self.batches_per_epoch = pixels.shape[0] // world_size // batch_size if batch_size > 0 else 0
         if self.batches_per_epoch == 0:
@@ -61,13 +64,14 @@ class ImageLoader:
         self.device = torch.device(device)
         self.position = start  # batches drawn since the beginning of epoch 0
         self._pixels = pixels.to(self.device) if _fits(pixels, self.device) else pixels
+        self._labels = None if labels is None else labels.to(self._pixels.device)
         self._share = slice(rank, None, world_size)
         self._order = (-1, torch.empty(0, dtype=torch.int64))  # (epoch, this rank's part of its permutation)
 
     def __iter__(self) -> ImageLoader:
         return self
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Any:
         epoch, batch = divmod(self.position, self.batches_per_epoch)
         if self._order[0] != epoch:
             # Drawn on the CPU, whose generator's stream does not depend on the device that trains.
@@ -75,7 +79,8 @@ class ImageLoader:
             self._order = (epoch, order[self._share].to(self._pixels.device))
         chosen = self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
         self.position += 1
-        return to_float(self._pixels[chosen].to(self.device))
+        images = to_float(self._pixels[chosen].to(self.device))
+        return images if self._labels is None else (images, self._labels[chosen].to(self.device))
 
     def state_dict(self) -> dict[str, int]:
         """The place of the next batch, as plain integers."""

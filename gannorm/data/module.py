@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from gannorm.data.datasets import load_images
 from gannorm.data.images import Images
 from gannorm.data.loader import ImageLoader
+from gannorm.errors import UserError
 
 
 class ImageData(pl.LightningDataModule):
@@ -16,10 +17,14 @@ class ImageData(pl.LightningDataModule):
         name: digits, cifar10, cifar100, mnist, fashion_mnist, svhn, stl10, celeba or folder.
         image_size: images are cropped to a square and resized to this many pixels a side.
         root: where the data set's files are; for folder, the tree of images.
-        batch_size: images a batch.
+        batch_size: images a batch, on each device.
         seed: of the order of the images.
         download: get a torchvision data set that is not in root.
         skip_bad: leave out image files that are damaged or too small, and name them, instead of stopping.
+        labelled: batches are (images, labels) and the data set must have labels.
+
+    Raises:
+        UserError: in `setup`, no labels where they are wanted.
     """
 
     train: Images
@@ -34,6 +39,7 @@ class ImageData(pl.LightningDataModule):
         seed: int = 0,
         download: bool = False,
         skip_bad: bool = False,
+        labelled: bool = False,
     ) -> None:
         super().__init__()
         self.name: str = name
@@ -43,6 +49,7 @@ class ImageData(pl.LightningDataModule):
         self.seed = seed
         self.download = download
         self.skip_bad = skip_bad
+        self.labelled = labelled
 
     def prepare_data(self) -> None:
         """Download, in one process only. (The cache of decoded images has a lock of its own.)"""
@@ -54,6 +61,11 @@ class ImageData(pl.LightningDataModule):
         """Load both splits, once."""
         if not hasattr(self, "test"):
             self.train, self.test = self._load("train"), self._load("test")
+            if self.labelled and (self.train.labels is None or self.test.labels is None):
+                raise UserError(
+                    f"a classifier needs labels: data set {self.name!r} has none; choose another, or sort a folder's "
+                    "images into one folder a class."
+                )
 
     def train_dataloader(self) -> ImageLoader:
         """Endless training batches on the trainer's device (on the CPU without a trainer)."""
@@ -65,6 +77,7 @@ class ImageData(pl.LightningDataModule):
             device=trainer.strategy.root_device if trainer else "cpu",
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            labels=self.train.labels if self.labelled else None,
         )
 
     def _load(self, split: str, download: bool = False) -> Images:

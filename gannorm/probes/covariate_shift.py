@@ -101,7 +101,7 @@ def internal_covariate_shift(
     ([0.0, 1.0], [1.0, 1.0])
     """
     owned = _parameters_by_module(network)
-    measurable = _chosen([m for m, ps in owned.items() if any(p.dim() > 1 for p in ps.values())], layers)
+    measurable = _chosen(layers_of(network), layers)
     if sample is not None and sample < 1:
         raise UserError(f"`sample` must be at least 1 layer: got {sample}; leave it out for all layers.")
     with objective(network, loss, batch) as o:
@@ -129,6 +129,16 @@ def internal_covariate_shift(
             rows.append(_compared(g, shifted))
     distance, cosine, size = np.array(rows).reshape(-1, 3).T
     return InternalCovariateShift(tuple(measured), distance, cosine, size, len(measurable))
+
+
+def layers_of(network: nn.Module) -> list[str]:
+    """The qualified names of the modules that are layers here: with trainable weights of two or more dimensions.
+
+    >>> layers_of(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 1)))
+    ['0', '3']
+    """
+    owned = _parameters_by_module(network)
+    return [module for module, parameters in owned.items() if any(p.dim() > 1 for p in parameters.values())]
 
 
 def _parameters_by_module(network: nn.Module) -> dict[str, dict[str, Tensor]]:

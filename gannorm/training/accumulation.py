@@ -56,6 +56,10 @@ def accumulate_gradients(
     fits into one microbatch takes one sweep in every mode. Statistics that do not reach the loss through a gradient
     (those of a generator under no_grad) take no adjoint sweep.
 
+    Where several processes each call this function with as large a batch, a SyncBatchNorm is given the statistics of
+    them all, and the mean of their gradients is that of the joined batch; in naive mode it joins the k-th microbatches,
+    and its running statistics follow the last.
+
     Running statistics end as after one large batch (in naive mode with the statistics of its microbatches pooled: the
     mean of the variances plus the variance of the means). Other buffers move as in one forward pass: spectral norm
     takes one power iteration. Dropout draws a mask for each microbatch, the same in every sweep. Ghost batches must lie
@@ -77,7 +81,7 @@ def accumulate_gradients(
 
     Raises:
         UserError: an unknown mode, a batch that cannot be split so, a loss that is not one number a sample, a layer or
-            function that couples the batch in another way, a SyncBatchNorm over several processes.
+            function that couples the batch in another way.
 
     Source: defined here.
 
@@ -91,14 +95,10 @@ def accumulate_gradients(
     >>> bool(torch.allclose(accumulated, net[0].weight.grad, rtol=1e-10, atol=1e-14))
     True
     """
-    if mode not in MODES:
-        raise UnknownNameError(f"unknown accumulation mode {mode!r}: {choices(mode, MODES)}")
     x = x if isinstance(x, tuple) else (x,)
-    parts = _split(x, microbatch, mode)
-    own_statistics = mode == "naive" or len(parts) == 1
-    sweeps = Sweeps(f, loss, parts, own_statistics)
+    sweeps = Sweeps(f, loss, _split(x, microbatch, mode), mode)
     with eager():
-        if not own_statistics:
+        if not sweeps.own_statistics:
             sweeps.find_statistics()
             if not _independent(sweeps, x):
                 raise UserError(_coupling_message(f, take(x, torch.arange(max(2, microbatch))), mode))
@@ -109,8 +109,43 @@ def accumulate_gradients(
     return mean_loss
 
 
+@torch.no_grad()
+def outputs_in_microbatches(
+    f: Callable[..., Tensor],
+    x: Tensor | tuple[Tensor, ...],
+    microbatch: int = 16,
+    mode: str = "exact",
+    leave_traces: bool = True,
+) -> Tensor:
+    """f of a whole batch, (N, …), without gradient and with one microbatch in memory: what f gives there in `mode`.
+
+    Args:
+        f, x, microbatch, mode: as for `accumulate_gradients`.
+        leave_traces: running statistics and other buffers move, as there; otherwise f is left as it was.
+
+    Raises:
+        UserError: as there, except that what couples the batch in another way is not searched for.
+
+    >>> from torch import nn
+    >>> norm, x = nn.BatchNorm1d(3), torch.randn(32, 3)
+    >>> bool(torch.allclose(outputs_in_microbatches(norm, x, microbatch=8), norm(x), atol=1e-6))
+    True
+    """
+    x = x if isinstance(x, tuple) else (x,)
+    sweeps = Sweeps(f, lambda y: y.new_zeros(len(y)), _split(x, microbatch, mode), mode)
+    with eager():
+        if not sweeps.own_statistics:
+            sweeps.find_statistics()
+        outputs = sweeps.outputs(leave_traces)
+    if leave_traces:
+        sweeps.move_running_statistics()
+    return outputs
+
+
 def _split(x: tuple[Tensor, ...], microbatch: int, mode: str) -> list[tuple[Tensor, ...]]:
     """The microbatches of a batch that can be accumulated."""
+    if mode not in MODES:
+        raise UnknownNameError(f"unknown accumulation mode {mode!r}: {choices(mode, MODES)}")
     sizes = sorted({len(t) if t.dim() else 0 for t in x})
     if len(sizes) != 1 or sizes[0] == 0:
         raise UserError(f"`x` must hold the same samples in every tensor, at least one: got batches of {sizes}.")

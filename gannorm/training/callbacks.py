@@ -1,4 +1,4 @@
-"""What a run does beside training: record, measure, sample, save, show progress. Each is a Lightning callback.
+"""What a run does beside training: record, measure, sample, show progress. Each is a Lightning callback.
 
 Every one acts at the steps that its `every` divides and at the last step; 0 switches it off.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import shutil
 import sys
 import time
 import warnings
@@ -26,33 +24,47 @@ from gannorm import probes
 from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
+from gannorm.normalizers.sync import alone
 from gannorm.rundir import RunDir, atomic_write
 from gannorm.seeds import stream
 from gannorm.training.gan import GAN
 
 
 class Every(Callback):
-    """Calls `act` after every n-th generator update and after the last; with `at_start`, also before the first."""
+    """Calls `act` after every n-th generator update and after the last; with `at_start`, also before the first.
+
+    Of several processes the first acts alone, while the others go on to their next step, or all do `together`.
+    """
 
     at_start = False
+    together = False
 
     def __init__(self, every: int) -> None:
         self.every = every
 
     def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if self.at_start and self.every and gan.step == 0:
-            self.act(trainer, gan)
+            self._act(trainer, gan)
 
     def on_train_batch_end(self, trainer: pl.Trainer, gan: GAN, *_: Any) -> None:  # type: ignore[override]
         if self.every and (gan.step % self.every == 0 or gan.step == trainer.max_steps):
+            self._act(trainer, gan)
+
+    def _act(self, trainer: pl.Trainer, gan: GAN) -> None:
+        if self.together:
             self.act(trainer, gan)
+        elif trainer.is_global_zero:
+            with alone():
+                self.act(trainer, gan)
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
         raise AssertionError("each subclass says what happens")
 
 
 class Metrics(Every):
-    """Sends the losses and the speed to the loggers; ends a run whose losses are not finite or too large."""
+    """Sends the losses and the speed to the loggers; ends a run that has diverged."""
+
+    together = True
 
     def __init__(self, every: int) -> None:
         super().__init__(every)
@@ -68,9 +80,8 @@ class Metrics(Every):
         self._since = time.perf_counter(), gan.step
         images = (gan.step - step) * batch_images(trainer) * trainer.world_size
         record(trainer, gan.step, losses | parts | {"images_per_second": images / (self._since[0] - then)})
-        bad = [f"{name}={value:.3g}" for name, value in losses.items() if not abs(value) <= gan.max_loss]
-        if bad:
-            self.diverged = f"{', '.join(bad)} at step {gan.step}, with max_loss={gan.max_loss:g}"
+        self.diverged = divergence(gan)
+        if self.diverged:
             trainer.should_stop = True
 
 
@@ -155,8 +166,7 @@ class BatchDependence(Every):
             warnings.warn(f"no probe of batch dependence at step {gan.step}: {error}", stacklevel=2)
             return
         record(trainer, gan.step, metrics)
-        with atomic_write(self.run.probe_file(gan.step)) as file:
-            np.savez_compressed(file, **matrices)  # type: ignore[arg-type]
+        record_arrays(self.run, gan.step, matrices)
         for name, matrix in matrices.items():
             record_image(trainer, gan.step, name, heat_map(matrix))
 
@@ -218,36 +228,6 @@ def scalars(result: probes.BatchInvariance) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-class Checkpoints(Every):
-    """Saves the whole state, atomically, unless the run has diverged: the last good checkpoint is kept.
-
-    A run that is stopped early, by the Trainer's max_time for example, saves where it stopped.
-    """
-
-    def __init__(self, every: int, run: RunDir) -> None:
-        super().__init__(every)
-        self.run = run
-
-    def on_train_end(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
-        if self.every and gan.step and not self.run.checkpoint_file(gan.step).exists():
-            self.act(trainer, gan)
-
-    def act(self, trainer: pl.Trainer, gan: GAN) -> None:
-        finite = torch.stack([torch.isfinite(p).all() for p in gan.parameters()]).all()
-        if not finite or not all(abs(loss.item()) <= gan.max_loss for loss in gan.losses.values()):
-            return
-        file, last = self.run.checkpoint_file(gan.step), self.run.checkpoint_file(None)
-        trainer.save_checkpoint(file)
-        if trainer.is_global_zero:
-            link = last.with_suffix(".new")
-            link.unlink(missing_ok=True)
-            try:
-                os.link(file, link)  # the same bytes under a second name
-            except OSError:  # a file system without hard links
-                shutil.copyfile(file, link)
-            os.replace(link, last)
-
-
 # -- what the callbacks share -----------------------------------------------------------------------------------------
 
 
@@ -278,6 +258,17 @@ def heat_map(matrix: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * levels).astype(np.uint8)).resize((320, 320), Image.Resampling.NEAREST)
 
 
+def divergence(gan: GAN) -> str:
+    """Why a run must end here: a loss that is too large or no number, or weights that are none; "" if neither."""
+    losses = {name: value.item() for name, value in gan.losses.items()}
+    bad = [f"{name}={value:.3g}" for name, value in losses.items() if not abs(value) <= gan.max_loss]
+    if bad:
+        return f"{', '.join(bad)} at step {gan.step}, with max_loss={gan.max_loss:g}"
+    # A gradient that is no number spoils the weights behind losses that still were numbers.
+    finite = torch.stack([torch.isfinite(p).all() for p in gan.parameters()]).all()
+    return "" if finite else f"weights that are not finite at step {gan.step}"
+
+
 def batch_images(trainer: pl.Trainer) -> int:
     """Real images in a training step of one process."""
     return trainer.train_dataloader.batch_size  # type: ignore[union-attr]
@@ -287,6 +278,16 @@ def record(trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step)
+
+
+def record_arrays(run: RunDir, step: int, arrays: dict[str, np.ndarray]) -> None:
+    """Add arrays to the run's probe file of this step, beside those of other probes."""
+    target = run.probe_file(step)
+    if target.exists():
+        with np.load(target) as there:
+            arrays = dict(there) | arrays
+    with atomic_write(target) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def record_image(trainer: pl.Trainer, step: int, name: str, image: Image.Image) -> None:

@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from gannorm import probes
 from gannorm.errors import UserError
+from gannorm.isolate import isolated
 from gannorm.losses import LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
+from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
 from gannorm.training.ema import EMA
+from gannorm.training.microbatches import Microbatches, logits
+
+UNCOUPLED = 1e-6  # a coupling ratio below this is rounding, which leaves about 1e-13 in float32
 
 
 class GAN(LightningModule):
@@ -42,6 +47,12 @@ class GAN(LightningModule):
         d_composition: in the discriminator's step, real and fake images in "separate" batches or one "joint" batch.
         g_composition: in the generator's step, the discriminator sees the "fake" batch alone, or "joint" with the real.
         d_steps: discriminator updates for each generator update.
+        accumulate: microbatches that an update's batch is split into, which must divide it; 1 for none. Memory is that
+            of one microbatch, as `d_composition` and `g_composition` compose it.
+        accumulation: what a batch normalizer in either network normalizes a microbatch by, see `accumulate_gradients`:
+            "exact" computes the step of the undivided batch, in at most 2L + 2 times the time of "naive" for the L
+            batch normalizers on the way; "frozen" lacks the gradient through the statistics; "naive" is another model,
+            ghost batch normalization of the microbatch's size.
         lr_d: Adam's learning rate for the discriminator.
         lr_g: Adam's learning rate for the generator.
         betas: Adam's β₁ and β₂.
@@ -64,6 +75,8 @@ class GAN(LightningModule):
         d_composition: Literal["separate", "joint"] = "separate",
         g_composition: Literal["fake", "joint"] = "fake",
         d_steps: int = 1,
+        accumulate: int = 1,
+        accumulation: Literal["exact", "frozen", "naive"] = "exact",
         lr_d: float = 2e-4,
         lr_g: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
@@ -76,10 +89,16 @@ class GAN(LightningModule):
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         _require(d_steps >= 1, f"`d_steps` must be at least 1: got {d_steps}.")
+        _require(accumulate >= 1, f"`accumulate` must be at least 1: got {accumulate}.")
         _require(lr_d > 0 and lr_g > 0, f"learning rates must be positive: got lr_d={lr_d}, lr_g={lr_g}.")
         _require(all(0 <= b < 1 for b in betas), f"`betas` must be in [0, 1): got {betas}.")
         _require(0 <= ema_decay < 1, f"`ema_decay` must be in [0, 1): got {ema_decay}; 0 switches averaging off.")
         _require(penalty_weight >= 0 and moment_weight >= 0, "penalty weights must not be negative.")
+        _require(
+            accumulate == 1 or not moment_weight,
+            f"`moment_weight` pulls at the whole batch's moments, not a microbatch's: got accumulate={accumulate}; "
+            "set accumulate 1 or moment_weight 0.",
+        )
         _require(max_loss > 0, f"`max_loss` must be positive: got {max_loss}.")
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
@@ -87,6 +106,8 @@ class GAN(LightningModule):
         self.ema = EMA(generator, ema_decay)
         self.d_composition, self.g_composition = d_composition, g_composition
         self.d_steps, self.betas, self.max_loss, self.seed = d_steps, betas, max_loss, seed
+        self.accumulate, self.accumulation = accumulate, accumulation
+        self.microbatches = Microbatches(accumulate, accumulation)
         self.lr_d, self.lr_g = lr_d, lr_g
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
@@ -100,17 +121,15 @@ class GAN(LightningModule):
         d_optimizer, g_optimizer = self._d_optimizer, self.optimizers()[1]  # type: ignore[index]
         batches = batch.chunk(self.d_steps)
         for real in batches:
-            with torch.set_grad_enabled(real is batches[-1]):
-                fake = self.generator(self.latents(len(real))).to(real.dtype)  # under autocast it is bf16
-            d_loss = self.discriminator_loss(real, fake.detach())
+            z = self.latents(len(real))
+            fake = self._fakes(z, last=real is batches[-1]).to(real.dtype)  # under autocast they are bf16
             d_optimizer.zero_grad()
-            self.manual_backward(d_loss)
+            d_loss = self._discriminator_gradient(real, fake.detach())
             d_optimizer.step()
 
         _set_requires_grad(self._trainable, False)
-        g_loss = self.generator_loss(real, fake)
         g_optimizer.zero_grad()
-        self.manual_backward(g_loss)
+        g_loss = self._generator_gradient(real, z, fake)
         g_optimizer.step()
         _set_requires_grad(self._trainable, True)
 
@@ -118,38 +137,88 @@ class GAN(LightningModule):
         self.step += 1
         self.losses = {"loss_d": d_loss.detach(), "loss_g": g_loss.detach()}
 
+    def _fakes(self, z: Tensor, last: bool) -> Tensor:
+        """Images of latents (N, Z). The `last` ones of a step are the generator's too: with their graph, or, where they
+        are accumulated, without a trace, since the generator makes them once more in its own step."""
+        if self.accumulate > 1:
+            return self.microbatches.fakes(self.generator, z, leave_traces=not last)
+        with torch.set_grad_enabled(last):
+            return self.generator(z)
+
+    def _discriminator_gradient(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss; its gradient goes into .grad."""
+        if self.accumulate == 1:
+            loss = self.discriminator_loss(real, fake)
+            self.manual_backward(loss)
+            return loss
+        joint, weight, randomness = self.d_composition == "joint", self.penalty_weight, self._penalty_randomness
+        discriminator, penalty = self.discriminator, self.penalty
+        loss = self.microbatches.discriminator_gradient(discriminator, self.loss, real, fake, joint)
+        if weight:
+            loss = loss + self.microbatches.penalty_gradient(
+                lambda real, fake: weight * penalty(discriminator, real, fake, randomness), real, fake
+            )
+        return loss
+
+    def _generator_gradient(self, real: Tensor, z: Tensor, fake: Tensor) -> Tensor:
+        """The generator's loss; its gradient goes into .grad."""
+        if self.accumulate == 1:
+            loss = self.generator_loss(real, fake)
+            self.manual_backward(loss)
+            return loss
+        joint = self.g_composition == "joint"
+        return self.microbatches.generator_gradient(self.generator, self.discriminator, self.loss, z, real, joint)
+
+    def check_accumulation(self, real: Tensor) -> None:
+        """Try out, without a trace, what a step does with the microbatches of `real`, (N, C, H, W).
+
+        Raises:
+            UserError: they cannot be accumulated so.
+        """
+        _require(
+            len(real) % self.accumulate == 0,
+            f"`accumulate` must divide the batch: got accumulate={self.accumulate}, batch={len(real)}.",
+        )
+        if self.penalty_weight and self.accumulation != "naive" and self._coupling_ratio() > UNCOUPLED:
+            raise UserError(
+                "a gradient penalty is accumulated where the discriminator judges each image alone, as this one does "
+                f"not: got accumulation={self.accumulation}; use --model.discriminator.norm group, layer or none."
+            )
+        z = torch.randn(len(real), self.latent_dim, generator=stream(self.seed, "accumulation"))
+        self._penalty_randomness = stream(self.seed, "penalty")
+        with isolated(self.generator, self.discriminator):
+            fake = self._fakes(z, last=True)
+            self._discriminator_gradient(real, fake)
+            self._generator_gradient(real, z, fake)
+
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The discriminator's loss, penalties included, on images (N, C, H, W) composed as `d_composition` says."""
         batches = [torch.cat([real, fake])] if self.d_composition == "joint" else [real, fake]
         judged = [self._judge(batch) for batch in batches]
-        logits = torch.cat([logits for logits, _ in judged])
-        loss = self.loss.discriminator(*logits.tensor_split([len(real)]))
+        found = torch.cat([logits for logits, _ in judged])
+        loss = self.loss.discriminator(*found.tensor_split([len(real)]))
         if self.moment_weight:
             loss = loss + self.moment_weight * torch.stack([penalty for _, penalty in judged]).mean()
         if self.penalty_weight:
-            penalty = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
-            loss = loss + self.penalty_weight * penalty
+            penalties = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
+            loss = loss + self.penalty_weight * penalties.mean()
         return loss
 
     def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and the moment penalty of the activations on the way to them."""
         if not self.moment_weight:
-            return self._logits(images), images.new_zeros(())
+            return logits(self.discriminator, images), images.new_zeros(())
         with record_activations(self.discriminator) as activations:
-            logits = self._logits(images)
+            found = logits(self.discriminator, images)
         penalty, by_layer = moment_penalty(activations)
         self.parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
-        return logits, penalty
+        return found, penalty
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images."""
         if self.g_composition == "joint":
-            return self.loss.generator(self._logits(torch.cat([real, fake]))[len(real) :])
-        return self.loss.generator(self._logits(fake))
-
-    def _logits(self, images: Tensor) -> Tensor:
-        logits = self.discriminator(images)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 would round away a small loss
+            return self.loss.generator(logits(self.discriminator, torch.cat([real, fake]))[len(real) :])
+        return self.loss.generator(logits(self.discriminator, fake))
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""
@@ -169,42 +238,28 @@ class GAN(LightningModule):
         self._latent_randomness = stream(self.seed, "latents", self.global_rank, device=self.device)
         self._penalty_randomness = stream(self.seed, "penalty", self.global_rank, device=self.device)
         if self.penalty_weight:
-            self._warn_of_coupling()
+            ratio = self._coupling_ratio()
+            if ratio > UNCOUPLED:
+                warnings.warn(
+                    "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
+                    f"p. 4): this one has a coupling ratio of {ratio:.2g}, so the penalty is another quantity; use "
+                    "--model.discriminator.norm group, layer or none.",
+                    stacklevel=2,
+                )
 
-    def _warn_of_coupling(self) -> None:
+    def _coupling_ratio(self) -> float:
         size, channels = self.discriminator.image_size, self.discriminator.channels
         x = torch.randn(8, channels, size, size, generator=stream(self.seed, "coupling")).to(self.device)  # type: ignore
-        ratio = probes.estimate_coupling(self.discriminator, x, generator=stream(self.seed, "draws")).ratio
-        if ratio > 1e-6:  # fp32 rounding leaves about 1e-13
-            warnings.warn(
-                "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
-                f"p. 4): this one has a coupling ratio of {ratio:.2g}, so the penalty is another quantity; use "
-                "--model.discriminator.norm group, layer or none.",
-                stacklevel=2,
-            )
+        with alone():
+            return probes.estimate_coupling(self.discriminator, x, generator=stream(self.seed, "draws")).ratio
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
-        checkpoint["random"] = {
-            "latents": self._latent_randomness.get_state(),
-            "penalty": self._penalty_randomness.get_state(),
-            "cpu": torch.get_rng_state(),  # dropout, noisy normalizers
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.step, self._restored = checkpoint["step"], checkpoint["random"]
-
-    def on_train_start(self) -> None:
-        restored = self.__dict__.pop("_restored", None)
-        if restored:
-            self._latent_randomness.set_state(restored["latents"].cpu())
-            self._penalty_randomness.set_state(restored["penalty"].cpu())
-            torch.set_rng_state(restored["cpu"].cpu())
-            if restored["cuda"]:
-                torch.cuda.set_rng_state_all([s.cpu() for s in restored["cuda"]])
+        self.step = checkpoint["step"]
 
 
 def _set_requires_grad(parameters: list[nn.Parameter], value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from argparse import Namespace
@@ -75,6 +76,11 @@ class WandbLogger(Logger):
 
         self._try(lambda run: run.log({key: [wandb.Image(image) for image in images], "step": step}))
 
+    def log_record(self, content: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Tables and pictures that belong to no step, and what the run is remembered by."""
+        self._try(lambda run: run.log(dict(content)))
+        self._try(lambda run: run.summary.update(dict(summary)))
+
     def finalize(self, status: str) -> None:
         self._try(lambda run: run.finish(exit_code=0 if status == "success" else 1))
         self._experiment = None
@@ -96,7 +102,8 @@ def wandb_logger(
 
     Args:
         run: its folder holds W&B's files too.
-        config: the resolved config. The group is the condition (study and normalizer), the tags name its parts.
+        config: the resolved config. The group is the study and the condition (the name without the seed, or else
+            the normalizer), the tags name its parts.
         mode: "auto" (online with a key, else offline), "online", "offline" or "off".
         project: W&B project.
         job_type: W&B's name for what the run does.
@@ -106,26 +113,42 @@ def wandb_logger(
     """
     if mode == "off":
         return None
+    model = config["model"]
+    norm = (model.get("discriminator") or model["classifier"])["norm"]
+    seed = f"_{config.get('seed')}"  # a study's runs are called by their condition and the seed
+    condition = run.name.removesuffix(seed) if run.name.endswith(seed) else norm
+    # A resumed training goes on in its own W&B run; offline in a further file, which `wandb sync` sends after it.
+    same = {"id": run.wandb_id(), "resume": "allow"} if job_type == "training" else {}
+    return start(
+        mode,
+        **same,
+        project=project,
+        name=run.name,
+        group=f"{config['study']}/{condition}",
+        job_type=job_type,
+        tags=[config["data"]["name"], norm, model.get("loss", "classifier")],
+        config=dict(config),
+        dir=str(run.path),
+    )
+
+
+def start(mode: str, **options: Any) -> WandbLogger | None:
+    """A W&B run with these options of `wandb.init`, on the terms of `wandb_logger`."""
+    if mode == "off":
+        return None
     try:
         import wandb
     except ImportError:
-        print("W&B is not installed: metrics go to metrics.jsonl alone.", file=sys.stderr)
+        print("W&B is not installed: nothing goes there.", file=sys.stderr)
         return None
-    norm = config["model"]["discriminator"]["norm"]
     attempts: list[Any] = [mode] if mode == "offline" else ["online", "offline"]
     for attempt in attempts:
         try:
-            if attempt == "online" and mode == "auto" and not _has_key(wandb):
+            if attempt == "online" and mode == "auto" and not has_key():
                 continue
             experiment = wandb.init(
                 mode=attempt,
-                project=project,
-                name=run.name,
-                group=f"{config['study']}/{norm}",
-                job_type=job_type,
-                tags=[config["data"]["name"], norm, config["model"]["loss"]],
-                config=dict(config),
-                dir=str(run.path),
+                **options,
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
@@ -145,11 +168,15 @@ def wandb_logger(
         except Exception as error:  # whatever its settings or the service do, training goes on
             line = " ".join(str(error).split())
             print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
+            with contextlib.suppress(Exception):
+                wandb.teardown()  # its service would take the next attempt's id for one that is in use
     return None
 
 
-def _has_key(wandb: Any) -> bool:
+def has_key() -> bool:
     """Whether there is a key, in the environment or stored by `wandb login`; asks nobody, not even the service."""
+    import wandb
+
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
     return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)

@@ -22,7 +22,7 @@ from gannorm.normalizers.batch import GhostBatchNorm
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
 from gannorm.normalizers.statistics import affine, batch_dims, moments
-from gannorm.normalizers.sync import SyncBatchNorm
+from gannorm.normalizers.sync import SyncBatchNorm, processes
 
 Running = tuple[Tensor, Tensor, Tensor]  # mean, variance, forward passes
 
@@ -45,6 +45,7 @@ class PooledBatchNorm:
     """
 
     pools = True  # its statistics are those of the whole batch
+    shared = False  # with other processes
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -63,6 +64,14 @@ class PooledBatchNorm:
         means, variances = table.unbind(1)
         mean = (weights * means).sum(0)
         return torch.stack([mean, (weights * (variances + (means - mean).square())).sum(0)])
+
+    def gathered(self, table: Tensor) -> Tensor:
+        """(K, 2, C) -> the rows of all processes that share a batch, in order of rank: here of this one."""
+        return table
+
+    def summed(self, adjoint: Tensor) -> Tensor:
+        """The sum over the processes that share a batch: here this one."""
+        return adjoint
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
         """y for the microbatch x; `running` are the layer's running statistics before this pass."""
@@ -102,15 +111,23 @@ class PooledBatchNorm:
 
 
 class _Sync(PooledBatchNorm):
-    """In one process it is BatchNorm; the statistics of microbatches in several processes would need all of them."""
+    """BatchNorm over the microbatches of all processes, which must have as many and as large ones."""
 
     def __init__(self, module: Any) -> None:
         super().__init__(module)
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise UserError(
-                "accumulated batches need batch statistics of one process: got a SyncBatchNorm over "
-                f"{distributed.get_world_size()}; use the normalizer 'batch', or larger batches without accumulation."
-            )
+        self.shared = processes() > 1
+
+    def gathered(self, table: Tensor) -> Tensor:
+        if not self.shared:
+            return table
+        tables = [torch.empty_like(table) for _ in range(processes())]
+        distributed.all_gather(tables, table)
+        return torch.cat(tables)
+
+    def summed(self, adjoint: Tensor) -> Tensor:
+        if self.shared:
+            distributed.all_reduce(adjoint)
+        return adjoint
 
 
 class _Ghost(PooledBatchNorm):

@@ -92,7 +92,8 @@ def choose(config: Mapping[str, Any]) -> Arithmetic:
         hardware = bf16_hardware(_device(str(options.get("accelerator", "auto"))))
         precision = "bf16-mixed" if hardware else "32-true"
         why = f"precision auto: {hardware or 'no bf16 hardware'}"
-    norms = {config["model"][network]["norm"] for network in ("generator", "discriminator")}
+    networks = [part for part in config["model"].values() if isinstance(part, Mapping) and "norm" in part]
+    norms = {network["norm"] for network in networks}
     # GroupNorm gains 10 % in float32; torch's bf16 kernel for this layout is slow and loses 20 %.
     helped = {*CHANNELS_LAST, *(("group",) if precision.startswith("32") else ())}
     return Arithmetic(precision, channels_last=norms <= helped, exact=mode == "exact", why=why)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from gannorm.errors import UserError
 from gannorm.isolate import AttributeState, RandomState, modules_in
@@ -31,7 +31,8 @@ class Sweeps:
     Args:
         f, loss: as for `accumulate_gradients`.
         parts: the microbatches.
-        own_statistics: each microbatch is normalized by its own statistics; otherwise by those that were found.
+        mode: in "naive" mode each microbatch is normalized by its own statistics, as is a batch that fits into one;
+            otherwise by those that were found.
     """
 
     def __init__(
@@ -39,12 +40,15 @@ class Sweeps:
         f: Callable[..., Any],
         loss: Callable[[Any], Tensor],
         parts: list[tuple[Tensor, ...]],
-        own_statistics: bool,
+        mode: str,
     ) -> None:
-        self.f, self.loss, self.parts, self.own_statistics = f, loss, parts, own_statistics
+        self.f, self.loss, self.parts = f, loss, parts
+        self.own_statistics = mode == "naive" or len(parts) == 1
         self.batch_size = sum(len(part[0]) for part in parts)
         modules = list(dict.fromkeys(m for root in modules_in(f).values() for m in root.modules()))
         self.layers = [layer for layer in map(taken_apart, modules) if layer is not None]
+        if self.own_statistics:  # a SyncBatchNorm shares those of a microbatch by itself
+            self.layers = [layer for layer in self.layers if not layer.shared]
         self.calls: list[Call] = []
         self.discovering = True  # the calls, until a first run has ended
         self.state = AttributeState(modules)
@@ -86,6 +90,12 @@ class Sweeps:
             objective.backward()
             totals.append(losses.detach().sum())
         return torch.stack(totals).sum() / self.batch_size
+
+    def outputs(self, leave_traces: bool) -> Tensor:
+        """f of the whole batch."""
+        last = len(self.parts) - 1
+        found = [self.run(k, leave_traces=leave_traces and k == last) for k in range(len(self.parts))]
+        return torch.cat([outputs for outputs, _ in filter(None, found)])
 
     def move_running_statistics(self) -> None:
         """As one forward pass over the whole batch does."""
@@ -188,13 +198,22 @@ class Call:
 
     def fix(self) -> None:
         """S_l from the table; from now on every microbatch is given it."""
-        self.given, self.running = self.layer.pool(torch.stack(self.table), self.counts), self.layer.running
-        self.layer.track(self.table, self.counts)
+        table, counts = self.whole_table()
+        self.given, self.running = self.layer.pool(table, counts), self.layer.running
+        self.layer.track(list(table), counts)
 
     def share(self, adjoint: Tensor) -> None:
         """The a_lk from λ_l."""
-        table = torch.stack(self.table).requires_grad_()
-        (self.adjoints,) = torch.autograd.grad(self.layer.pool(table, self.counts), table, adjoint)
+        table, counts = self.whole_table()
+        pooled = self.layer.pool(table.requires_grad_(), counts)
+        (adjoints,) = torch.autograd.grad(pooled, table, self.layer.summed(adjoint))
+        first = len(self.counts) * (distributed.get_rank() if self.layer.shared else 0)
+        self.adjoints = adjoints[first : first + len(self.counts)]
+
+    def whole_table(self) -> tuple[Tensor, list[int]]:
+        """The table and counts of all processes whose microbatches make one batch."""
+        table = self.layer.gathered(torch.stack(self.table))
+        return table, self.counts * (len(table) // len(self.table))
 
 
 class _ReachedUnknown(Exception):

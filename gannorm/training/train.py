@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,24 +16,28 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from gannorm.data import ImageData, Images
-from gannorm.errors import UserError
+from gannorm.errors import OutOfMemory, UserError
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
 from gannorm.models.checkpoint import Discriminators, Generators
 from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
 from gannorm.registry import choices
-from gannorm.rundir import RunDir, atomic_write
+from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
-from gannorm.training.callbacks import BatchDependence, Checkpoints, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks import BatchDependence, Metrics, Progress, Samples, generate
+from gannorm.training.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
+from gannorm.training.classifier import Classifier, TestAccuracy, prepare_classifier
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.optimization import Optimization, check_options
 from gannorm.training.precision import Arithmetic, choose
+from gannorm.training.replicas import Follower, Replicas, check_processes, one_run
 
 # Trainer options that a run decides itself, and what to do instead.
 OURS = {
@@ -48,9 +55,11 @@ OURS = {
     "enable_checkpointing": "use --checkpoint_every",
     "enable_progress_bar": "use --progress",
     "barebones": "use --probe_every 0 and the like",
+    "sync_batchnorm": "use the normalizer sync",
     "gradient_clip_val": "two optimizers alternate here, and Lightning clips for one",
     "accumulate_grad_batches": "two optimizers alternate here, and Lightning accumulates for one",
 }
+DEVICES = {"devices": 1}  # not all that there are: that would change the batch of an update from machine to machine
 BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
     *("initialization", "initialization_options", "equalize_bias"),
@@ -71,27 +80,49 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
     Raises:
         UserError: the config cannot work, or the run exists.
     """
-    RunDir(path).require_new()
-    gan, data = prepare(config)
-    with RunDir.create(path, config) as run:
-        try:
-            reason = _fit(gan, data, config, run)
-        except SIGTERMException:
-            run.set_status("failed", gan.step, "stopped by SIGTERM")
-            raise SystemExit(143) from None  # Lightning's own exit status would be 0, as if the run had finished
-        except BaseException as error:
-            if _is_interrupt(error):
-                run.set_status("failed", gan.step, "interrupted")
-                raise KeyboardInterrupt from None
-            run.set_status("failed", gan.step, f"{type(error).__name__}: {error}")
-            raise
-        if reason:
-            run.set_status("diverged", gan.step, reason)
-        elif gan.step < config["steps"]:
-            run.set_status("failed", gan.step, f"stopped by the trainer at step {gan.step} of {config['steps']}")
-        else:
-            run.set_status("finished", gan.step)
+    with one_run(check_trainer_options(config["trainer"])) as directory:
+        directory(path).require_new()
+        module, data = prepare(config)
+        with directory.create(path, config) as run:
+            train_to_the_end(module, data, config, run)
     return run
+
+
+def train_to_the_end(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: Mapping[str, Any],
+    run: RunDir,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    stop = StopOnSignal()
+    try:
+        diverged = _fit(module, data, config, run, stop, checkpoint)
+    except SIGTERMException:  # before our own handler was there
+        stop.received, diverged = signal.SIGTERM, ""
+    except BaseException as error:
+        if _is_interrupt(error):
+            run.set_status("failed", module.step, "interrupted")
+            raise KeyboardInterrupt from None
+        out_of_memory = _out_of_memory(error, config, module.step, run)
+        told = out_of_memory or error
+        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
+            run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
+        if out_of_memory:
+            raise out_of_memory from error
+        raise
+    if diverged:
+        run.set_status("diverged", module.step, diverged)
+    elif module.step == config["steps"]:
+        run.set_status("finished", module.step)
+    elif stop.received:
+        name = signal.Signals(stop.received).name
+        run.set_status("failed", module.step, f"stopped by {name}")
+        print(f"stopped by {name} at step {module.step}: --resume {run.path} goes on.", file=sys.stderr)
+        raise SystemExit(128 + stop.received)  # as if the signal had killed it
+    else:
+        run.set_status("failed", module.step, f"stopped by the trainer at step {module.step} of {config['steps']}")
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -99,7 +130,21 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
 
 
-def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
+def _out_of_memory(error: BaseException, config: Mapping[str, Any], step: int, run: RunDir) -> OutOfMemory | None:
+    """The line for a person if an allocation failed: Python's, a GPU's, or the CPU's, which torch gives no type."""
+    on_cpu = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if not on_cpu and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return None
+    saved = max(run.checkpoints(), default=None)
+    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return OutOfMemory(
+        f"training must fit into memory: after step {step} it did not, with data.batch_size="
+        f"{config['data']['batch_size']}; {kept}; lower --data.batch_size or the networks' width ({reason})."
+    )
+
+
+def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
     at_least = {
         "steps": 1,
@@ -107,14 +152,22 @@ def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
         "probe_images": 1,
         "probe_every": 0,
         "sample_every": 0,
+        "test_every": 0,
+        "why_every": 0,
         "checkpoint_every": 0,
     }
     for name, least in at_least.items():
-        if config[name] < least:
+        if config.get(name, least) < least:
             raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
     if not 0 <= config["seed"] < 2**32:
         raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
     check_trainer_options(config["trainer"])
+    module, data = (prepare_classifier if config.get("task") == "classifier" else _prepare_gan)(config)
+    check_options(module, config)
+    return module, data
+
+
+def _prepare_gan(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
     model = dict(config["model"])
     settings = {**config["data"]}
     settings["batch_size"] *= max(1, model["d_steps"])  # a training step takes one batch for each discriminator update
@@ -125,7 +178,10 @@ def prepare(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
     networks = build_networks(model, data.train.image_size, data.train.channels)
     _initialize(*networks, model, data.train, config["data"]["batch_size"], config["seed"])
     options = {k: v for k, v in model.items() if k not in BUILDING}
-    return GAN(*networks, **options, seed=config["seed"]), data
+    gan = GAN(*networks, **options, seed=config["seed"])
+    if gan.accumulate > 1:
+        gan.check_accumulation(data.train.take(config["data"]["batch_size"], config["seed"]))
+    return gan, data
 
 
 def _initialize(
@@ -164,38 +220,57 @@ def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:
     return [torch.cat(pair)] if composition == "joint" else list(pair)
 
 
-def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> str:
+def _fit(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: Mapping[str, Any],
+    run: RunDir,
+    stop: StopOnSignal,
+    checkpoint: Path | None,
+) -> str:
     """Train; why the run diverged, or "" if it did not."""
     metrics, arithmetic = Metrics(config["log_every"]), choose(config)
-    callbacks: list[Callback] = [
-        metrics,
-        BatchDependence(
-            config["probe_every"], run, data.test, config["probe_images"], batch_size=config["data"]["batch_size"]
-        ),
-        Samples(config["sample_every"], run),
+    callbacks: list[Callback] = [metrics]
+    if isinstance(module, GAN):
+        callbacks += [
+            BatchDependence(
+                config["probe_every"], run, data.test, config["probe_images"], batch_size=config["data"]["batch_size"]
+            ),
+            Samples(config["sample_every"], run),
+        ]
+    else:
+        callbacks.append(TestAccuracy(config["test_every"], data.test))
+    callbacks += [
+        Optimization(config["why_every"], run, config["why_budget"], config["why_layers"], config["seed"]),
         Checkpoints(config["checkpoint_every"], run),
-        Describe(config, data, arithmetic),
+        Randomness(),
+        stop,
+        Describe(run.config(), data, arithmetic),
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
-    loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
+    loggers: list[Logger | None] = []
+    if not isinstance(run, Follower):
+        loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
-    with _quiet(), arithmetic.applied(gan):
-        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **config["trainer"]}
+    with _quiet(), arithmetic.applied(module):
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config["trainer"]}
+        if check_trainer_options(config["trainer"]).world_size > 1:
+            options["strategy"] = Replicas()
         trainer = pl.Trainer(
             max_steps=config["steps"],
             max_epochs=-1,
             callbacks=callbacks,
             logger=[logger for logger in loggers if logger is not None],
-            plugins=[AtomicCheckpoints()],
+            plugins=[CheckpointFiles()],
             default_root_dir=run.path,
             enable_checkpointing=False,
             enable_progress_bar=False,
             **options,
         )
         try:
-            trainer.fit(gan, datamodule=data)
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             if trainer.interrupted and not isinstance(error, SIGTERMException):
                 raise KeyboardInterrupt from None
@@ -203,8 +278,11 @@ def _fit(gan: GAN, data: ImageData, config: Mapping[str, Any], run: RunDir) -> s
     return metrics.diverged
 
 
-def check_trainer_options(options: Mapping[str, Any]) -> None:
+def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
     """Options of Lightning's Trainer must be known, not decided by us, plain values, and possible on this machine.
+
+    Returns:
+        A Trainer with these options, which knows the processes of the run and which of them this one is.
 
     Raises:
         UserError: otherwise. Plain values only, so that a config from a stranger cannot name code to import.
@@ -220,9 +298,15 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
             raise UserError(f"a Trainer option must be a plain value: got trainer.{name}={value!r}.")
     if str(options.get("precision", "")) in ("16", "16-mixed", "16-true"):
         raise UserError("fp16 needs loss scaling, which two optimizers would share: use trainer.precision bf16-mixed.")
+    if options.get("strategy", "auto") not in ("auto", "ddp"):
+        raise UserError(
+            f"several devices each hold both networks, which is `trainer.strategy` ddp: got {options['strategy']!r}."
+        )
     try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
         with _quiet():
-            pl.Trainer(logger=False, enable_checkpointing=False, **options)
+            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
+        check_processes(trainer)
+        return trainer
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
 
@@ -230,25 +314,31 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's remarks about itself."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for remark in LIGHTNING_REMARKS:
                 warnings.filterwarnings("ignore", message=remark)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class Describe(Callback):
-    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks."""
+    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
+
+    before = ""  # a resumed run's arithmetic
 
     def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
-        self.arithmetic = arithmetic
+        self.arithmetic, self.images = arithmetic, data.train
         self.content = {
+            "version": VERSION,
             "config": dict(config),
+            "arithmetic": str(arithmetic),
             "image_size": data.train.image_size,
             "channels": data.train.channels,
         }
@@ -256,14 +346,11 @@ class Describe(Callback):
     def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
         if trainer.is_global_zero:
             print(f"arithmetic: {self.arithmetic}", flush=True)
+            if self.before not in ("", str(self.arithmetic)):
+                warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
+
+    def on_load_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
+        self.before = checkpoint["arithmetic"]
 
     def on_save_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(self.content)
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that appear complete under their name, or not at all."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with atomic_write(path) as file:
-            torch.save(checkpoint, file)
+        checkpoint.update(self.content | {"data": self.images.fingerprint})  # which reads all images, once

@@ -9,11 +9,11 @@ from gannorm.losses import LOSSES
 from gannorm.seeds import stream
 
 
-def plain_loop(gan, batches, config, bfloat16=False):
+def plain_loop(gan, batches, config, bfloat16=False, latents=None):
     """D on real, D on fake, then G, averaging at the end of each step: (state dict of a GAN, its losses by step).
 
     Everything is as plain as it can be: channels first, Adam without fusion, an autocast around each forward pass, in
-    the precision and with the weights that `gan` has.
+    the precision and with the weights that `gan` has. `latents` (n, Z) -> (n, Z) replaces the run's own.
     """
     loss, d_steps = LOSSES["non_saturating"], config["model"]["d_steps"]
     g, d = copy.deepcopy(gan.generator), copy.deepcopy(gan.discriminator)
@@ -23,6 +23,7 @@ def plain_loop(gan, batches, config, bfloat16=False):
     g_optimizer = torch.optim.Adam(g.parameters(), lr=config["model"]["lr_g"], **adam)
     randomness = stream(config["seed"], "latents", 0)
     dtype = next(g.parameters()).dtype
+    latents = latents or (lambda n, size: torch.randn(n, size, generator=randomness, dtype=dtype))
 
     def forward(network, x):
         with torch.autocast("cpu", torch.bfloat16) if bfloat16 else nullcontext():
@@ -34,7 +35,7 @@ def plain_loop(gan, batches, config, bfloat16=False):
     losses = []
     for batch in batches:
         for real in batch.to(dtype).chunk(d_steps):
-            fake = forward(g, torch.randn(len(real), g.latent_dim, generator=randomness, dtype=dtype))
+            fake = forward(g, latents(len(real), g.latent_dim))
             if config["model"]["d_composition"] == "joint":
                 real_logits, fake_logits = judge(torch.cat([real, fake.detach()])).chunk(2)
             else:

@@ -80,6 +80,17 @@ def test_online_without_a_network_falls_back_to_offline(configure, tmp_path, mon
     assert not any("0123456789" in p.read_text(errors="replace") for p in run.path.glob("*.*"))  # no key in our files
 
 
+def test_a_resumed_training_has_the_same_id_and_an_evaluation_its_own(tmp_path):
+    config = {"study": "s", "data": {"name": "d"}, "model": {"loss": "l", "discriminator": {"norm": "n"}}}
+    ids = []
+    with RunDir.create(tmp_path / "run", config) as run:
+        for job_type in ("training", "training", "evaluation"):
+            logger = wandb_logger(run, config, "offline", "project", job_type)
+            ids.append(logger.version)
+            logger.finalize("success")
+    assert ids[0] == ids[1] == run.wandb_id() != ids[2]
+
+
 class Broken:
     """A W&B run whose service has died."""
 
@@ -119,14 +130,14 @@ def test_a_key_stored_by_a_login_is_seen(tmp_path):
     """In a process of its own: wandb keeps the credentials that it has seen."""
     script = """
         import os, pathlib, wandb
-        from gannorm.training.loggers import _has_key
+        from gannorm.training.loggers import has_key
         netrc = pathlib.Path(os.environ["NETRC"])
         netrc.parent.mkdir(exist_ok=True)
         netrc.touch(mode=0o600)
-        before = _has_key(wandb)
+        before = has_key()
         host = wandb.Settings().base_url.removeprefix("https://").split("/")[0]
         netrc.write_text(f"machine {host}\\n  login user\\n  password {'0123456789' * 4}\\n")
-        print(before, _has_key(wandb))
+        print(before, has_key())
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert done.stdout == "False True\n", done.stderr

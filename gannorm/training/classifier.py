@@ -1,0 +1,142 @@
+"""A supervised classifier on the discriminator's networks: where the papers' claims about optimization can be repeated.
+
+The network is the discriminator's trunk with a logit a class in the place of the one logit, and the same normalizer
+slots; so what a normalizer does to the optimization of a classifier, which is what the papers measured, and of a
+discriminator is measured with the same probes on the same layers.
+
+N batch, C channels, H W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from gannorm.data import ImageData, Images, to_float
+from gannorm.errors import UserError
+from gannorm.isolate import isolated
+from gannorm.models import initialize
+from gannorm.models.checkpoint import build_classifier
+from gannorm.normalizers import set_reference
+from gannorm.seeds import stream
+from gannorm.training.callbacks import Every, record
+
+BUILDING = ("classifier", "initialization", "initialization_options", "residual_blocks")  # not Classifier's options
+REFERENCE_IMAGES = 64  # of LSUV and virtual batch normalization
+TEST_BATCH = 256
+
+
+class Classifier(LightningModule):
+    """A network in training by stochastic gradient descent on the cross-entropy.
+
+    Args:
+        network: (N, C, H, W) -> (N, K) logits.
+        learning_rate: constant, as nothing but the normalizer and the rate shall differ between runs.
+        momentum: of the gradient; 0 for none.
+        max_loss: a loss that is larger, or NaN, ends the run as diverged.
+
+    Raises:
+        UserError: a number out of range.
+    """
+
+    def __init__(
+        self, network: nn.Module, learning_rate: float = 0.05, momentum: float = 0.9, max_loss: float = 1e4
+    ) -> None:
+        super().__init__()
+        for name, value, holds in (
+            ("learning_rate", learning_rate, learning_rate > 0),
+            ("momentum", momentum, 0 <= momentum < 1),
+            ("max_loss", max_loss, max_loss > 0),
+        ):
+            if not holds:
+                raise UserError(f"`{name}` must be {'in [0, 1)' if name == 'momentum' else 'positive'}: got {value}.")
+        self.automatic_optimization = False  # the step is as plain as the GAN's, and is counted like it
+        self.network = network
+        self.learning_rate, self.momentum, self.max_loss = learning_rate, momentum, max_loss
+        self.step = 0
+        self.losses: dict[str, Tensor] = {}  # of the last step, on the device
+        self.parts: dict[str, Tensor] = {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        optimizer: Any = self.optimizers()
+        images, labels = batch
+        logits = self.network(images)
+        loss = cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        self.step += 1
+        self.losses = {"loss": loss.detach()}
+        self.parts = {"train/accuracy": (logits.detach().argmax(1) == labels).float().mean()}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.network.parameters(), lr=self.learning_rate, momentum=self.momentum)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["step"] = self.step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.step = checkpoint["step"]
+
+
+class TestAccuracy(Every):
+    """Loss and accuracy on the held-out images, in eval mode, without a trace."""
+
+    at_start = True
+    __test__ = False  # pytest would take it for a test
+
+    def __init__(self, every: int, held_out: Images) -> None:
+        super().__init__(every)
+        self.held_out = held_out
+
+    def act(self, trainer: pl.Trainer, classifier: Classifier) -> None:  # type: ignore[override]
+        loss, accuracy = test(classifier.network, self.held_out, classifier.device)
+        record(trainer, classifier.step, {"test/loss": loss, "test/accuracy": accuracy})
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+
+
+@torch.no_grad()
+def test(network: nn.Module, images: Images, device: torch.device) -> tuple[float, float]:
+    """(mean cross-entropy, accuracy in [0, 1]) of the network in eval mode, which is left as it was."""
+    assert images.labels is not None
+    loss, right = 0.0, 0
+    with isolated(network):
+        network.eval()
+        for start in range(0, len(images), TEST_BATCH):
+            chosen = slice(start, start + TEST_BATCH)
+            labels = images.labels[chosen].to(device)
+            logits = network(to_float(images.pixels[chosen].to(device))).float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            right += int((logits.argmax(1) == labels).sum())
+    return loss / len(images), right / len(images)
+
+
+def prepare_classifier(config: Mapping[str, Any]) -> tuple[Classifier, ImageData]:
+    """The initialized classifier and the loaded data of a config, which also names what in it cannot work."""
+    seed, model = config["seed"], config["model"]
+    data = ImageData(**config["data"], seed=seed, labelled=True)
+    data.prepare_data()
+    data.setup()
+    data.train_dataloader()  # which knows whether the batch size is possible
+    network = build_classifier(model, data.train.image_size, data.train.channels, classes=len(data.train.classes))
+    reference = data.train.take(min(REFERENCE_IMAGES, len(data.train)), seed)
+    initialize(
+        network,
+        model["initialization"],
+        generator=stream(seed, "initialization", "classifier"),
+        reference=reference,
+        **model["initialization_options"],
+    )
+    set_reference(network, reference)
+    with torch.no_grad(), isolated(network) as judge:  # a network that cannot judge a training batch is found here
+        judge(data.train.take(min(config["data"]["batch_size"], len(data.train)), seed))
+    return Classifier(network, **{k: v for k, v in model.items() if k not in BUILDING}), data

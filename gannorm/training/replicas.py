@@ -1,0 +1,164 @@
+"""Data parallel training: every process holds both networks whole, and steps them by the mean gradient of all.
+
+Lightning starts the processes and knows their ranks. Its wrapper, DistributedDataParallel, is left out: it expects one
+forward and one backward pass of the module that it wraps, with a gradient for each parameter, and a GAN's step makes
+several of each, through parts of it and, accumulated, again and again. Here the gradients that an optimizer is about to
+step by are averaged over the processes, in one message, whatever made them. A training step needs to know nothing of
+the other processes, and with equal batches the mean gradient is that of the joined batch.
+
+Running statistics are averaged after each step, so that all processes hold one model to the last bit, which is the one
+that is saved, sampled and resumed: with `batch` they estimate the statistics of one device's batch, which is what it
+normalizes by, from the images of all devices; with `sync` they are equal before. Other buffers move alike in all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
+
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+from gannorm.seeds import stream
+
+RUNNING = ("running_mean", "running_var")
+
+
+@contextmanager
+def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
+    """What several processes show of themselves is one run: yields the class of its directory in this process.
+
+    The first process writes and speaks. The others write nothing, are silent, whatever they are asked to print (but for
+    a bug's traceback), and end with the block: with 0, or 2 after a mistake, which the first tells.
+    """
+    try:
+        if trainer.is_global_zero:
+            yield RunDir
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield Follower
+    except UserError as mistake:
+        _tell(trainer, str(mistake))
+        if trainer.is_global_zero:
+            raise
+        raise SystemExit(2) from None
+    raise SystemExit(0)
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Raises ValueError if whoever started the processes started another number than the Trainer's options say."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if TorchElasticEnvironment.detect():
+        environment = TorchElasticEnvironment()
+    if environment is not None:
+        environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+
+
+class Follower(RunDir):
+    """A run directory to the processes that another one writes it for: they read it, and leave it as it is."""
+
+    _config: Mapping[str, Any] | None = None  # before the first process has written it
+
+    @classmethod
+    @contextmanager
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Follower]:
+        run = cls(path)
+        run._config = config
+        yield run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def config(self) -> dict[str, Any]:
+        return super().config() if self._config is None else dict(self._config)
+
+    def require_new(self) -> None:
+        pass
+
+    def set_status(self, state: str, step: int, reason: str = "") -> None:
+        pass
+
+    def sync_metrics(self) -> int:
+        return 0
+
+    def set_last(self, step: int) -> None:
+        pass
+
+    def rewind(self, step: int, metrics: int) -> None:
+        pass
+
+
+class Replicas(DDPStrategy):
+    """Lightning's DDP without its wrapper; for modules with `losses` and `parts` of their last step, also averaged."""
+
+    def setup_distributed(self) -> None:
+        super().setup_distributed()
+        if mistake := _first_mistake(""):
+            raise UserError(mistake)
+
+    def configure_ddp(self) -> None:
+        module = self.lightning_module
+        assert module is not None
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                distributed.broadcast(tensor, 0)  # seeds make them equal, but for what other hardware rounds otherwise
+        if self.global_rank:  # dropout and normalizers that draw noise
+            torch.manual_seed(stream(torch.initial_seed(), "noise", self.global_rank).initial_seed())
+
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            optimizer.register_step_pre_hook(_average_gradients)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().training_step(*args, **kwargs)
+        module: Any = self.lightning_module
+        average([*module.losses.values(), *module.parts.values(), *running_statistics(module)])
+        return output
+
+
+@torch.no_grad()
+def average(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, which end with equal bits."""
+    tensors = list(tensors)
+    if not tensors:
+        return
+    joined = torch.cat([t.flatten() for t in tensors])
+    distributed.all_reduce(joined)
+    joined /= distributed.get_world_size()
+    for tensor, mean in zip(tensors, joined.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def running_statistics(module: nn.Module) -> Iterator[Tensor]:
+    """The running means and variances of every normalizer in a module."""
+    for name, buffer in module.named_buffers():
+        if name.rsplit(".", 1)[-1] in RUNNING:
+            yield buffer
+
+
+def _tell(trainer: Trainer, mistake: str) -> None:
+    """Keep the others from waiting for a process that ends before training, where something else started them all."""
+    by_lightning = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
+    if trainer.world_size > 1 and not by_lightning and not distributed.is_initialized():
+        trainer.strategy.setup_environment()
+        _first_mistake(mistake)
+
+
+def _first_mistake(mistake: str) -> str:
+    """Of all processes, each of which gives its own or ""."""
+    found = [""] * distributed.get_world_size()
+    distributed.all_gather_object(found, mistake)
+    return next(filter(None, found), "")
+
+
+def _average_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    average(p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)

@@ -1,0 +1,111 @@
+"""Going on with a run that was stopped, as if it never had been: `gannorm train --resume RUN`.
+
+It may have been stopped at any moment and in any way. The lock of its directory tells whether a process still has it, a
+checkpoint holds its whole state, and what was written after the newest whole one is cut off and computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gannorm.data import ImageData
+from gannorm.errors import UserError
+from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
+from gannorm.rundir import RunDir
+from gannorm.studies.configs import flatten
+from gannorm.training.replicas import one_run
+from gannorm.training.train import check_trainer_options, prepare, train_to_the_end
+
+BESIDE = ("output", "study", "name", "progress", "wandb", "wandb_project")  # what does not change a run's results
+
+
+def resume(path: Path, config: Mapping[str, Any] | None = None) -> RunDir:
+    """Go on from the newest whole checkpoint of a stopped run, or from the beginning if it has none.
+
+    With `precision: exact` on a CPU, on the same machine and under the same versions, the run ends bit for bit as if it
+    had not been stopped.
+
+    Args:
+        path: the run's directory.
+        config: its config, where a newer program has keys that config.yaml lacks; default: config.yaml as it is.
+
+    Returns:
+        The run; its status is "finished" or "diverged".
+
+    Raises:
+        UserError: no run to go on with: it is finished, has diverged, or a process is writing it; or its config, its
+            images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
+    """
+    with one_run(check_trainer_options(RunDir.open(path).config()["trainer"])) as directory:
+        run = directory.open(path)
+        _go_on(run, config)
+    return run
+
+
+def _go_on(run: RunDir, config: Mapping[str, Any] | None) -> None:
+    with run.lock():
+        _require_stopped(run)
+        saved = find_checkpoint(run) if run.checkpoints() else None
+        content = read_checkpoint(saved) if saved else {}
+        if content:
+            _require_its_config(run, content)
+        module, data = prepare(config or run.config())
+        if content:
+            _require_its_state(run, content, module, data)
+        step, metrics = content.get("step", -1), content.get("metrics", 0)
+        del content  # Lightning reads it again
+        run.rewind(step, metrics)
+        if saved:
+            run.set_last(step)
+        run.set_status("running", max(step, 0))
+        print(
+            f"{run.path}: goes on from {f'step {step}' if saved else 'the beginning: it has no checkpoint'}", flush=True
+        )
+        train_to_the_end(module, data, config or run.config(), run, saved)
+
+
+def _require_stopped(run: RunDir) -> None:
+    status = run.status()
+    if status["state"] == "finished":
+        raise UserError(
+            f"a run to go on with must have been stopped: {run.path} is finished at step {status['step']}; to train "
+            "longer, train a new one with more --steps."
+        )
+    if status["state"] == "diverged":
+        raise UserError(
+            f"a run to go on with must have been stopped: {run.path} has diverged ({status['reason']}) and would "
+            "again; train a new one with another config."
+        )
+
+
+def _require_its_config(run: RunDir, content: Mapping[str, Any]) -> None:
+    now, then = (flatten(config) for config in (run.config(), content["config"]))
+    for key in {**then, **now}:
+        if key not in BESIDE and now.get(key) != then.get(key):
+            raise UserError(
+                f"a run goes on with the config that it began with: `{key}` is {now.get(key)!r} in {run.config_file} "
+                f"and {then.get(key)!r} in the checkpoint of step {content['step']}; put it back, or train a new run."
+            )
+
+
+def _require_its_state(run: RunDir, content: Mapping[str, Any], module: nn.Module, data: ImageData) -> None:
+    """The networks and the images that the config gives today are those that the checkpoint was made with."""
+    then, now = (
+        {k: tuple(v.shape) for k, v in state.items()} for state in (content["state_dict"], module.state_dict())
+    )
+    for name in {**then, **now}:
+        if now.get(name) != then.get(name):
+            raise UserError(
+                f"a checkpoint must fit the networks of its config: {name} has the shape {then.get(name)} in the "
+                f"checkpoint of step {content['step']} of {run.path} and {now.get(name)} in the network; go on with "
+                "the program, and the modules of --import, that it began with."
+            )
+    if data.train.fingerprint != content["data"]:
+        raise UserError(
+            f"a run goes on with the images that it began with: those of {data.name} ({data.root}) have changed since "
+            f"the checkpoint of step {content['step']} of {run.path}; put them back, or train a new run."
+        )
