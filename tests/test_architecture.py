@@ -22,7 +22,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "lightning": {"data", "training"},
-    "wandb": {"training"},
+    "wandb": {"training", "studies"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL) - {"studies", "errors", "registry", "rundir"},
 }

@@ -1,8 +1,11 @@
 """What a person types wrong: one line that helps, exit status 2, nothing lost."""
 
 import json
+import re
 import subprocess
 import sys
+import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +60,7 @@ MISTAKES = [
     (["train", "--sede", "1"], "unknown key 'sede': did you mean 'seed'"),
     (["train", "--seed", "one"], "`seed` must be int: got one"),
     (["train", "--steps", "0"], "`steps` must be at least 1"),
-    (["train", "--config", "nowhere.yaml"], "`config` must be a file that exists"),
+    (["train", "--config", "nowhere.yaml"], "a config must be readable: nowhere.yaml: No such file"),
     (["train", "--config", "broken.yaml"], "broken.yaml"),
     (["train", "--config", "hostile.yaml"], "could not determine a constructor"),
     (["train", "--config", "misspelt.yaml"], "did you mean 'model.discriminator.norm'"),
@@ -90,7 +93,7 @@ MISTAKES = [
     (["train", "--probe_images", "0"], "`probe_images` must be at least 1"),
     (["train", "--name", "../escape"], "`name` must be a folder's plain name"),
     (["train", "--study", "a/b"], "`study` must be a folder's plain name"),
-    (["train", "--config", "picture.png"], "`config` must be YAML: picture.png"),
+    (["train", "--config", "picture.png"], "a config must be well-formed YAML: picture.png"),
     (["train", "config.yaml"], "did you mean --config config.yaml"),
     (["train", "--model.discriminator.norm", "none", "--model.discriminator.norm_options.g", "7"], "takes no options"),
     (["train", "--trainer.profiler", "{class_path: os.system}"], "must be a plain value"),
@@ -114,6 +117,42 @@ MISTAKES = [
     (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--images", "-4"], "`images` must be at least 1"),
+    (["--import", "", "train"], "must be named as in python"),
+    (["--import", "../my_norms", "train"], "must be named as in python"),
+    (["train", "--seed", ""], "`seed` must be int: got nothing"),
+    (["train", "--seed"], "`--seed` must be followed by a value"),
+    (["train", "-c", "digits.yaml"], "unknown key '-c'"),
+    (["train", "--config", "list.yaml"], "a config must be a mapping of keys: list.yaml"),
+    (["train", "--config", "empty.yaml"], "a config must be a mapping of keys: empty.yaml"),
+    (["train", "--config", "."], "a config must be readable: .: Is a directory"),
+    (["train", "--config", "null.yaml"], "`model.generator` must be a mapping of keys: got None"),
+    (["train", "--config", "number.yaml"], "`data` must be a mapping of keys: got 3"),
+    (["train", "--config", "itself.yaml"], "nested too deeply, or in itself"),
+    (["train", "--config", "deep.yaml"], "nested too deeply, or in itself"),
+    (["train", "--config", "billion.yaml"], "more than 100000"),
+    (["train", "--config", "class.yaml"], "unknown key 'model.init_args.command'"),
+    (["train", "--name", "x" * 300], "`name` must be a folder's plain name"),
+    (["train", "--name", "two\nlines"], "`name` must be a folder's plain name"),
+    (["train", "--name", "plan"], "`name` must be a folder's plain name"),
+    (["train", "--model.betas", "0.5"], "`model.betas` must be tuple"),
+    (["train", "--model.ema_decay", "1"], "0 switches averaging off"),
+    (["train", "--model.lr_d", "nan"], "`model.lr_d` must be float"),
+    (["sample"], "`gannorm sample` must be told what to work on: run is missing"),
+    (["sample", "empty_run"], "has no checkpoint"),
+    (["sample", "empty_run", "--step", "last"], "`step` must be int or null: got last"),
+    (["sample", "empty_run", "--rows", "0"], "`rows` must be at least 1"),
+    (["probe", "empty_run"], "has no checkpoint"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "4x"], "must be a shape such as 3x32x32"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--batch_size", "0"], "`batch_size` must be"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--mode", "tarin"], "must be one of train, eval"),
+    (["evaluate"], "`gannorm evaluate` must be told what to work on: runs is missing"),
+    (["evaluate", "empty_run", "--statistics", "runing"], "must be one of running, batch, standing, all"),
+    (["extractor", "tran"], "`action` must be one of train"),
+    (["compare", "empty_run"], "at least one run must have finished: got 1 damaged"),
+    (["study", "nowhere.yaml"], "a study file must be readable"),
+    (["study", "misspelt.yaml"], "unknown key in misspelt.yaml: 'model'"),
+    (["study", "itself.yaml"], "nested too deeply, or in itself"),
+    (["study", "misspelt.yaml", "--jobs", "0"], "`jobs` must be at least 1"),
     (["compare", "nowhere"], "found none in nowhere"),
     (["evaluate", "nowhere"], "found none in nowhere"),
 ]
@@ -129,6 +168,17 @@ def test_mistakes_get_one_line_that_helps(capsys, tmp_path, argv, message):
     (tmp_path / "nets_for_cli.py").write_text(NETS)
     np.save(tmp_path / "objects.npy", np.array([{"code": "here"}], dtype=object), allow_pickle=True)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "null.yaml").write_text("model: {generator: null}\n")
+    (tmp_path / "number.yaml").write_text("data: 3\n")
+    (tmp_path / "itself.yaml").write_text("a: &a [*a]\n")
+    (tmp_path / "deep.yaml").write_text("a: " + 100_000 * "[" + 100_000 * "]")
+    nine = "".join(f"{b}: &{b} [{', '.join(9 * [f'*{a}'])}]\n" for a, b in pairwise("abcdefghij"))
+    (tmp_path / "billion.yaml").write_text(f"a: &a [x]\n{nine}")
+    (tmp_path / "class.yaml").write_text("model: {class_path: os.system, init_args: {command: touch owned}}\n")
+    (tmp_path / "empty_run").mkdir()
+    (tmp_path / "empty_run" / "config.yaml").write_text("")
     before = sorted(p.name for p in tmp_path.rglob("*"))
     assert message in fails(capsys, *argv)
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
@@ -152,10 +202,14 @@ def test_a_finished_runs_name_is_refused_and_its_own_config_repeats_it_beside_it
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_earlier_one_still_serves(capsys, run):
+def test_a_damaged_checkpoint_is_named_and_the_earlier_one_serves(capsys, run):
     newest = run / "checkpoints" / "step_00000002.ckpt"
     newest.write_bytes(newest.read_bytes()[:2000])
-    assert "step_00000002.ckpt" in fails(capsys, "sample", str(run))
+    assert "step_00000002.ckpt" in fails(capsys, "sample", str(run), "--step", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["sample", str(run), "--output", "grid.png"]) == 0
+    assert re.search("step_00000002.ckpt is damaged .*; step_00000001.ckpt is taken instead", capsys.readouterr().err)
     assert main(["sample", str(run), "--step", "1", "--output", "grid.png"]) == 0
     assert capsys.readouterr().out == "grid.png\n"
     assert "has no checkpoint of step 7: it has 1, 2" in fails(capsys, "sample", str(run), "--step", "7")
@@ -230,6 +284,22 @@ def test_describe_shows_both_steps_batches_and_the_weight_normalizer(capsys):
     (norm,) = [line.split() for line in lines[start:] if " blocks.0.branch.norm1 " in line]
     assert norm[-4:] == ["forward,", "gradient", "16", "32"]
     assert any("blocks.0.branch.conv1" in line and "SpectralNorm" in line for line in lines[start:])
+
+
+@pytest.mark.parametrize(
+    "flags,seen",
+    [
+        (["--model.accumulate=4", "--model.accumulation=naive"], "4"),
+        (["--model.accumulate=4", "--model.accumulation=exact"], "16"),
+        (["--model.discriminator.norm=sync", "--trainer.devices=2", "--trainer.num_nodes=2"], "64"),
+        (["--model.discriminator.norm=batch", "--trainer.devices=2"], "16"),
+    ],
+)
+def test_describe_says_what_a_normalizer_sees_in_microbatches_and_over_devices(capsys, flags, seen):
+    assert main(["describe", *TINY, *flags]) == 0
+    lines = capsys.readouterr().out.split("discriminator: ")[1].splitlines()
+    (norm,) = [line.split() for line in lines if " features.0.norm" in line]
+    assert norm[-1] == seen
 
 
 @pytest.mark.parametrize("source", ["4", "array.npy", "tensors.pt"])

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Coverage-guided fuzzing of what reads strangers' files: configs, checkpoints, run directories.
+
+    python scripts/fuzz.py run_directory --seconds 60
+
+Needs atheris (`pip install atheris`; there are wheels for Linux on x86-64). Ends with status 0 when the time is up, or
+at the first input that raises anything but a UserError, which it writes into the present folder as crash-….
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("target", choices=["config", "checkpoint", "run_directory"])
+    parser.add_argument("--seconds", type=int, default=60)
+    options = parser.parse_args()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("fuzz.py needs atheris: install it with `pip install atheris` (Linux on x86-64).")
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    # Ours and the parsers below it; instrumenting torch or jsonargparse takes minutes and tells little.
+    with atheris.instrument_imports(include=["gannorm", "yaml", "json", "zipfile"]):
+        import fuzz_targets as targets
+
+    corpus = Path(tempfile.mkdtemp(prefix="corpus-"))
+    for number, content in enumerate(targets.seeds(options.target)):
+        (corpus / str(number)).write_bytes(content)
+    target = targets.TARGETS[options.target]
+    limits = [f"-max_total_time={options.seconds}", "-max_len=65536", "-timeout=60", "-rss_limit_mb=4096"]
+    atheris.Setup([sys.argv[0], *limits, str(corpus)], lambda data: target(bytes(data)))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
