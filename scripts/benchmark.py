@@ -47,6 +47,7 @@ from gannorm.seeds import stream
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIONAL = ("torch_fidelity", "jsonargparse", "lightning", "wandb", "sklearn", "PIL")
+TIMES = "× the "  # between factor and name in a row of scaling
 Times = dict[str, list[float]]
 
 
@@ -311,13 +312,41 @@ def _random_images(size: int, split: str, count: int = 2048) -> Images:
 
 
 def scaling(bench: Bench) -> Iterator[Row]:
-    """Four times the width², area or batch against four times the cost: 1 is linear growth, less is better."""
+    """Up to four times the width², area or batch against as many times the cost: 1 is linear growth, less is better."""
     base = {"width": 32, "size": 16, "batch": 64}
-    for name, change in (("width²", {"width": 64}), ("image area", {"size": 32}), ("batch", {"batch": 256})):
-        times = bench.interleaved({"large": _loop(bench, **base | change), "small": _loop(bench, **base)})
-        four = {"large": times["large"], "four small": [4 * seconds for seconds in times["small"]]}
-        note = "a stage more in each network" if "size" in change else ""
-        yield row("scaling", f"4× the {name}", four, "large", "four small", False, "4× as much", "≤ 1.15", note=note)
+    changes = {
+        "width²": {(45 / 32) ** 2: {"width": 45}, 4.0: {"width": 64}},
+        "image area": {4.0: {"size": 32}},  # a power of two
+        "batch": {2.0: {"batch": 128}, 4.0: {"batch": 256}},
+    }
+    for name, larger in changes.items():
+        loops = {f"{times:.3g}": _loop(bench, **base | change) for times, change in larger.items()}
+        seconds = bench.interleaved({"1": _loop(bench, **base), **loops})
+        for times in loops:
+            seconds[f"{times} small"] = [float(times) * each for each in seconds["1"]]
+            target = "≤ 1.15" if times == "4" else ""
+            note = "a stage more in each network" if name == "image area" else ""
+            what, label = f"{times}{TIMES}{name}", f"{times}× as much"
+            yield row("scaling", what, seconds, times, f"{times} small", False, label, target, note=note)
+
+
+def plot_scaling(rows: list[Row], file: Path) -> None:
+    """Cost over size, both relative to the smallest, beside linear growth and 15 % more."""
+    from matplotlib.figure import Figure
+
+    axes = (figure := Figure(figsize=(5, 4), layout="constrained")).subplots()
+    points: dict[str, list[tuple[float, float]]] = {}
+    for found in rows:
+        if found.section == "scaling" and found.ratio is not None:
+            times, name = found.what.split(TIMES)
+            points.setdefault(name, [(1, 1)]).append((float(times), float(times) * found.ratio))
+    for name, line in points.items():
+        axes.plot(*zip(*line, strict=True), marker="o", label=name)
+    axes.plot([1, 4], [1, 4], color="black", linewidth=0.8, label="linear")
+    axes.plot([1, 4], [1, 4.6], color="black", linewidth=0.8, linestyle=":", label="15 % more at four times")
+    axes.set(xlabel="times as large", ylabel="times the cost of a step")
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=150)
 
 
 def _loop(bench: Bench, width: int, size: int, batch: int) -> Callable[[], None]:
@@ -514,6 +543,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     yield row("evaluation", what_less, total, "one subset", "passes", False, "passes alone", "≤ 1.1")
     yield row("evaluation", what, total, "ours", "separate", True, "calculate_metrics", "≥ 1.8")
     yield _frechet(bench, metrics, 512 if bench.quick else 2048)
+    yield _inception(bench)
 
 
 def _frechet(bench: Bench, metrics: Any, features: int) -> Row:
@@ -528,8 +558,45 @@ def _frechet(bench: Bench, metrics: Any, features: int) -> Row:
     return row("evaluation", f"FID of {features} features, symmetric", times, *solvers, True, "torch-fidelity's")
 
 
-def _seeded_generator(seed: int) -> Generator:
-    generator = Generator(16, 1, 32)
+def _inception(bench: Bench) -> Row:
+    """The same through torch-fidelity's Inception, with random weights: what they are does not change the time."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    from gannorm.evaluation import Evaluator
+    from gannorm.evaluation.extractors import INCEPTION, METRICS, Extractor
+
+    count = 100 if bench.quick else 500
+    with (
+        mock.patch("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {}),
+        mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict", lambda *_, **__: None),
+    ):
+        module = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"]).to(bench.device).eval()
+    layers = {name: FeatureExtractorInceptionV3.get_default_feature_layer_for_metric(name) for name in METRICS}
+    generator, shares = _seeded_generator(0, channels=3).to(bench.device), []
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, GANNORM_CACHE=folder):
+        images = _random_images(16, "train", count)
+        extractor = Extractor(INCEPTION, module, layers, "random", bench.device)
+        warnings.simplefilter("ignore")  # fewer images than features
+        evaluator = Evaluator(images, extractor=extractor, fid_solver="symmetric", quiet=True)
+
+        def passes() -> None:
+            with torch.no_grad():
+                for start in range(0, count, 64):
+                    z = torch.randn(min(64, count - start), 64, device=bench.device)
+                    module(to_uint8(generator(z)))
+
+        def score() -> None:
+            found = evaluator.score(generator)
+            shares.append(found.seconds_by_part["extractor"] / found.seconds)
+
+        times = bench.interleaved({"ours": score, "passes": passes}, rounds=1 if bench.quick else 2)
+    note = f"{statistics.median(shares):.0%} of it in the extractor; the reference is cached"
+    what = f"a checkpoint, {count} images, Inception"
+    return row("evaluation", what, times, "ours", "passes", False, "passes alone", "≤ 1.1", note=note)
+
+
+def _seeded_generator(seed: int, channels: int = 1) -> Generator:
+    generator = Generator(16, channels, 32)
     for p in generator.parameters():
         nn.init.normal_(p, 0.0, 0.02, generator=stream(seed, "weights"))
     return generator.eval()
@@ -570,6 +637,34 @@ def startup(bench: Bench) -> Iterator[Row]:
         middle = statistics.median(seconds)
         note = f"target < {bound} s: {'met' if middle < bound else 'MISSED'}" if bound else ""
         yield Row("startup", name, middle, note=note)
+    yield from _memory(off)
+
+
+# A process of its own between, for a process counts what its parent held when it was forked.
+PEAK_OF_CHILD = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def _memory(off: list[str]) -> Iterator[Row]:
+    """The most memory that a run of each config held: of the process on the CPU, which holds the libraries too."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i, pixels in enumerate(_random_images(32, "train", 512).pixels):
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(Path(folder) / f"{i}.png")
+        environment = {**os.environ, "GANNORM_CACHE": f"{folder}/cache"}
+        beside = {"digits": off, "folder": [*off, f"--data.root={folder}"]}
+        beside["classifier"] = ["--why_every=0", "--progress=false", "--wandb=off"]
+        for name, options in beside.items():
+            file = REPOSITORY / f"configs/{name}.yaml"
+            command = ["-m", "gannorm.cli", "train", "--config", str(file), f"--output={folder}/runs", "--steps=20"]
+            argv = [sys.executable, "-c", PEAK_OF_CHILD, sys.executable, *command, *options]
+            peak = int(subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=environment).stdout)
+            gibibytes = peak / (2**30 if sys.platform == "darwin" else 2**20)
+            yield Row("startup", f"peak memory of configs/{name}.yaml", note=f"{gibibytes:.2f} GiB")
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -632,6 +727,8 @@ def main(argv: list[str] | None = None) -> int:
     result = {"machine": machine, "rows": [asdict(found) | {"met": found.met} for found in rows]}
     options.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(options.output)
+    if "scaling" in options.only:
+        plot_scaling(rows, options.output.with_suffix(".png"))
     return 0
 
 

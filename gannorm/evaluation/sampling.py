@@ -23,6 +23,7 @@ from gannorm.evaluation import ranks
 from gannorm.isolate import isolated
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
+from gannorm.normalizers.sync import alone
 from gannorm.registry import choices
 from gannorm.seeds import stream
 
@@ -68,7 +69,7 @@ def check_generator(
     for name, layer in layers if statistics == "standing" else ():
         if reason := next((why for kind, why in NO_POOLING.items() if isinstance(layer, kind)), None):
             raise UserError(f"statistics='standing' pools variances: {name} {reason}; choose running or batch.")
-    with isolated(generator), torch.no_grad():
+    with isolated(generator), alone(), torch.no_grad():
         generator.eval()
         for _, layer in layers if statistics != "running" else ():
             layer.train()  # as the batches are drawn, and those that standing statistics pool
@@ -112,7 +113,7 @@ def generated(
                     f"statistics='batch' on several processes needs batches that do not lean on those before them: "
                     f"{name} {NO_POOLING[BatchRenorm]}; score it in one process."
                 )
-    with isolated(generator), torch.no_grad():
+    with isolated(generator), alone(), torch.no_grad():
         generator.eval()
         if statistics == "standing":
             set_standing_statistics(generator, latent_dim=latent_dim, batch_size=batch_size, seed=seed)

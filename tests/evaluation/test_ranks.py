@@ -29,7 +29,7 @@ def run_process(rank, count, folder):
         torch.manual_seed(0)
         return Generator(image_size=8, channels=1, width=4, latent_dim=6, norm=norm)
 
-    modes = (("batch", "running"), ("batch", "standing"), ("noisy", "batch"))
+    modes = (("batch", "running"), ("batch", "standing"), ("noisy", "batch"), ("sync", "batch"))
     if count > 1:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/{count}", rank=rank, world_size=count)
     try:
@@ -38,7 +38,7 @@ def run_process(rank, count, folder):
         passes, seen = [], []
         evaluator = Evaluator(data, samples=150, batch_size=20, device="cpu")
         evaluator.extractor.module.register_forward_pre_hook(lambda m, x: seen.append(len(x[0])))
-        found = {s: numbers(evaluator.score(network(norm), statistics=s)) for norm, s in modes}
+        found = {f"{norm} {s}": numbers(evaluator.score(network(norm), statistics=s)) for norm, s in modes}
         found["images"] = sum(seen) / len(modes)
         generator = network("noisy")
 
@@ -86,7 +86,7 @@ def results(tmp_path_factory):
 def test_two_processes_have_the_scores_of_one_and_half_of_its_work(results):
     one, first, second = results
     scored = [name for name in one if isinstance(one[name], dict)]
-    assert len({one[name]["fid"] for name in scored}) == len(scored) == 3  # the comparison was not of equals
+    assert len({one[name]["fid"] for name in scored}) == len(scored) == 4  # the comparison was not of equals
     for name in scored:
         assert first[name] == second[name] == one[name], name
     # 150 images: seven batches of 20 and one of 10, every second one.

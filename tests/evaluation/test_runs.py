@@ -105,6 +105,15 @@ def test_one_damaged_run_costs_that_run_and_one_line_names_its_file(run, capsys)
         assert len([line for line in err if file in line and "is not scored" in line]) == 1, (name, err)
 
 
+def test_a_damaged_newest_checkpoint_leaves_the_one_before_to_be_scored(run, capsys):
+    newest = max(run.checkpoints())
+    run.checkpoint_file(newest).write_bytes(b"cut")
+    assert main(["evaluate", "run", *FEW]) == 0
+    assert f"step_{newest:08d}.ckpt is damaged" in capsys.readouterr().err
+    (record,) = run.scores()
+    assert record["step"] == max(step for step in run.checkpoints() if step < newest)
+
+
 def test_processes_started_by_torchrun_write_the_scores_of_one(run):
     shutil.copytree("run", "alone")
     evaluate = ["-m", "gannorm.cli", "evaluate"]
