@@ -105,6 +105,7 @@ def test_one_damaged_run_costs_that_run_and_one_line_names_its_file(run, capsys)
         assert len([line for line in err if file in line and "is not scored" in line]) == 1, (name, err)
 
 
+@pytest.mark.filterwarnings("default")  # as a user has them
 def test_a_damaged_newest_checkpoint_leaves_the_one_before_to_be_scored(run, capsys):
     newest = max(run.checkpoints())
     run.checkpoint_file(newest).write_bytes(b"cut")
