@@ -25,6 +25,7 @@ WHAT_TRAIN_DOES = (
 
 
 Task = Literal["gan", "classifier"]
+imported: list[str] = []  # the user's own modules of this command line, which a study's runs import too
 
 
 def train_parser(task: str = "gan") -> ArgumentParser:

@@ -12,6 +12,7 @@ from torch import nn
 
 from gannorm.arguments import import_module
 from gannorm.errors import UserError
+from gannorm.models.checkpoint import refusal
 from gannorm.probes.batch import batch_size_of, map_tensors, running, take
 from gannorm.seeds import stream
 
@@ -81,6 +82,5 @@ def _read(path: Path) -> Any:
         if path.suffix == ".pt":
             return torch.load(path, weights_only=True)
     except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"`--input` must be a readable array: {path}: {reason[:160]}.") from None
+        raise UserError(f"`--input` must be a readable array: {path}: {refusal(error).rstrip('.')}.") from None
     raise UserError(f"`--input` must be a shape such as 3x32x32, or an .npy or .pt file: got {str(path)!r}.")

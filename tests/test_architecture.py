@@ -17,6 +17,7 @@ LAYERS = [
     {"training", "evaluation"},
     {"arguments", "pytest_plugin"},
     {"subjects"},
+    {"commands"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

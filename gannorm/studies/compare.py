@@ -21,7 +21,7 @@ from gannorm.studies import why
 from gannorm.studies.conditions import Condition, group, read_runs
 from gannorm.studies.crossed import cross
 from gannorm.studies.findings import findings, headline
-from gannorm.studies.quantities import by_sampling_mode, under_one_protocol
+from gannorm.studies.quantities import by_sampling_mode, scored_early, under_one_protocol
 from gannorm.studies.report import write_report
 from gannorm.studies.table import Comparison, tabulate
 
@@ -94,7 +94,7 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         rows,
         protocol,
         [*left_out, *repeats],
-        [*remarks, *more],
+        [*remarks, *more, *scored_early([run for c in conditions for run in c.runs])],
         lines,
     )
 

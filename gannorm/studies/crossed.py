@@ -2,7 +2,8 @@
 
 A list of eight conditions hides whether a joint step of D helps every normalizer or only BatchNorm. So the conditions
 are laid out as a table, with one factor in the columns and the settings of the others in the lines, and each of the
-others' changes is set against the change under the column beside it: the difference of the two is the interaction.
+others' changes is set against the change under the column beside it: the difference of the two is the interaction. No
+change is averaged over settings: one that helps at one setting and harms at the next would read as none.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from gannorm.studies.conditions import NORM, WEIGHTS, Condition, text, worded
@@ -33,26 +33,30 @@ class Line:
 
     Attributes:
         quantity: its name.
-        title: the setting of the other factors, or the change of one of them.
-        is_change: whether the values are changes.
+        change: whose change the values are, "D joint instead of D separate"; "" for the values themselves.
+        setting: of the other factors, "G fake"; "" where there is no other.
         cells: level of the factor in the columns → mean over seeds.
         differences: every level but the baseline's → its cell minus that of the baseline's level, paired by seed; of a
             change, this is the interaction.
     """
 
     quantity: str
-    title: str
-    is_change: bool
+    change: str
+    setting: str
     cells: Mapping[str, Estimate]
     differences: Mapping[str, Effect]
+
+    @property
+    def title(self) -> str:
+        return ", ".join(filter(None, (self.change, self.setting)))
 
 
 def cross(conditions: Sequence[Condition]) -> list[Line]:
     """The table of a full grid of two or more factors; empty where the conditions are none.
 
     For each quantity, a line a setting of the factors that are not in the columns; then, for each of these factors and
-    each of its values but that of the baseline, the change from the baseline's value, averaged over the settings of the
-    remaining factors seed by seed. A seed counts where all of its cells were measured.
+    each of its values but that of the baseline, the change from the baseline's value at every setting of the remaining
+    factors, seed by seed.
 
     Args:
         conditions: the first is the baseline.
@@ -80,7 +84,7 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
             for level in [point[naming.index(column)]]
         }
         heads = {level: worded(column, level, naming) for level in levels[column]}
-        for title, is_change, per_level in _lines(cells, levels, base, column, others):
+        for change, setting, per_level in _lines(cells, levels, base, column, others):
             values = {heads[level]: v for level, v in per_level.items() if v}
             if not values:
                 continue
@@ -89,8 +93,8 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
             lines.append(
                 Line(
                     quantity.name,
-                    title,
-                    is_change,
+                    change,
+                    setting,
                     {head: mean_interval(list(v.values())) for head, v in values.items()},
                     {head: compare_means(reference, v) for head, v in values.items() if head != first and reference},
                 )
@@ -104,22 +108,24 @@ def _lines(
     base: Mapping[str, str],
     column: str,
     others: Sequence[str],
-) -> Iterator[tuple[str, bool, dict[str, Values]]]:
-    """(title, is a change, level → values) of each line for one quantity."""
-    naming = list(levels)
+) -> Iterator[tuple[str, str, dict[str, Values]]]:
+    """(change, setting, level → values) of each line for one quantity."""
+    words = {key: {value: worded(key, value, list(levels)) for value in levels[key]} for key in others}
     settings = list(itertools.product(*(levels[key] for key in others)))
     for setting in settings:
-        title = ", ".join(worded(key, value, naming) for key, value in zip(others, setting, strict=True))
-        yield title, False, {level: cells[level, setting] for level in levels[column]}
+        told = ", ".join(words[key][value] for key, value in zip(others, setting, strict=True))
+        yield "", told, {level: cells[level, setting] for level in levels[column]}
     for index, key in enumerate(others):
         for value in (v for v in levels[key] if v != base[key]):
-            pairs = [(s, (*s[:index], value, *s[index + 1 :])) for s in settings if s[index] == base[key]]
-            changes = {}
-            for level in levels[column]:
-                pools = [(cells[level, before], cells[level, after]) for before, after in pairs]
-                seeds = set.intersection(*(set(values) for pool in pools for values in pool))
-                changes[level] = {s: fmean(after[s] - before[s] for before, after in pools) for s in sorted(seeds)}
-            yield f"{worded(key, value, naming)} instead of {worded(key, base[key], naming)}", True, changes
+            change = f"{words[key][value]} instead of {words[key][base[key]]}"
+            for setting in (s for s in settings if s[index] == base[key]):
+                changes = {}
+                for level in levels[column]:
+                    before = cells[level, setting]
+                    after = cells[level, (*setting[:index], value, *setting[index + 1 :])]
+                    changes[level] = {seed: after[seed] - before[seed] for seed in sorted(before.keys() & after.keys())}
+                rest = [words[k][v] for k, v in zip(others, setting, strict=True) if k != key]
+                yield change, ", ".join(rest), changes
 
 
 def _levels(values: Sequence[Any]) -> list[str]:

@@ -18,19 +18,19 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.rundir import PLAN, RunDir, write_text
 from gannorm.studies.configs import flatten
-from gannorm.studies.grid import PlannedRun, Study, answered
+from gannorm.studies.grid import PlannedRun, Study
 from gannorm.studies.processes import terminable
-from gannorm.studies.tasks import Engine, run_all
+from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
+from gannorm.studies.tasks import Engine, moved, run_all
 
 ENDED = ("finished", "diverged")
 
@@ -64,7 +64,9 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
     there = [run.directory for run in study.runs if run.directory.config_file.exists()]
     print(compare(there, report, baseline=study.baseline, by_mode=study.by_mode).to_text())
     print(report / "index.html")
-    unscored = [run.path.name for run in _unscored(study)]
+    options = study.evaluate or {}
+    left = {run.path.name: steps_to_score(run, options) - scored_steps(run, options) for run in _unscored(study)}
+    unscored = [f"{name} (step {', '.join(map(str, sorted(steps)))})" for name, steps in left.items()]
     for names, what in ((failed, "not compared"), (unscored, f"not scored (why is in {logs}/evaluation_*.log)")):
         if names:
             print(f"failed twice, and {what}: {', '.join(names)}; the same command tries again.", file=sys.stderr)
@@ -124,7 +126,7 @@ class Training:
         return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
 
     def moved(self, output: Path) -> Training:
-        directory = _moved(self.run.directory, output)
+        directory = moved(self.run.directory, output)
         return Training(replace(self.run, directory=directory, config={**self.run.config, "output": str(output)}))
 
     def progress(self) -> int:
@@ -171,11 +173,6 @@ def _save_config(run: PlannedRun) -> None:
     if not run.config_file.exists() or run.config_file.read_text() != text:
         run.config_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(run.config_file, text)
-
-
-def _moved(run: RunDir, output: Path) -> RunDir:
-    study, name = run.path.parts[-2:]
-    return RunDir(output / study / name)
 
 
 def _last_step(run: RunDir) -> int:
@@ -248,55 +245,6 @@ def _estimate(study: Study, states: Sequence[str], engine: Engine) -> str:
 # -- evaluation -------------------------------------------------------------------------------------------------------
 
 
-class Scoring:
-    """A task: the scores of some runs, in one process, which pays for its start and the reference statistics once."""
-
-    def __init__(self, number: int, runs: Sequence[RunDir], options: Mapping[str, Any]) -> None:
-        self.number, self.options = number, options
-        self.runs: Sequence[RunDir] = runs
-        self.name, self.total = f"evaluation_{number}", sum(len(steps_to_score(run, options)) for run in runs)
-
-    def prepare(self) -> None:
-        pass
-
-    def arguments(self) -> list[str]:
-        left = [str(run.path) for run in self.runs if not is_scored(run, self.options)]
-        return ["evaluate", *left, *(f"--{k}={_flag(v)}" for k, v in self.options.items())]
-
-    def moved(self, output: Path) -> Scoring:
-        return Scoring(self.number, [_moved(run, output) for run in self.runs], self.options)
-
-    def progress(self) -> int:
-        return sum(len(steps_to_score(run, self.options) & _scored(run, self.options)) for run in self.runs)
-
-    def is_done(self) -> bool:
-        return all(is_scored(run, self.options) for run in self.runs)
-
-    def is_busy(self) -> bool:
-        return False
-
-    def outcome(self) -> str:
-        return f"checkpoints scored: {self.total}"
-
-
-def is_scored(run: RunDir, options: Mapping[str, Any]) -> bool:
-    """Whether every checkpoint that the options ask for has scores of the protocol that they ask for."""
-    return steps_to_score(run, options) <= _scored(run, options)
-
-
-def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
-    """The steps of the checkpoints that the options ask for: the last, or all."""
-    steps = list(run.checkpoints())
-    return set(steps if options.get("all_checkpoints") else steps[-1:])
-
-
-def _scored(run: RunDir, options: Mapping[str, Any]) -> set[int]:
-    records: dict[int, list[Mapping[str, Any]]] = {}
-    for record in run.scores():
-        records.setdefault(record["step"], []).append(record)
-    return {step for step, found in records.items() if answered(found, options)}
-
-
 def _scoring(study: Study, engine: Engine) -> list[Scoring]:
     """Shares of the runs without scores, one share a process."""
     unscored = _unscored(study)
@@ -311,7 +259,3 @@ def _unscored(study: Study) -> list[RunDir]:
         return []
     finished = [run.directory for run in study.runs if state(run.directory) == "finished"]
     return [run for run in finished if not is_scored(run, study.evaluate)]
-
-
-def _flag(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from zipfile import BadZipFile
 
@@ -12,11 +13,11 @@ from matplotlib.figure import Figure
 
 from gannorm.studies.conditions import Condition
 from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
-from gannorm.studies.plots import COLOURS, INK, PAPER, RULE, Panel, Plot
+from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
 from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
 
-SHOWN = 8  # conditions that the figures show; the tables show all
+SUMMED, SHOWN = 24, 8  # conditions that the first figure and the others show; the tables show all
 
 # Coupling runs over orders of magnitude, and an exact zero is the finding: it has a colour outside the scale.
 DECADES = 4
@@ -28,18 +29,16 @@ def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
     shown = [c for c in comparison.conditions if c.runs][:SHOWN]
     colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
-    for make in (_summary, _accuracy, _coupling, scores, crossed, scatter):
-        plot = make(comparison, shown, colours)
-        if plot is not None:
-            yield plot
+    made = (make(comparison, shown, colours) for make in (_accuracy, _coupling, scores, crossed, scatter))
+    yield from filter(None, itertools.chain([_summary(comparison, colours)], made))
 
 
 # -- pure against mixed batches ---------------------------------------------------------------------------------------
 
 
-def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+def _summary(comparison: Comparison, colours: Mapping[str, str]) -> Plot | None:
     measured = []
-    for c in shown:
+    for c in [c for c in comparison.conditions if c.runs][:SUMMED]:
         pure, mixed = (comparison.row(c.label, f"train/accuracy_{kind}") for kind in ("pure", "mixed"))
         if pure and mixed:
             measured.append((c, pure.estimate, mixed.estimate))
@@ -50,15 +49,15 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
         ax.axvline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
         ax.annotate("chance", (0.51, len(measured) - 0.45), color=RULE, fontsize=8, va="bottom")
         for y, (condition, pure, mixed) in enumerate(measured):
-            colour = colours[condition.label]
+            colour = colours[condition.label] if len(measured) <= SHOWN else INK
             ax.plot([mixed.mean, pure.mean], [y, y], color=colour, linewidth=3, alpha=0.4, zorder=1)
-            for estimate, face, offset in ((pure, colour, -0.18), (mixed, PAPER, 0.18)):
+            for estimate, face, size, offset in ((pure, colour, 6, -0.28), (mixed, "none", 10, 0.28)):
                 if estimate.low is not None and estimate.high is not None:
                     whisker = [estimate.low, estimate.high], [y + offset] * 2
                     ax.plot(*whisker, color=colour, linewidth=1, zorder=1, dashes=(1, 0) if offset < 0 else (3, 1.5))
-                ax.plot(estimate.mean, y, "o", markersize=8, markeredgecolor=colour, markerfacecolor=face, zorder=3)
-        ax.plot([], [], "o", color=RULE, label="pure batches")
-        ax.plot([], [], "o", markeredgecolor=RULE, markerfacecolor=PAPER, label="same images, mixed")
+                ax.plot(estimate.mean, y, "o", markersize=size, markeredgecolor=colour, markerfacecolor=face, zorder=3)
+        ax.plot([], [], "o", markersize=6, color=RULE, label="pure batches")
+        ax.plot([], [], "o", markersize=10, color=RULE, markerfacecolor="none", label="same images, mixed")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handletextpad=0.2)
         ax.set(yticks=range(len(measured)), yticklabels=[cut(c.title) for c, *_ in measured])
         ax.set(xlim=(0, 1.03), ylim=(len(measured) - 0.4, -0.6), xlabel="accuracy of the discriminator")
@@ -69,10 +68,10 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
     return Plot(
         "accuracy_summary",
         "The same images in other company",
-        "Accuracy at the end of training. Full dots: batches of real images alone and of fakes alone. Hollow dots: the "
-        "same images, shuffled together. Whiskers: 95 % intervals over seeds, solid for pure, dashed for mixed.",
+        "Accuracy at the end of training. Dots: batches of real images alone and of fakes alone. Rings: the same "
+        "images, shuffled together. Whiskers: 95 % intervals over seeds, solid for pure, dashed for mixed.",
         [Panel(draw, f"Accuracy in pure and in mixed batches: {words}.")],
-        (5.2, 1.25 + 0.45 * len(measured)),
+        (5.2, 1.25 + (0.45 if len(measured) <= SHOWN else 0.3) * len(measured)),
         ("condition", "batches", "mean", "low", "high", "n"),
         [
             (c.label, kind, e.mean, e.low, e.high, e.n)

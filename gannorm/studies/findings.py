@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from gannorm.studies.conditions import Condition, text, titled
 from gannorm.studies.crossed import SHOWN as TITLES
 from gannorm.studies.crossed import Line
+from gannorm.studies.intervals import Estimate
 from gannorm.studies.quantities import SCORES, Score
 from gannorm.studies.table import Row, Rows, interval, short
 
@@ -65,7 +66,8 @@ def findings(rows: Rows, conditions: Sequence[Condition], crossed: Sequence[Line
     Where the conditions are a grid of crossed factors, its changes come first, in the place of the scores.
     """
     sentences = [_dependence(rows, c) for c in conditions if verdict(rows, c.label) != UNPROBED]
-    changes = [_change(line) for line in crossed if line.is_change]
+    told = list(dict.fromkeys((line.quantity, line.change) for line in crossed if line.change))
+    changes = [_change([line for line in crossed if (line.quantity, line.change) == key]) for key in told]
     scores = [_scores(rows, conditions, score, most=TOLD) for score in TOLD_SCORES]
     return [*changes, *sentences] if changes else [*sentences, *filter(None, scores)]
 
@@ -88,16 +90,27 @@ def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int
     return f"{start}: {'; '.join(clauses)}."
 
 
-def _change(line: Line) -> str:
-    """A change of one factor at every level of the factor beside it, and whether the levels differ in it."""
-    cells = []
-    for level, estimate in line.cells.items():
-        word = ": no difference shown" if estimate.low is not None and not estimate.excludes_zero else ""
-        cells.append(f"{interval(estimate, signed=True)} with {level}{word}")
-    told = [f"{level}'s change is {e.verdict}" for level, e in line.differences.items() if e.difference.excludes_zero]
-    first = next(iter(line.cells))
-    unlike = f"; against {first}'s, {' and '.join(told)}" if told else ""
-    return f"{TITLES[line.quantity]}, {line.title}: {'; '.join(cells)}{unlike}."
+def _change(lines: Sequence[Line]) -> str:
+    """A change of one factor at every level of the factor beside it and every setting of the others.
+
+    "unlike BatchNorm" says that the interval of the interaction excludes zero.
+    """
+    where: dict[tuple[str, str], list[str]] = {}  # what is said of a level → the settings of which it is said
+    for level in dict.fromkeys(level for line in lines for level in line.cells):
+        for line in (line for line in lines if level in line.cells):
+            estimate, effect = line.cells[level], line.differences.get(level)
+            words = ["no difference shown"] * (estimate.low is not None and not estimate.excludes_zero)
+            if effect and effect.difference.excludes_zero:
+                words.append(f"unlike {next(iter(line.cells))}")
+            said = f"{interval(estimate, signed=True)} with {level}", f"{': ' * bool(words)}{', '.join(words)}"
+            where.setdefault(said, []).append(line.setting)
+    parts = []
+    for (size, note), settings in where.items():
+        at = "" if len(settings) == len(lines) else f" and {' or '.join(settings)}"
+        parts.append(f"{size}{at}{note}")
+    if len(parts) > TOLD:
+        parts = [*parts[: TOLD - 1], f"{len(parts) - TOLD + 1} more in the table"]
+    return f"{TITLES[lines[0].quantity]}, {lines[0].change}: {'; '.join(parts)}."
 
 
 def _worth(verdict: str, score: Score) -> str:
@@ -122,17 +135,23 @@ def _dependence(rows: Rows, condition: Condition) -> str:
         spread = fall.estimate
         before, after = short(pure.estimate.mean), short(mixed.estimate.mean)
         if spread.mean == 0 and spread.low in (0, None):
-            clauses.append(f"accuracy {before} in pure batches, the same when its images are mixed")
+            low = pure.estimate.low
+            level = ", not shown to be above chance" if low is not None and low <= CHANCE else ""
+            clauses.append(f"accuracy {before} in pure batches{level}, the same when its images are mixed")
         else:
             clauses.append(f"accuracy {before} in pure batches, {after} when the same images are mixed")
             word = "" if spread.excludes_zero else " (one seed)" if spread.n == 1 else ": no difference shown"
-            clauses[-1] += f", a fall of {interval(spread)}{word}"
+            clauses[-1] += f", {_moved(spread)}{word}"
     if kind == JUDGES_IMAGES:
         clauses.append("logits bitwise equal when only their companions change")
     elif swap:
-        clauses.append(f"swapping only the companions moves a logit by up to {short(swap.estimate.mean)}")
+        clauses.append(f"swapping only the companions moves a logit by up to {interval(swap.estimate)}")
     seeds = "1 seed" if len(condition.runs) == 1 else f"{len(condition.runs)} seeds"
     return f"{condition.title} ({seeds}) {kind}: {'; '.join(clauses)}."
+
+
+def _moved(fall: Estimate) -> str:
+    return f"a fall of {interval(fall)}" if fall.mean >= 0 else f"a rise of {interval(-fall)}"
 
 
 def _accuracies(rows: Rows, condition: str) -> str:

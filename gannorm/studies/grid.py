@@ -34,32 +34,10 @@ from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, group
 from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load, nearest_key, resolved, unknown_keys
+from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
 OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
-
-
-# Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records them, if one does.
-EVALUATE_OPTIONS = {
-    "all_checkpoints": "",
-    "ema": "ema",
-    "statistics": "statistics",
-    "extractor": "extractor",
-    "weights": "",
-    "split": "split",
-    "samples": "fake_images",
-    "splits": "inception_splits",
-    "kid_subsets": "kid_subsets",
-    "fid_solver": "fid_solver",
-    "seed": "seed",
-    "batch_size": "batch_size",
-    "sha256": "",
-    "extractor_seed": "",
-    "device": "",
-    "reconstruction": "",  # it has a protocol of its own
-    "wandb": "",
-}
-MODES = tuple(itertools.product(("running", "batch", "standing"), (True, False)))  # of `statistics: all`: (…, ema)
 
 Factors = Mapping[str, Mapping[Any, Flat]]  # factor → label of a value → the config keys that it sets
 
@@ -113,22 +91,7 @@ class Study:
     @property
     def by_mode(self) -> bool:
         """Whether the runs are compared with themselves, under every sampling mode, and not with one another."""
-        return _by_mode(self.evaluate)
-
-
-def answered(records: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> bool:
-    """Whether one step's score records are all that the options of `gannorm evaluate` ask for."""
-    wanted = {key: str(value) for option, value in options.items() if (key := EVALUATE_OPTIONS[option])}
-    modes = [(wanted.pop("statistics", None), wanted.pop("ema", None))]
-    if _by_mode(options):
-        modes = [(statistics, str(ema)) for statistics, ema in MODES]
-    fitting = [r for r in records if all(str(r["protocol"].get(k)) == v for k, v in wanted.items())]
-    said = [(str(r["protocol"].get("statistics")), str(r["protocol"].get("ema"))) for r in fitting]
-    if not all(any(statistics in (None, s) and ema in (None, e) for s, e in said) for statistics, ema in modes):
-        return False
-    images = options.get("reconstruction", 0)
-    sought = [r.get("reconstruction", {}).get("protocol", {}).get("images") for r in fitting]
-    return not images or images in sought or any(r.get("diverged") for r in fitting)
+        return compares_modes(self.evaluate)
 
 
 def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
@@ -169,9 +132,9 @@ def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
     keys = [*overrides, *(key for settings in factors.values() for setting in settings.values() for key in setting)]
     _require_keys(keys, base_file, base, runs, command)
     _require_distinct(runs)
-    baseline, evaluate = content.get("baseline"), _evaluate_options(content.get("evaluate"), file)
+    baseline, evaluate = content.get("baseline"), evaluate_options(content.get("evaluate"), file)
     if baseline is not None:
-        _require_condition(baseline, runs, _by_mode(evaluate))
+        _require_condition(baseline, runs, compares_modes(evaluate))
     _require_same_configs(runs)
     question = " ".join(str(content.get("question", "")).split())
     return Study(output / file.stem, question, runs, evaluate, baseline)
@@ -216,25 +179,6 @@ def _label(value: Any) -> Any:
     """A value as a label: itself where it is plain, otherwise its text."""
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     return value if plain else json.dumps(value, default=str)
-
-
-def _evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
-    if given is False:
-        return None
-    if given is None or given is True:
-        return {}
-    if not isinstance(given, dict):
-        raise UserError(f"`evaluate` must be options of `gannorm evaluate`, or false: got {given!r} in {file}.")
-    for option in given:
-        if option not in EVALUATE_OPTIONS:
-            raise UserError(f"unknown option of `evaluate` in {file}: {option!r}: {choices(option, EVALUATE_OPTIONS)}")
-    if given.get("statistics") == "all" and given.get("ema") is not None:
-        raise UserError(f"statistics: all scores averaged and trained weights: got ema too in {file}; leave it out.")
-    return {option: value for option, value in given.items() if value not in (None, "")}  # these are the defaults
-
-
-def _by_mode(evaluate: Mapping[str, Any] | None) -> bool:
-    return (evaluate or {}).get("statistics") == "all"
 
 
 def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:

@@ -25,6 +25,10 @@ class Estimate:
     high: float | None
     n: int
 
+    def __neg__(self) -> Estimate:
+        low, high = (None if bound is None else -bound for bound in (self.high, self.low))
+        return Estimate(-self.mean, low, high, self.n)
+
     @property
     def excludes_zero(self) -> bool:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -103,12 +103,19 @@ def png(plot: Plot) -> bytes:
         return _render(figure, format="png", dpi=160, bbox_inches="tight")  # square panels outgrow the layout
 
 
-def logarithmic(ax: Axes) -> None:
-    """A logarithmic y-axis with plain numbers: matplotlib's own are mathematics, which labels here never are."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    # between the decades too where there are fewer than two of them
-    ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+def logarithmic(ax: Axes, which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic x- or y-axis with plain numbers: matplotlib's own are mathematics, which labels here never are."""
+    axis, scale = (ax.yaxis, ax.set_yscale) if which == "y" else (ax.xaxis, ax.set_xscale)
+    scale("log")
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(_BetweenDecades(minor_thresholds=(2, 0.5)))  # where there are fewer than two decades
+
+
+class _BetweenDecades(LogFormatter):
+    """Chooses which ticks have labels as matplotlib does, and writes plain numbers too."""
+
+    def __call__(self, x: float, pos: Any = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _render(figure: Figure, **options: Any) -> bytes:

@@ -19,6 +19,7 @@ from gannorm.studies.intervals import mean_level
 
 FINAL_PROBES = 5  # as many as make up the end of a run
 MODES = ("train", "eval")
+TOLD = 8  # runs that a remark names
 DIVERGED = 2  # times the best FID, and the floor
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
@@ -149,6 +150,14 @@ def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any
         ]
         kept.append(replace(run, scores=records))
     return kept, {f"reconstruction.{k}": v for k, v in json.loads(key).items()}, found.total() - count
+
+
+def scored_early(runs: Sequence[Run]) -> list[str]:
+    """A remark where the last score of some runs lies further from their end than that of the others."""
+    before = {run.name: run.step - max(record["step"] for record in run.scores) for run in runs if run.scores}
+    early = [f"{name} ({steps} steps before its end)" for name, steps in before.items() if steps > min(before.values())]
+    told = ", ".join(early[:TOLD]) + (f" and {len(early) - TOLD} more" if len(early) > TOLD else "")
+    return [f"last scored earlier than the others, is a checkpoint damaged? {told}."] * bool(early)
 
 
 def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:

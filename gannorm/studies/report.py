@@ -22,7 +22,7 @@ from typing import Any
 from gannorm.rundir import atomic_write, write_text
 from gannorm.studies.conditions import text
 from gannorm.studies.crossed import SHOWN as TITLES
-from gannorm.studies.figures import SHOWN, figures
+from gannorm.studies.figures import SHOWN, SUMMED, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
 from gannorm.studies.intervals import Estimate
 from gannorm.studies.plots import Plot, png, svg
@@ -203,7 +203,7 @@ def _crossed(comparison: Comparison, figure: str) -> str:
     levels = list(dict.fromkeys(level for line in comparison.crossed for level in line.cells))
     rows = []
     for line in comparison.crossed:
-        cells = [_estimate(line.cells.get(level), signed=line.is_change) for level in levels]
+        cells = [_estimate(line.cells.get(level), signed=bool(line.change)) for level in levels]
         for effect in (line.differences.get(level) for level in levels[1:]):
             shown = _estimate(effect.difference, signed=True) if effect else "–"
             cells.append(f"<b>{shown}</b>" if effect and effect.difference.excludes_zero else shown)
@@ -216,9 +216,9 @@ def _crossed(comparison: Comparison, figure: str) -> str:
     )
     return (
         "<h2 id=factors>What each factor does at the settings of the others</h2>"
-        "<p>A line that says “instead of” is a change: the mean over the settings of the remaining factors, taken seed "
-        "by seed. The last columns compare those before them; of a change, that is the interaction: how much more the "
-        "factor does in one column than in the other. Bold: the interval excludes zero.</p>"
+        "<p>A line that says “instead of” is a change, taken seed by seed at one setting of the remaining factors. The "
+        "last columns compare those before them; of a change, that is the interaction: how much more the factor does "
+        "in one column than in the other. Bold: the interval excludes zero.</p>"
         f"{table}{figure}"
     )
 
@@ -284,8 +284,9 @@ def _cautions(comparison: Comparison) -> str:
         remarks.append("A condition with one seed has no interval: another seed may give another picture.")
     if comparison.left_out:
         remarks.append(f"{_count(len(comparison.left_out), 'run')} left out, named below with the reason.")
-    if len([c for c in comparison.conditions if c.runs]) > SHOWN:
-        remarks.append(f"The figures show the first {SHOWN} conditions; the tables show all.")
+    if (finished := len([c for c in comparison.conditions if c.runs])) > SHOWN:
+        first = f"the first figure shows {min(finished, SUMMED)}, the others {SHOWN}"
+        remarks.append(f"Of {finished} conditions {first}; the tables show all.")
     if not remarks:
         return ""
     items = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)

@@ -92,7 +92,7 @@ def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
     palette = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
     panels = []
     for quantity in dict.fromkeys(line.quantity for line in lines):
-        settings = [line for line in lines if line.quantity == quantity and not line.is_change]
+        settings = [line for line in lines if line.quantity == quantity and not line.change]
         panels.append(_crossed_panel(CROSSED[quantity], settings, palette))
     return Plot(
         "crossed",
@@ -102,7 +102,7 @@ def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
         panels,
         (4.4, 3.0),
         (
-            *("quantity", "setting", "is_change", "column", "mean", "low", "high", "n"),
+            *("quantity", "change", "setting", "column", "mean", "low", "high", "n"),
             *("difference", "difference_low", "difference_high", "verdict"),
         ),
         [_crossed_data(line, level) for line in lines for level in line.cells],
@@ -143,7 +143,7 @@ def _crossed_panel(title: str, lines: Sequence[Line], palette: Mapping[str, str]
 def _crossed_data(line: Line, level: str) -> tuple[object, ...]:
     e, effect = line.cells[level], line.differences.get(level)
     against = (None,) * 4 if effect is None else (*_bounds(effect.difference), effect.verdict)
-    return (line.quantity, line.title, line.is_change, level, *_bounds(e), e.n, *against)
+    return (line.quantity, line.change, line.setting, level, *_bounds(e), e.n, *against)
 
 
 def _bounds(estimate: Estimate) -> tuple[float, float | None, float | None]:

@@ -142,6 +142,7 @@ SUMMARY = {
     "train/accuracy_fall": "fall",
     "inception_score/final": "IS",
     "fid/final": "FID",
+    "test/accuracy": "accuracy",
 }
 
 

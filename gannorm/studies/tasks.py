@@ -160,6 +160,12 @@ def stop(processes: Sequence[Process]) -> None:
             process.close()
 
 
+def moved(run: RunDir, output: Path) -> RunDir:
+    """The same run where the folder of all studies is `output`."""
+    study, name = run.path.parts[-2:]
+    return RunDir(output / study / name)
+
+
 class _View:
     """One line for all tasks: refreshed on a terminal, printed now and then elsewhere."""
 

@@ -70,6 +70,9 @@ def evaluate(arguments: list[str]) -> None:
     for path in [a for a in arguments if not a.startswith("--")]:
         run = RunDir.open(path)
         call(f"evaluate {run.name} {' '.join(options)}".rstrip())
+        if run.config()["trainer"].get(run.name) == "damage":  # its last checkpoint: evaluate takes the one before
+            run.add_scores({"step": 3, "fid": 3.0, "protocol": {"fake_images": 500, "statistics": "running"}})
+            continue
         for step in run.checkpoints():
             images = next((int(o.split("=")[1]) for o in options if o.startswith("--samples")), 500)
             run.add_scores({"step": step, "fid": 3.0, "protocol": {"fake_images": images, "statistics": "running"}})

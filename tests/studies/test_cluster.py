@@ -133,7 +133,7 @@ def test_runs_are_brought_back_from_nodes_that_do_not_see_the_folder(apart: RayC
 def test_a_run_whose_node_is_killed_is_made_on_the_other(
     engine: RayCluster, nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study, lost = planned(nap=0.5, evaluate=False), RunDir("runs/s/group_0")
+    study, lost = planned(nap=0.3, evaluate=False), RunDir("runs/s/group_0")
     with meanwhile(lambda: len(lost.metrics()) > 1, lambda: nodes.kill(node_of("group_0"))):
         assert execute(study, engine, REPORT) == 0
     nodes.nodes.append(nodes.add())

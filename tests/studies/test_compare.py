@@ -69,6 +69,17 @@ def test_scores_are_given_as_last_best_and_level(make_run: MakeRun) -> None:
     assert mean(comparison, "inception_score/best") == 50
 
 
+def test_a_run_that_was_scored_earlier_than_the_others_is_named(make_run: MakeRun) -> None:
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in (0, 1)]
+    assert not any("scored earlier" in remark for remark in analyse(runs).remarks)
+    records = runs[0].scores()[:-1]
+    (runs[0].path / "scores.json").unlink()
+    for record in records:
+        runs[0].add_scores(record)
+    told = "last scored earlier than the others, is a checkpoint damaged? batch_0 (400 steps before its end)."
+    assert told in analyse(runs).remarks
+
+
 def test_scores_of_another_protocol_are_left_out_and_counted(make_run: MakeRun) -> None:
     run, other = make_run("batch", 0), make_run("batch", 1)
     own = mean(analyse([run, other]), "fid/final")
@@ -179,6 +190,18 @@ def test_a_condition_whose_runs_all_diverged_is_no_baseline(make_run: MakeRun) -
 
 
 # -- the sentences ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rise_is_not_called_a_fall_and_images_judged_at_chance_are_said_to_be(make_run: MakeRun) -> None:
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in (0, 1, 2)]
+    for run in runs[:3]:
+        rewrite(run, [probe(0.45 + 0.01 * run.config()["seed"], 0.96, swap_bitwise_equal=0.0, swap_max_change=0.3)])
+    for run in runs[3:]:
+        accuracy = 0.49 + 0.01 * run.config()["seed"]
+        rewrite(run, [probe(accuracy, accuracy, swap_bitwise_equal=1.0, swap_max_change=0.0)])
+    batch, group, *_ = analyse(runs).findings
+    assert "0.46 in pure batches, 0.96 when the same images are mixed, a rise of 0.50 (0.48 to 0.52)" in batch
+    assert "judges images: accuracy 0.50 in pure batches, not shown to be above chance, the same when" in group
 
 
 def test_the_known_finding_is_found(compared: tuple[Comparison, Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ def fid(norm: str, d: str, g: str, seed: int) -> float:
     return 10 + interaction + 0.5 * (g == "joint") + seed + float(noise)
 
 
-def grid(make_run: MakeRun) -> list[RunDir]:
+def grid(
+    make_run: MakeRun, fid: Callable[..., float] = fid, g_steps: Sequence[str] = ("fake", "joint")
+) -> list[RunDir]:
     runs = []
     for norm in ("batch", "group"):
         for d in ("joint", "separate"):
-            for g in ("fake", "joint"):
+            for g in g_steps:
                 for seed in range(3):
                     name = f"{norm}_{d}_{g}_{seed}"
                     model: dict[str, Any] = {"discriminator": {"norm": norm}, "d_composition": d, "g_composition": g}
@@ -46,16 +48,11 @@ def line(comparison: Comparison, quantity: str, title: str) -> Line:
     return found
 
 
-def test_a_change_is_the_paired_mean_over_the_other_settings_and_its_difference_the_interaction(
-    make_run: MakeRun,
-) -> None:
+def test_a_change_is_paired_by_seed_at_its_setting_and_its_difference_is_the_interaction(make_run: MakeRun) -> None:
     comparison = analyse(grid(make_run), baseline=BASELINE)
-    change = line(comparison, "fid/final", "D joint instead of D separate")
+    change = line(comparison, "fid/final", "D joint instead of D separate, G joint")
     expected = {
-        norm: [
-            np.mean([fid(norm, "joint", g, s) - fid(norm, "separate", g, s) for g in ("fake", "joint")])
-            for s in range(3)
-        ]
+        norm: [fid(norm, "joint", "joint", s) - fid(norm, "separate", "joint", s) for s in range(3)]
         for norm in ("batch", "group")
     }
     for norm, title in (("batch", "BatchNorm"), ("group", "GroupNorm")):
@@ -66,7 +63,7 @@ def test_a_change_is_the_paired_mean_over_the_other_settings_and_its_difference_
     assert interaction.paired and interaction.difference.n == 3
     assert interaction.difference.mean == pytest.approx(np.mean(expected["group"]) - np.mean(expected["batch"]))
     assert interaction.verdict == "lower"  # the planted one
-    other = line(comparison, "fid/final", "G joint instead of G fake").cells["GroupNorm"]
+    other = line(comparison, "fid/final", "G joint instead of G fake, D joint").cells["GroupNorm"]
     assert other.mean == pytest.approx(0.5, abs=0.05)  # planted; the noise has a deviation of 0.01
 
 
@@ -78,12 +75,26 @@ def test_lines_start_at_the_baseline_and_cells_are_the_conditions(make_run: Make
         "D separate, G joint",
         "D joint, G fake",
         "D joint, G joint",
-        "D joint instead of D separate",
-        "G joint instead of G fake",
+        "D joint instead of D separate, G fake",
+        "D joint instead of D separate, G joint",
+        "G joint instead of G fake, D separate",
+        "G joint instead of G fake, D joint",
     ]
     row = comparison.row("norm=group, d_composition=joint, g_composition=fake", "fid/final")
     assert row is not None and fids[2].cells["GroupNorm"] == row.estimate
     assert [c.label for c in comparison.conditions][:2] == [BASELINE, BASELINE.replace("fake", "joint")]
+
+
+def test_a_change_that_helps_at_one_setting_and_harms_at_another_does_not_read_as_none(make_run: MakeRun) -> None:
+    def reversing(norm: str, d: str, g: str, seed: int) -> float:
+        return fid("group", d, "fake", seed) + 2 * (norm == "batch" and (d == "joint") != (g == "joint"))
+
+    comparison = analyse(grid(make_run, reversing), baseline=BASELINE)
+    (told,) = [f for f in comparison.findings if f.startswith("FID, D joint instead of D separate: ")]
+    helps, harms, none = told.split(": ", 1)[1].split("; ")
+    assert helps.startswith("+2.0") and helps.endswith("with BatchNorm and G fake")
+    assert harms.startswith("−2.0") and harms.endswith("with BatchNorm and G joint")
+    assert none.endswith("with GroupNorm: no difference shown, unlike BatchNorm.")  # one clause for equal settings
 
 
 def test_numbers_are_in_order_of_size_wherever_the_baseline_is(make_run: MakeRun) -> None:
@@ -120,18 +131,18 @@ def test_the_headline_names_what_conditions_share_and_the_findings_name_the_inte
         "its logits; with GroupNorm it judges images."
     )
     (told,) = [f for f in comparison.findings if f.startswith("FID, D joint instead of D separate")]
-    assert told.endswith("against BatchNorm's, GroupNorm's change is lower.")
+    assert told.endswith("with GroupNorm and G joint: no difference shown, unlike BatchNorm.")
 
 
 def test_the_page_and_the_csv_hold_every_line(make_run: MakeRun, tmp_path: Path) -> None:
-    comparison = compare(grid(make_run), tmp_path / "report", baseline=BASELINE)
+    comparison = compare(grid(make_run, g_steps=["fake"]), tmp_path / "report")
     source = (tmp_path / "report/index.html").read_text()
     assert "id=factors" in source and 'class="plot crossed"' in source
     with (tmp_path / "report/figures/crossed.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(entry.cells) for entry in comparison.crossed)
     for row in rows:
-        entry = line(comparison, row["quantity"], row["setting"])
+        entry = line(comparison, row["quantity"], ", ".join(filter(None, (row["change"], row["setting"]))))
         assert float(row["mean"]) == entry.cells[row["column"]].mean
         assert f'value="{entry.cells[row["column"]].mean!r}"' in source
         if row["difference"]:

@@ -7,8 +7,10 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from gannorm.studies.conditions import NORM
 from gannorm.studies.configs import flatten
 from gannorm.studies.dashboard import BARS, LINES, PICTURES, workspace
 
+KEY = "0123456789" * 4  # made up, in the form of W&B's
 TINY = {
     "steps": 4,
     "log_every": 2,
@@ -124,19 +127,52 @@ def test_the_workspace_is_built_without_a_key_and_serialised() -> None:
     assert [key["name"] for key in grouping] == ["group"]
 
 
-@pytest.mark.slow
-def test_saving_says_what_it_needs(tmp_path: Path) -> None:
-    """In processes of their own: wandb reads its settings once. Without a key; with one and nobody who listens."""
+def test_saving_needs_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dashboard", "--project", "someone/project"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gannorm dashboard: saving a dashboard needs a W&B key: found none, ")
+    assert said.endswith("run `wandb login`.\n") and said.count("\n") == 1
+
+
+def with_key(command: list[str], server: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: wandb reads its settings once."""
+    settings = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server, "WANDB_ERROR_REPORTING": "false"}
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **settings})
+
+
+def test_a_key_that_is_refused_is_one_line_that_does_not_tell_the_key() -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(401 if self.path == "/graphql" else 200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing to standard error."""
+
+    program = """
+from gannorm.errors import UserError
+from gannorm.studies.dashboard import save
+try:
+    save("someone/project")
+except UserError as error:
+    print(error)
+"""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        refused = with_key([sys.executable, "-c", program], f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert refused.stdout.startswith("the dashboard of someone/project could not be saved: AuthenticationError: ")
+    assert refused.stdout.count("\n") == 1 and KEY not in refused.stdout + refused.stderr
+
+
+@pytest.mark.exhaustive
+def test_a_server_that_does_not_answer_is_one_line() -> None:
     command = [sys.executable, "-m", "gannorm.cli", "dashboard", "--project", "someone/project"]
-    without = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    assert without.returncode == 2
-    assert without.stderr.startswith("gannorm dashboard: saving a dashboard needs a W&B key: found none, ")
-    assert without.stderr.endswith("run `wandb login`.\n")
-    alone = {**os.environ, "WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # discard port
-    unheard = subprocess.run(command, capture_output=True, text=True, env=alone)
+    unheard = with_key(command, "http://127.0.0.1:9")  # the discard port; wandb tries for 20 seconds
     assert unheard.returncode == 2
     assert "gannorm dashboard: the dashboard of someone/project could not be saved" in unheard.stderr
-    assert "Traceback" not in unheard.stderr and "0123456789" not in unheard.stderr
+    assert "Traceback" not in unheard.stderr and KEY not in unheard.stderr
 
 
 def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Path], tmp_path: Path) -> None:

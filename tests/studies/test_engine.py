@@ -20,7 +20,8 @@ from fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, tra
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies import processes, tasks
-from gannorm.studies.engine import describe, execute, is_scored, state
+from gannorm.studies.engine import describe, execute, state
+from gannorm.studies.scoring import is_scored
 
 HERE = processes.Local(FAKE, 2)
 
@@ -103,6 +104,14 @@ def test_a_run_that_fails_twice_costs_that_run_only(
     execute(study, HERE, Path("report"))
     assert trained().count("batch_0") == 4  # the next invocation tries again
     assert trained().count("batch_1") == 1
+
+
+def test_a_run_whose_last_checkpoint_has_no_scores_is_named_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    study = planned(behave={"batch_0": "damage"})
+    assert execute(study, HERE, Path("report")) == 1
+    assert scored() == sorted([*NAMES, "batch_0"])  # tried once more; the others' scores are kept
+    said = capsys.readouterr().err
+    assert "failed twice, and not scored (why is in runs/s/plan/evaluation_*.log): batch_0 (step 6);" in said
 
 
 def test_a_callers_mistake_stops_the_study_at_once() -> None:

@@ -12,11 +12,13 @@ import pytest
 import yaml
 
 from gannorm import cli
+from gannorm.arguments import train_parser
 from gannorm.errors import UserError
 from gannorm.evaluation.sampling import STATISTICS
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.grid import EVALUATE_OPTIONS, MODES, Study, answered, plan
+from gannorm.studies.grid import Study, plan
+from gannorm.studies.scoring import EVALUATE_OPTIONS, MODES, answered
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_gannorm.py"))]
 NO_COMMAND = ["false"]  # planning must not need one
@@ -209,7 +211,7 @@ def test_a_study_of_modes_has_modes_as_conditions(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def parser() -> Any:
-    return cli.train_parser()
+    return train_parser()
 
 
 # -- building ---------------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ import pytest
 from PIL import Image
 
 from gannorm.rundir import RunDir
-from gannorm.studies.compare import Comparison, compare
-from gannorm.studies.figures import COUPLING
+from gannorm.studies.compare import Comparison, analyse, compare
+from gannorm.studies.figures import COUPLING, figures
 from gannorm.studies.plots import COLOURS
+from gannorm.studies.report import page as page_of
 
 MakeRun = Callable[..., RunDir]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -212,6 +213,17 @@ def test_damaged_pictures_and_arrays_are_left_out(make_run: MakeRun, tmp_path: P
     assert {r["condition"] for r in records(tmp_path / "report/figures/coupling.csv")} == {"group"}
 
 
+def test_the_first_figure_shows_twenty_conditions_and_the_page_says_what_the_others_leave_out(
+    make_run: MakeRun,
+) -> None:
+    runs = [make_run("group", 0, name=f"g{size}", data={"batch_size": size}) for size in range(20)]
+    comparison = analyse(runs)
+    first = next(iter(figures(comparison)))
+    assert first.name == "accuracy_summary" and len({row[0] for row in first.data}) == 20
+    text = page_of(comparison, [first])
+    assert "Of 20 conditions the first figure shows 20, the others 8; the tables show all." in text
+
+
 def test_the_same_runs_give_the_same_page(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     comparison, output = compared
     runs = [run.directory for c in comparison.conditions for run in (*c.runs, *c.diverged)]
@@ -237,6 +249,14 @@ def test_the_page_opens_in_a_browser_without_errors(compared: tuple[Comparison, 
     for colour in (COLOURS[0], COLOURS[1], COUPLING(1.0)):
         rgb = np.array(_rgb(colour))
         assert (np.abs(pixels - rgb).max(axis=1) <= 3).sum() > 200  # the figures are drawn, in their colours
+
+    phone = tmp_path / "phone.html"  # as wide as a phone: nothing but tables scrolls sideways
+    root = "frame.contentDocument.documentElement"
+    over = f"document.title = {root}.scrollWidth - {root}.clientWidth"
+    frame = f'<iframe id=frame width=390 height=800 src="{index.as_uri()}" onload="{over}"></iframe>'
+    phone.write_text(f"<!doctype html><title></title>{frame}")
+    document, _ = _browse(phone, tmp_path, "--dump-dom", "--allow-file-access-from-files")
+    assert "<title>0</title>" in document
 
     broken = tmp_path / "broken.html"
     broken.write_text(index.read_text().replace('"use strict";', '"use strict"; alert(1);'))

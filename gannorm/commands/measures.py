@@ -1,0 +1,181 @@
+"""Commands that measure: a discriminator's batch dependence, a generator's scores, and the extractor behind these."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gannorm.arguments import evaluate_parser, parse, parser_for, plain
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+
+def probe(argv: Sequence[str]) -> int:
+    """measure a discriminator's batch dependence, of a run or of your own module"""
+    parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
+    parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
+    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
+    parser.add_argument("--module", type=str, default="", help="instead of a run: package.module:Class (or a factory)")
+    parser.add_argument(
+        "--input", type=str, default="", help="for --module: a shape such as 3x32x32, or .npy or .pt file"
+    )
+    parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
+    parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
+    parser.add_argument(
+        *("--fail-on-coupling", "--fail_on_coupling"),
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="exit with 1 if anything couples",
+    )
+    parser.add_argument("--json", type=str, default="", help="file for the result")
+    parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
+    options = parse(parser, argv)
+    if bool(options.run) == bool(options.module):
+        raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
+    if (options.run and options.input) or (options.module and options.step is not None):
+        raise UserError("`--input` belongs to --module and `--step` to a run: got the other; leave it out.")
+    if options.module and not options.input:
+        raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
+    if options.images < 1:
+        raise UserError(f"`images` must be at least 1: got {options.images}.")
+
+    import io
+
+    from gannorm import probes
+    from gannorm.rundir import atomic_write, write_json
+    from gannorm.seeds import stream
+
+    settings: dict[str, Any] = {}
+    if options.run:
+        f, real, fake, settings = _run_to_probe(options)
+    else:
+        from gannorm.subjects import load_halves, load_module
+
+        f = load_module(options.module).train(options.mode == "train")
+        real, fake = load_halves(options.input, f, options.images, options.seed)
+    f.train(options.mode == "train")
+    result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+    print(result)
+    if settings and options.mode == "train" and (line := _contradiction(settings, result)):
+        print(line)
+    if options.json:
+        write_json(Path(options.json), result.to_dict())
+    if options.figure:
+        png = io.BytesIO()
+        result.figure().savefig(png, format="png", dpi=150)
+        with atomic_write(Path(options.figure)) as file:
+            file.write(png.getvalue())
+    return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
+
+
+def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """A run's discriminator, held-out images, fakes of its generator as in training, and the discriminator's config."""
+    import torch
+
+    from gannorm.data import load_images
+    from gannorm.models import load_networks
+    from gannorm.seeds import stream
+    from gannorm.training.callbacks import generate
+
+    networks = load_networks(options.run, options.step, ema=False)
+    data = networks.config["data"]
+    held_out = load_images(
+        data["name"], "test", image_size=data["image_size"], root=data["root"], skip_bad=data["skip_bad"]
+    )
+    images = min(options.images, len(held_out))
+    z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
+    fake = generate(networks.generator, z, options.batch_size, training=True)
+    settings = networks.config["model"]["discriminator"]
+    return networks.discriminator, held_out.take(images, options.seed), fake, settings
+
+
+def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
+    """One line if what a discriminator's normalizer declares is not what was measured, otherwise ""."""
+    from gannorm.normalizers import NORMALIZERS
+
+    entry = NORMALIZERS[settings["norm"]]
+    if entry.note or settings["minibatch"] != "none":  # flags with a condition, or a layer that couples by itself
+        return ""
+    flags = ("forward_coupling", "gradient_coupling")
+    wrong = [f"{k}={getattr(entry, k)}" for k in flags if getattr(entry, k) != getattr(result, k)]
+    if not wrong:
+        return ""
+    return f"normalizer {entry.name!r} declares {' and '.join(wrong)}, which the probe contradicts: correct its flags."
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """score generators: IS, FID, KID, precision and recall"""
+    options = plain(parse(evaluate_parser(), argv))
+
+    from tqdm import tqdm
+
+    from gannorm.evaluation import score_runs, score_table
+    from gannorm.evaluation.ranks import joined
+    from gannorm.rundir import find_runs
+    from gannorm.studies.quantities import score_curves
+
+    runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
+    results = []
+    with joined():
+        for result in score_runs(runs, **options):
+            results.append(result)
+            tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs if results else ():  # among processes that score together, the first has the results
+        records = [r.record for r in results if r.run is run and r.record]
+        if options["statistics"] == "all":
+            print(f"{run.path}:\n{score_table(records)}")
+        elif options["all_checkpoints"] and records:
+            print(f"{run.path}:\n{score_curves(records)}")
+        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
+    return int(any(result.failed for result in results))
+
+
+def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
+    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
+    if not records:
+        return
+    config = run.config()
+    mode = mode or config.get("wandb", "off")
+    if mode == "off":
+        return
+
+    from gannorm.training.loggers import wandb_logger
+
+    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm"), job_type="evaluation"):
+        for record in records:
+            protocol = record["protocol"]
+            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
+            values = {
+                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
+            }
+            if "reconstruction" in record:
+                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
+            logger.log_metrics(values, record["step"])
+        logger.finalize("success")
+
+
+def extractor(argv: Sequence[str]) -> int:
+    """train an in-domain feature extractor for evaluate --weights"""
+    from gannorm.data import ImageData, load_images
+
+    parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
+    parser.add_argument("action", type=Literal["train"], help="what to do")
+    parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size", "labelled"})
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
+    parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
+    options = plain(parse(parser, argv))
+
+    from gannorm.evaluation import train_in_domain
+
+    card = train_in_domain(load_images(split="train", **options["data"]), options["output"], seed=options["seed"])
+    print(f"{options['output']}: accuracy {card['held_out_accuracy']:.4f} on {card['held_out_images']} held-out images")
+    return 0

@@ -1,0 +1,135 @@
+"""Commands that make a run and show what is in it: train, describe, sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gannorm.arguments import add_checkpoint_options, parse, parser_for, plain, take_resume, task_of, train_parser
+from gannorm.errors import UserError
+from gannorm.rundir import PLAN, RunDir
+
+
+def train(argv: Sequence[str]) -> int:
+    """train a GAN, or a classifier, and write a run directory; with --resume RUN, go on with a stopped one"""
+    argv = list(argv)
+    if stopped := take_resume(argv):
+        argv = ["--config", str(RunDir.open(stopped).config_file), *argv]  # also for keys that are newer than the run
+    parser = train_parser(task_of(argv))
+    namespace = parse(parser, argv)
+    config = plain(namespace)
+    sources = [Path(str(p)) for p in config.pop("config") or []]
+    if stopped:
+        from gannorm.training import resume
+
+        return _ended(resume(Path(stopped), config))
+
+    judge = config["model"].get("discriminator") or config["model"]["classifier"]
+    name = config["name"] or f"{judge['norm']}_{config['seed']}"
+    folder = Path(config["output"]) / config["study"]
+    if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in sources):
+        name = _next_free(folder, name)  # a run's own config repeats it beside it
+    config["name"] = name
+    for key in ("study", "name"):
+        text = config[key]
+        if text in ("", ".", "..", PLAN) or Path(text).name != text or not text.isprintable() or len(text) > 100:
+            raise UserError(f"`{key}` must be a folder's plain name: got {text[:100]!r}; use --output for the place.")
+
+    from gannorm.training import train
+
+    return _ended(train(config, folder / name))
+
+
+def _ended(run: RunDir) -> int:
+    status = run.status()
+    print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
+    return 0
+
+
+def _next_free(folder: Path, name: str) -> str:
+    number = 2
+    while (folder / f"{name}_{number}").exists():
+        number += 1
+    return f"{name}_{number}"
+
+
+def describe(argv: Sequence[str]) -> int:
+    """list a config's networks: layers, shapes, parameters, normalizers"""
+    if task_of(argv) != "gan":
+        raise UserError("`describe` lists the two networks of a GAN: got a config of another task; give a GAN's.")
+    parser = train_parser()
+    parser.prog = "gannorm describe"
+    config = plain(parse(parser, argv))
+
+    import torch
+
+    from gannorm.data import GREY
+    from gannorm.models import build_networks
+    from gannorm.models.describe import describe
+    from gannorm.normalizers import NORMALIZERS
+
+    model, images = config["model"], config["data"]["batch_size"]
+    if model["accumulation"] == "naive":
+        images //= model["accumulate"]
+    size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
+    generator, discriminator = build_networks(model, size, channels)
+    seen = {
+        "D step": images * (2 if model["d_composition"] == "joint" else 1),
+        "G step": images * (2 if model["g_composition"] == "joint" else 1),
+    }
+    for name, network, x, batches in (
+        ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), {"batch": images}),
+        ("discriminator", discriminator, torch.zeros(2, channels, size, size), seen),
+    ):
+        if model[name]["norm"] == "sync":
+            batches = {kind: together * _processes(config["trainer"]) for kind, together in batches.items()}
+        rows = describe(network, x, model[name]["norm"], batches)
+        print(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
+        for row in rows:
+            shape = "x".join(map(str, row.shape)) or "1"
+            cells = (row.name, row.kind, shape, f"{row.parameters:,}", row.weight_norm, row.coupling)
+            table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for line in table:
+            print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))).rstrip())
+        if note := NORMALIZERS[model[name]["norm"]].note:
+            print(f"  {model[name]['norm']}: {note}")
+    return 0
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes a config's Trainer options ask for, where they say a number."""
+    devices = trainer.get("devices", 1)
+    here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+    return here * int(trainer.get("num_nodes", 1))
+
+
+def sample(argv: Sequence[str]) -> int:
+    """write a grid of images from a run's generator"""
+    parser = parser_for("sample", "Write a grid of images from a run's generator.")
+    parser.add_argument("run", type=str, help="run directory or checkpoint")
+    parser.add_argument("--output", type=str, default="samples.png", help="PNG file to write")
+    parser.add_argument("--rows", type=int, default=8, help="images along each side of the grid")
+    parser.add_argument("--seed", type=int, default=0, help="of the latents")
+    add_checkpoint_options(parser)
+    options = parse(parser, argv)
+    if options.rows < 1:
+        raise UserError(f"`rows` must be at least 1: got {options.rows}.")
+
+    import torch
+
+    from gannorm.models import load_networks
+    from gannorm.rundir import atomic_write
+    from gannorm.seeds import stream
+    from gannorm.training.callbacks import encode_grid, generate
+
+    generator = load_networks(options.run, options.step, options.ema).generator
+    z = torch.randn(options.rows**2, generator.latent_dim, generator=stream(options.seed, "sample"))
+    grid = encode_grid(generate(generator, z, batch_size=64, training=False))
+    output = Path(options.output)
+    with atomic_write(output) as file:
+        file.write(grid)
+    print(output)
+    return 0
