@@ -1,6 +1,11 @@
 """What every test starts from."""
 
+import os
+
 import pytest
+
+# Before torch is imported. On small tensors and a busy machine two threads wait for one another, many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from gannorm.normalizers import NORMALIZERS
 

@@ -73,14 +73,15 @@ def internal_covariate_shift(
     their first calls, those in branches of a network too. Buffers stay as they are now.
 
     The cost for L layers is L forward-backward passes and a forward pass (the first layer has G' = G); `sample` = 2
-    makes it 3 backward passes for a network of any depth.
+    makes it 3 forward-backward passes for a network of any depth.
 
     Args:
         network, loss, batch: see `objective`; take the batch of the update.
         before: the parameters before the update, a copy: `snapshot(network)` or a cloned state_dict.
         after: those after the update, by default those that the network holds now.
         layers: names of modules; by default every layer.
-        sample: measure this many of the layers, drawn without replacement; their mean is unbiased for all of them.
+        sample: measure this many of the layers that have others before them, drawn without replacement; their mean is
+            unbiased for all of those.
         generator: draws the sample; by default a fresh one with seed 0. Pass one that lives on to see other layers at
             every call.
 
@@ -116,6 +117,7 @@ def internal_covariate_shift(
         order = sorted(owned, key=lambda module: _position(module, calls))
         measured = [module for module in order if module in measurable]
         if sample is not None:
+            measured = [module for module in measured if module != order[0]] or measured  # the first cannot shift
             drawn = permutation(len(measured), default_generator(generator))[:sample].tolist()
             measured = [measured[i] for i in sorted(drawn)]
         rows = []

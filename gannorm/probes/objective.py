@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -82,18 +82,9 @@ class Objective:
                 "batches and latents before, and pass them as `batch`."
             )
 
-    @contextmanager
-    def at(self, point: Point) -> Iterator[None]:
+    def at(self, point: Point) -> AbstractContextManager[None]:
         """Inside, the parameters named in `point` hold its values; their own storage is not written."""
-        # Pointing .data elsewhere, unlike copying, bumps no version counter: the caller's graphs stay valid.
-        own = {name: self.parameters[name].data for name in point}
-        try:
-            for name, value in point.items():
-                self.parameters[name].data = value.detach().to(own[name])
-            yield
-        finally:
-            for name, data in own.items():
-                self.parameters[name].data = data
+        return set_to(self.parameters, point)
 
     def _evaluate(self) -> Tensor:
         value = self._loss(self._network, self.batch)
@@ -108,6 +99,20 @@ def objective(network: nn.Module, loss: Loss, batch: Any) -> Iterator[Objective]
     """Yield the objective; every evaluation starts from the same buffers and random states, and leaves no trace."""
     with isolated(loss, network) as pure, eager(), torch.inference_mode(False), torch.enable_grad():
         yield Objective(network, pure, batch)
+
+
+@contextmanager
+def set_to(parameters: Point, point: Point) -> Iterator[None]:
+    """Inside, the parameters named in `point` hold its values; their own storage is not written."""
+    # Pointing .data elsewhere, unlike copying, bumps no version counter: the caller's graphs stay valid.
+    own = {name: parameters[name].data for name in point}
+    try:
+        for name, value in point.items():
+            parameters[name].data = value.detach().to(own[name])
+        yield
+    finally:
+        for name, data in own.items():
+            parameters[name].data = data
 
 
 def norm(tensors: Iterable[Tensor]) -> float:

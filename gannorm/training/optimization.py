@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,12 +27,14 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.errors import UserError
 from gannorm.probes.covariate_shift import layers_of
+from gannorm.probes.objective import norm, set_to
 from gannorm.registry import choices
 from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training.callbacks import record, record_arrays
-from gannorm.training.classifier import Classifier, cross_entropy
+from gannorm.training.classifier import Classifier
 from gannorm.training.gan import GAN
+from gannorm.training.trained import Trained, networks_of, trained_in
 
 FIRST_COST = 40  # training steps that a measurement is taken to last before one was timed: 15 to 25 on small networks
 SAMPLED_LAYERS = 2  # of the covariate shift: with the gradient before the update 3 backward passes
@@ -94,7 +94,7 @@ class Optimization(Callback):
             record(trainer, module.step, {"why/skipped": self.skipped})
             return
         self._seconds, self._metrics, self._arrays = 0.0, {}, {}
-        for trained in _trained(module, batch, self._hooks):
+        for trained in trained_in(module, batch, self._hooks):
             self._hooks += [
                 trained.optimizer.register_step_pre_hook(partial(self._before, trained)),
                 trained.optimizer.register_step_post_hook(partial(self._after, trained, module.step)),
@@ -147,12 +147,12 @@ class Optimization(Callback):
 
         at_start: dict[str, Callable[[], Figures]] = {
             "covariate_shift": shift,
-            "landscape": lambda: _landscape(probes.landscape(network, loss, batch, _rate(network, before, after))),
+            "landscape": lambda: _landscape(probes.landscape(network, loss, batch, _step_size(network, before, after))),
             "gradients": lambda: _gradients(probes.gradient_statistics(network, loss, batch)),
             "noise": lambda: _noise(probes.sgd_noise(network, loss, batch, _part(batch), draws)),
             "moments": lambda: _moments(probes.signal_propagation(network, loss, batch)),
         }
-        with _set_to(network, before):
+        with set_to(dict(network.named_parameters()), before):
             for name, measure in at_start.items():
                 try:
                     metrics, arrays = measure()
@@ -170,91 +170,17 @@ def check_options(module: GAN | Classifier, config: Mapping[str, Any]) -> None:
     """Raises UserError unless the budget is a share and every layer is one of a trained network."""
     if not 0 < config["why_budget"] <= 1:
         raise UserError(f"`why_budget` must be in (0, 1]: got {config['why_budget']}; 0.1 is a tenth of the time.")
-    known = [f"{name}.{layer}" for name, network in _networks(module).items() for layer in layers_of(network)]
+    known = [f"{name}.{layer}" for name, network in networks_of(module).items() for layer in layers_of(network)]
     for layer in config["why_layers"]:
         if layer not in known:
             raise UserError(f"`why_layers` must name layers with weights: got {layer!r}; {choices(layer, known)}")
 
 
-# -- what a training step trains --------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trained:
-    """A network, the optimizer that steps it, and the loss of the present batch as a function of it."""
-
-    name: str
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    loss: Callable[[nn.Module, Any], Tensor]
-    batch: Callable[[], Any]
-    last_update: int = 1  # of the updates in a training step, the one that is measured
-    updates: int = 0
-    before: dict[str, Tensor] = field(default_factory=dict)
-
-
-def _networks(module: GAN | Classifier) -> dict[str, nn.Module]:
-    if isinstance(module, GAN):
-        return {"discriminator": module.discriminator, "generator": module.generator}
-    return {"classifier": module.network}
-
-
-def _trained(module: GAN | Classifier, batch: Any, hooks: list[Any]) -> list[Trained]:
-    """The networks that this step will train, in order. The hooks that see the step's fakes are added to `hooks`."""
-    if isinstance(module, Classifier):
-        optimizer: Any = module.optimizers(use_pl_optimizer=False)
-        return [Trained("classifier", module.network, optimizer, _classifier_loss, lambda: batch)]
-    gan, real = module, batch.chunk(module.d_steps)[-1]
-    calls: list[tuple[Tensor, Tensor]] = []  # of the generator, in microbatches perhaps: latents and fakes
-    seen: list[Tensor] = []  # those of the last discriminator update, which the generator's shares
-
-    def see(_module: nn.Module, args: Any, fake: Tensor) -> None:
-        if not seen:
-            calls.append((args[0].detach(), fake.detach().to(real.dtype)))
-
-    def last(kind: int) -> Tensor:
-        seen[:] = seen or [torch.cat(parts)[-len(real) :] for parts in zip(*calls, strict=True)]
-        return seen[kind]
-
-    hooks.append(gan.generator.register_forward_hook(see))
-    d_optimizer, g_optimizer = gan.optimizers(use_pl_optimizer=False)  # type: ignore[misc]
-
-    def judge(_: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
-        return gan.discriminator_loss(*pair)
-
-    def deceive(generator: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
-        return gan.generator_loss(pair[0], generator(pair[1]))
-
-    discriminator: Any = gan.discriminator
-    generator: Any = gan.generator
-    return [
-        Trained("discriminator", discriminator, d_optimizer, judge, lambda: (real, last(1)), gan.d_steps),
-        Trained("generator", generator, g_optimizer, deceive, lambda: (real, last(0))),
-    ]
-
-
-def _classifier_loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    return cross_entropy(network(batch[0]), batch[1])
-
-
-@contextmanager
-def _set_to(network: nn.Module, point: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the parameters hold other values; their own storage is not written."""
-    own = {name: p.data for name, p in network.named_parameters()}
-    try:
-        for name, p in network.named_parameters():
-            p.data = point[name]
-        yield
-    finally:
-        for name, p in network.named_parameters():
-            p.data = own[name]
-
-
-def _rate(network: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+def _step_size(network: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """The step size η at which −ηg is as long as the real update: the learning rate itself for plain descent."""
     with_gradient = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    update = torch.stack([(after[name] - before[name]).norm() for name in with_gradient]).norm().item()
-    size = torch.stack([g.norm() for g in with_gradient.values()]).norm().item()
+    update = norm(after[name] - before[name] for name in with_gradient)
+    size = norm(with_gradient.values())
     return update / size if size else 0.0
 
 

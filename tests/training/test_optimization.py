@@ -42,9 +42,9 @@ NOISY_PENALIZED = (
 
 @pytest.mark.parametrize("factors", [NOISY_PENALIZED, ("--model.accumulate", "2", "--precision", "auto")])
 def test_training_with_the_callback_is_bit_identical_to_training_without(configure, tmp_path, factors):
-    config = configure(*factors, "--checkpoint_every", "4")
-    alone = final_state(train(config, tmp_path / "alone"))
-    run = train(configure(*factors, *WHY, "--checkpoint_every", "4"), tmp_path / "measured")
+    factors = (*factors, "--steps", "3", "--checkpoint_every", "3")  # the last step follows a measurement
+    alone = final_state(train(configure(*factors), tmp_path / "alone"))
+    run = train(configure(*factors, *WHY), tmp_path / "measured")
     measured = final_state(run)
     assert all(torch.equal(alone[name], measured[name]) for name in alone)
     assert run.series("why/failed") == ([0, 2], [0, 0])
@@ -78,9 +78,11 @@ def test_the_landscape_looks_as_far_ahead_as_plain_descent_steps(classify, tmp_p
     assert band == pytest.approx(losses.min())
 
 
-def test_the_covariate_shift_is_measured_at_the_layers_that_were_named(classify, configure, tmp_path):
-    run = train(configure(*WHY, "--why_layers", "[discriminator.logit]"), tmp_path / "run")
+def test_arrays_are_of_the_layers_that_were_named_and_join_those_of_the_batch_dependence(configure, tmp_path):
+    named = ("--why_layers", "[discriminator.logit]", "--steps", "1", "--probe_every", "1", "--probe_images", "16")
+    run = train(configure(*WHY, *named), tmp_path / "run")
     with np.load(run.probe_file(0)) as arrays:
+        assert "coupling_train" in arrays  # of the same step
         assert arrays["why/discriminator/covariate_shift/layers"].tolist() == ["logit"]
         assert len(arrays["why/generator/covariate_shift/layers"]) == 2  # drawn
         assert {"why/discriminator/gradients/histogram", "why/generator/moments/means"} <= set(arrays)
@@ -92,12 +94,6 @@ def test_layers_and_budget_are_checked_before_the_run_is_made(configure):
     for budget in ("0", "1.5"):
         with pytest.raises(UserError, match=r"`why_budget` must be in \(0, 1\]"):
             prepare(configure("--why_budget", budget))
-
-
-def test_arrays_join_those_of_the_batch_dependence_of_the_same_step(configure, tmp_path):
-    run = train(configure(*WHY, "--probe_every", "2", "--probe_images", "16"), tmp_path / "run")
-    with np.load(run.probe_file(2)) as arrays:
-        assert {"coupling_train", "why/generator/landscape/losses"} <= set(arrays)
 
 
 def test_measurements_stay_within_their_share_of_the_time(monkeypatch):
