@@ -55,6 +55,7 @@ def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
             parts.append(f"with {_names(members, conditions)} {who} {kind}{numbers}")
     if not parts:
         scores = [s for score in TOLD_SCORES if (s := _scores(rows, conditions, score, most=0))]
+        scores += _accuracy_of_classifiers(rows, conditions)
         return scores[-1] if scores else "No finished run was probed: nothing is known about batch dependence."
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
@@ -111,6 +112,14 @@ def _change(lines: Sequence[Line]) -> str:
     if len(parts) > TOLD:
         parts = [*parts[: TOLD - 1], f"{len(parts) - TOLD + 1} more in the table"]
     return f"{TITLES[lines[0].quantity]}, {lines[0].change}: {'; '.join(parts)}."
+
+
+def _accuracy_of_classifiers(rows: Rows, conditions: Sequence[Condition]) -> list[str]:
+    """The sentence of a comparison of classifiers, which judge no batches of fakes; or none."""
+    found = [(c.title, row.estimate) for c in conditions if (row := rows.get((c.label, "test/accuracy")))]
+    told = "; ".join(f"{title} {interval(estimate)}" for title, estimate in found[:NAMED])
+    more = f"; {len(found) - NAMED} more in the table" if len(found) > NAMED else ""
+    return [f"Accuracy on held-out images: {told}{more}."] if found else []
 
 
 def _worth(verdict: str, score: Score) -> str:

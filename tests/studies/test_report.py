@@ -188,6 +188,16 @@ def test_every_picture_has_words(page: Page) -> None:
 # -- what is missing or damaged ---------------------------------------------------------------------------------------
 
 
+def test_classifiers_are_told_by_their_accuracy_on_held_out_images(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(norm, 0) for norm in ("batch", "group")]
+    for run, accuracy in zip(runs, (0.91, 0.87), strict=True):
+        for file in [run.path / "scores.json", *run.samples().values(), *run.probes().values()]:
+            file.unlink()
+        (run.path / "metrics.jsonl").write_text(f'{{"step": 20, "test/accuracy": {accuracy}}}\n')
+    comparison = compare(runs, tmp_path / "report")
+    assert comparison.headline == "Accuracy on held-out images: BatchNorm 0.91; GroupNorm 0.87."
+
+
 def test_runs_without_probes_scores_and_samples_still_get_a_page(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("batch", 0)
     for file in [run.path / "scores.json", *run.samples().values(), *run.probes().values()]:
