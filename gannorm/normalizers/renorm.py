@@ -68,15 +68,10 @@ class BatchRenorm(BatchStatistics):
         mean, variance = moments(x, batch_dims(x))
         inverse = torch.rsqrt(variance + self.eps)  # 1/σ_B
         with torch.no_grad():
-            r_max = 1 + (self.r_max - 1) * self._progress(self.r_end)
-            d_max = self.d_max * self._progress(self.d_end)
             running_inverse = torch.rsqrt(population_variance + self.eps)
-            ratio, offset = running_inverse / inverse, (mean - population_mean) * running_inverse
-            r = torch.minimum(torch.maximum(ratio, 1 / r_max), r_max)
-            d = torch.minimum(torch.maximum(offset, -d_max), d_max)
+            r, d, unclipped = self.correction(mean, inverse, population_mean, running_inverse, self.num_batches_tracked)
             # Where nothing is clipped, take the values from the running statistics alone: then no bit of x̂ depends on
             # the other images, and a test that swaps them can tell rounding from coupling.
-            unclipped = (r == ratio) & (d == offset)
             value = torch.where(unclipped, running_inverse, r * inverse)
             origin = torch.where(unclipped, population_mean * value, mean * value - d)
         # Exact values, BatchNorm's gradient: t/t is 1 and t − t is 0 to the last bit.
@@ -89,14 +84,24 @@ class BatchRenorm(BatchStatistics):
         self.track(mean, variance * (n / (n - 1)))
         return affine(x, self.weight * scale, self.weight * shift + self.bias)
 
+    def correction(
+        self, mean: Tensor, inverse: Tensor, running_mean: Tensor, running_inverse: Tensor, passes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """r, d, and whether neither is clipped, (C,) each, in that forward pass; `inverse` is 1/σ_B, the other 1/σ."""
+        r_max = 1 + (self.r_max - 1) * self._progress(passes, self.r_end)
+        d_max = self.d_max * self._progress(passes, self.d_end)
+        ratio, offset = running_inverse / inverse, (mean - running_mean) * running_inverse
+        r = torch.minimum(torch.maximum(ratio, 1 / r_max), r_max)
+        d = torch.minimum(torch.maximum(offset, -d_max), d_max)
+        return r, d, (r == ratio) & (d == offset)
+
     @torch.compiler.disable  # a compiled backward pass would read these buffers again, after `track` has moved them
     def _population(self) -> tuple[Tensor, Tensor]:
         return self.running_mean.clone(), self.running_var.clone()
 
-    def _progress(self, end: int) -> Tensor:
+    def _progress(self, passes: Tensor, end: int) -> Tensor:
         """0 until `start`, then linearly to 1 at `end`."""
-        passes = self.num_batches_tracked.to(self.running_var.dtype) - self.start
-        return (passes / max(end - self.start, 1)).clamp(0, 1)
+        return ((passes.to(self.running_var.dtype) - self.start) / max(end - self.start, 1)).clamp(0, 1)
 
     def extra_repr(self) -> str:
         schedule = f"start={self.start}, r_end={self.r_end}, d_end={self.d_end}"

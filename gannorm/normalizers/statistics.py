@@ -39,6 +39,26 @@ def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return _Moments.apply(x, dims)
 
 
+def pooled_moments(means: Tensor, variances: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of all values from those of K parts: μ = Σ_k w_k·μ_k, σ² = Σ_k w_k·(σ²_k + (μ_k − μ)²).
+
+    Args:
+        means: μ_k, (K, C).
+        variances: σ²_k, (K, C).
+        shares: w_k = n_k/n of the values in part k, (K, 1).
+
+    Returns:
+        μ and σ², (C,) each.
+
+    Source: Chan et al. 1979.
+
+    >>> pooled_moments(torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1), torch.tensor([[0.5], [0.5]]))
+    (tensor([2.]), tensor([1.]))
+    """
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0)
+
+
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """scale·x + shift in one pass, in the precision of x, for scale and shift of shape (C,) or (N, C).
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, distributed
 
 from gannorm.normalizers.slots import normalizer
-from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments
+from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments, pooled_moments
 
 
 @normalizer("sync", forward_coupling=True, gradient_coupling=True, note="the batch of all processes together")
 class SyncBatchNorm(BatchStatistics):
     """BatchNorm whose μ and σ² are those of the batches of all processes taken together, with gradients across them.
 
-    μ = Σ_k n_k·μ_k/n, σ² = Σ_k n_k·(σ²_k + (μ_k − μ)²)/n over processes k with n_k values a channel. torch's
-    SyncBatchNorm does the same on accelerators and refuses CPU tensors. In one process, and `alone`, it is BatchNorm.
+    They are pooled from those of each process (`pooled_moments`). torch's SyncBatchNorm does the same on accelerators
+    and refuses CPU tensors. In one process, and `alone`, it is BatchNorm.
 
     Args:
         channels: C.
@@ -41,8 +41,7 @@ class SyncBatchNorm(BatchStatistics):
             table = torch.index_put(table, (torch.tensor(distributed.get_rank(), device=own.device),), own)
             counts, means, variances = _SumOverProcesses.apply(table).split([1, len(mean), len(mean)], dim=1)
             count = counts.sum()
-            mean = (counts * means).sum(0) / count
-            variance = (counts * (variances + (means - mean).square())).sum(0) / count
+            mean, variance = pooled_moments(means, variances, counts / count)
         self.track(mean, variance * (count / (count - 1)))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return affine(x, scale, self.bias - mean * scale)

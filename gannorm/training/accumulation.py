@@ -56,6 +56,9 @@ def accumulate_gradients(
     fits into one microbatch takes one sweep in every mode. Statistics that do not reach the loss through a gradient
     (those of a generator under no_grad) take no adjoint sweep.
 
+    A process on a CPU may grow by more than its tensors do, since glibc keeps maps that were freed; it does not, and
+    takes more time, with MALLOC_MMAP_THRESHOLD_=65536 in its environment.
+
     Where several processes each call this function with as large a batch, a SyncBatchNorm is given the statistics of
     them all, and the mean of their gradients is that of the joined batch; in naive mode it joins the k-th microbatches,
     and its running statistics follow the last.

@@ -21,7 +21,7 @@ from gannorm.errors import UserError
 from gannorm.normalizers.batch import GhostBatchNorm
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
-from gannorm.normalizers.statistics import affine, batch_dims, moments
+from gannorm.normalizers.statistics import affine, batch_dims, moments, pooled_moments
 from gannorm.normalizers.sync import SyncBatchNorm, processes
 
 Running = tuple[Tensor, Tensor, Tensor]  # mean, variance, forward passes
@@ -39,10 +39,7 @@ def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
 
 
 class PooledBatchNorm:
-    """BatchNorm: the mean and the biased variance.
-
-    Of K batches with n_k values, μ = Σ_k n_k·μ_k/n and σ² = Σ_k n_k·(σ²_k + (μ_k − μ)²)/n.
-    """
+    """BatchNorm: the mean and the biased variance, pooled by `pooled_moments`."""
 
     pools = True  # its statistics are those of the whole batch
     shared = False  # with other processes
@@ -60,10 +57,7 @@ class PooledBatchNorm:
 
     def pool(self, table: Tensor, counts: list[int]) -> Tensor:
         """(K, 2, C) and the values a channel behind each of the K -> (2, C), differentiable."""
-        weights = _shares(table, counts)
-        means, variances = table.unbind(1)
-        mean = (weights * means).sum(0)
-        return torch.stack([mean, (weights * (variances + (means - mean).square())).sum(0)])
+        return torch.stack(pooled_moments(table[:, 0], table[:, 1], _shares(table, counts)))
 
     def gathered(self, table: Tensor) -> Tensor:
         """(K, 2, C) -> the rows of all processes that share a batch, in order of rank: here of this one."""
@@ -165,21 +159,13 @@ class _Renorm(PooledBatchNorm):
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
         assert running is not None
-        layer, (mean, variance) = self.module, statistics
-        inverse = torch.rsqrt(variance + layer.eps)
+        (mean, variance), (running_mean, running_variance, passes) = statistics, running
+        inverse = torch.rsqrt(variance + self.module.eps)
         with torch.no_grad():
-            running_mean, running_variance, passes = running
-            r_max = 1 + (layer.r_max - 1) * self.progress(passes, layer.r_end)
-            d_max = layer.d_max * self.progress(passes, layer.d_end)
-            running_inverse = torch.rsqrt(running_variance + layer.eps)
-            r = (running_inverse / inverse).clamp(1 / r_max, r_max)
-            d = ((mean - running_mean) * running_inverse).clamp(-d_max, d_max)
+            running_inverse = torch.rsqrt(running_variance + self.module.eps)
+            this_pass = passes + 1
+            r, d, _ = self.module.correction(mean, inverse, running_mean, running_inverse, this_pass)
         return self.scale_and_shift(x, inverse * r, mean, d)
-
-    def progress(self, passes: Tensor, end: int) -> Tensor:
-        """0 until `start`, then linearly to 1 at `end`; this pass counts."""
-        ours = passes.to(self.module.running_var.dtype) + 1 - self.module.start
-        return (ours / max(end - self.module.start, 1)).clamp(0, 1)
 
 
 class _Lp(PooledBatchNorm):

@@ -103,7 +103,7 @@ def train_to_the_end(
         stop.received, diverged = signal.SIGTERM, ""
     except BaseException as error:
         if _is_interrupt(error):
-            run.set_status("failed", module.step, "interrupted")
+            _stopped(run, module.step, "interrupted")
             raise KeyboardInterrupt from None
         out_of_memory = _out_of_memory(error, config, module.step, run)
         told = out_of_memory or error
@@ -117,12 +117,15 @@ def train_to_the_end(
     elif module.step == config["steps"]:
         run.set_status("finished", module.step)
     elif stop.received:
-        name = signal.Signals(stop.received).name
-        run.set_status("failed", module.step, f"stopped by {name}")
-        print(f"stopped by {name} at step {module.step}: --resume {run.path} goes on.", file=sys.stderr)
+        _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
         raise SystemExit(128 + stop.received)  # as if the signal had killed it
-    else:
-        run.set_status("failed", module.step, f"stopped by the trainer at step {module.step} of {config['steps']}")
+    else:  # max_time
+        _stopped(run, module.step, "stopped by the trainer")
+
+
+def _stopped(run: RunDir, step: int, reason: str) -> None:
+    run.set_status("failed", step, reason)
+    print(f"{reason} at step {step}: --resume {run.path} goes on.", file=sys.stderr)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -33,12 +33,13 @@ def test_unclipped_it_is_normalization_by_population_statistics_to_the_last_bit(
 
 
 def test_limits_grow_linearly_on_schedule():
-    layer = NORMALIZERS["renorm"](3, r_max=3, start=10, r_end=30, d_end=20)
-    progress = []
-    for passes in (0, 10, 15, 20, 30, 99):
-        layer.num_batches_tracked.fill_(passes)
-        progress.append((layer._progress(30).item(), layer._progress(20).item()))
-    assert progress == [(0, 0), (0, 0), (0.25, 0.5), (0.5, 1), (1, 1), (1, 1)]
+    layer = NORMALIZERS["renorm"](1, r_max=3, d_max=5, start=10, r_end=30, d_end=20)
+    far, limits = torch.tensor([1e3]), []
+    for passes in (0, 10, 15, 20, 30, 99):  # of a batch that is a thousand times too wide and too far off
+        r, d, unclipped = layer.correction(far, 1 / far, torch.zeros(1), torch.ones(1), torch.tensor(passes))
+        limits.append((r.item(), d.item()))
+        assert not unclipped
+    assert limits == [(1, 0), (1, 0), (1.5, 2.5), (2, 5), (3, 5), (3, 5)]
 
 
 def test_bad_limits_are_refused():

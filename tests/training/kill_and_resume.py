@@ -33,7 +33,7 @@ TIMES = ("images_per_second", "why/seconds", "why/share_of_time")  # metrics tha
 EPOCHS = ("epoch", "epoch_progress", "epoch_loop.state_dict")  # Lightning's own count, which an early end moves
 APART = (*EPOCHS, "metrics")  # of a checkpoint's content; the latter is the size of a file in which there are times
 OPERATIONS = ("open", "os.rename", "os.link", "os.remove")
-TINY = """--data.image_size 8 --data.batch_size 16 --steps 8 --log_every 1 --sample_every 1 --probe_every 4 --wandb off
+TINY = """--data.image_size 8 --data.batch_size 16 --steps 8 --log_every 1 --sample_every 1 --probe_every 8 --wandb off
     --probe_images 16 --checkpoint_every 2 --model.discriminator.width 4 --model.generator.width 4 --precision exact
     --model.generator.latent_dim 4 --model.generator.norm noisy --progress false --name run"""
 

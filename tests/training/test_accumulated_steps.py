@@ -11,7 +11,7 @@ from gannorm.training import prepare, train
 
 D, G = "--model.discriminator.", "--model.generator."
 WEIGHT = "ema.module.features.0.conv.weight"
-STEPS = ("--steps", "20", "--model.d_steps", "2", "--model.ema_decay", "0.9", "--checkpoint_every", "20")
+STEPS = ("--steps", "8", "--model.d_steps", "2", "--model.ema_decay", "0.9", "--checkpoint_every", "8")
 DOUBLE = ("--precision", "exact", "--trainer.precision", "64-true")
 JOINT = ("--model.d_composition", "joint", "--model.g_composition", "joint")
 
@@ -40,7 +40,7 @@ def test_exact_training_is_that_of_the_whole_batch(trained, composition):
     flags = (*composition, G + "norm", "renorm", G + "norm_options", "{start: 2, r_end: 9, d_end: 9}")
     flags = (*flags, D + "weight_norm", "spectral")
     plain, exact = trained(*flags), trained(*flags, *accumulated())
-    # float64; every one of the 60 updates divides by √v, which enlarges rounding: 1e-11 was measured.
+    # float64; every one of the 24 updates divides by √v, which enlarges rounding: 1e-11 was measured.
     assert max(differences(exact, plain).values()) < 1e-8
     frozen = trained(*flags, *accumulated(mode="frozen"))
     assert differences(frozen, plain)[WEIGHT] > 1e-3
