@@ -12,7 +12,7 @@ uv venv --quiet --clear "$environment"
 uv pip install --quiet --python "$environment/bin/python" --resolution lowest-direct --editable '.[dev]'
 export OMP_NUM_THREADS=1
 # Core: what a run, a probe, a score and a comparison need; not the laws that depend on no library's version.
-"$environment/bin/python" -m pytest -q -p no:cacheprovider -o filterwarnings=default -m 'not slow and not exhaustive' \
+"$environment/bin/python" -m pytest -q -p no:cacheprovider -o filterwarnings=ignore -m 'not slow and not exhaustive' \
   tests/test_cli.py tests/test_rundir.py tests/test_isolate.py tests/data tests/models tests/normalizers \
   tests/training tests/evaluation tests/studies/test_compare.py tests/studies/test_report.py tests/studies/test_grid.py \
   "$@"

@@ -68,13 +68,16 @@ def _tree(root: Path) -> tuple[list[str], dict[str, str]]:
                     image = entry.name.lower().endswith(SUFFIXES)
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_symlink() and (image or entry.is_dir()) and not _inside(Path(entry.path), root):
+                    link = entry.is_symlink()
+                    # os.path, unlike the entry itself, raises nothing at a link that leads to itself.
+                    folder_behind = link and os.path.isdir(entry.path)
+                    if link and (image or folder_behind) and not _inside(entry.path, root):
                         refused[name] = "a link that leads out of the folder"
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(name)
-                    elif image and entry.is_file():
+                    elif image and (os.path.isfile(entry.path) if link else entry.is_file()):
                         names.append(name)
-                    elif image and not entry.is_dir():
+                    elif image and not folder_behind:
                         refused[name] = "not a regular file"
     except OSError as error:
         raise UserError(
@@ -85,8 +88,8 @@ def _tree(root: Path) -> tuple[list[str], dict[str, str]]:
     return sorted(names), refused
 
 
-def _inside(link: Path, root: Path) -> bool:
-    return link.resolve().is_relative_to(root.resolve())
+def _inside(link: str, root: Path) -> bool:
+    return Path(os.path.realpath(link)).is_relative_to(os.path.realpath(root))
 
 
 def _splits(names: list[str]) -> dict[str, dict[str, str]]:

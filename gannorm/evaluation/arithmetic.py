@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gannorm.errors import UserError
 from gannorm.isolate import RandomState
 
 
@@ -46,3 +47,14 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def require_device(name: str) -> None:
+    """Raises UserError unless torch knows a device of this name and finds it here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        reason = str(error).split("\n")[0].split(". ")[0][:120]
+        raise UserError(
+            f"`device` must be one that is here: got {name!r} ({reason}); choose {best_device()}."
+        ) from None

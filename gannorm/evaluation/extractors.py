@@ -28,6 +28,7 @@ from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
 from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, undisturbed
+from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
 
 IN_DOMAIN, INCEPTION = "in_domain", "inception-v3-compat"
@@ -230,7 +231,7 @@ def _verified_digest(path: Path, expected: str | None) -> str:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"a weight file must hold tensors alone: {path} gave {_reason(error)}; if you trust it, give its whole "
+            f"a weight file must hold tensors alone: {path}: {refusal(error)}; if you trust it, give its whole "
             f"sha256, {digest}."
         ) from None
     return digest

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from gannorm.data import Images, load_images
 from gannorm.errors import UserError
 from gannorm.evaluation import ranks
-from gannorm.evaluation.arithmetic import best_device
+from gannorm.evaluation.arithmetic import best_device, require_device
 from gannorm.evaluation.extractors import build_extractor
 from gannorm.evaluation.reconstruction import reconstruction_score
 from gannorm.evaluation.sampling import STATISTICS, NotFiniteError, check_generator
@@ -103,6 +103,7 @@ def score_runs(
     if statistics == "all" and not ema:
         raise UserError("--statistics all scores averaged and trained weights: got --ema false; leave it out.")
     device = device or str(best_device())
+    require_device(device)
     data, tasks = _Data(split, reconstruction), []
     for run in runs:
         try:

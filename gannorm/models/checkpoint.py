@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = None if problem else torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises whatever a damaged byte leads it to
-        problem = str(error).split("\n")[0][:160] or type(error).__name__
+        problem = refusal(error)
     if problem:
         raise UserError(f"a checkpoint must be whole and hold only weights: {file}: {problem}; use an earlier one.")
     if not isinstance(content, dict) or "config" not in content or "state_dict" not in content:
@@ -92,6 +93,15 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         )
     check_version(content, file)
     return content
+
+
+def refusal(error: Exception) -> str:
+    """Why torch.load refused a file, in one line: what the file would call, without torch's advice on how to let it."""
+    text = str(error)
+    if called := re.search(r"GLOBAL (\S+)", text):
+        return f"it would run {called[1]}"
+    said = re.search(r"WeightsUnpickler error: *(.+)", text)
+    return (said[1] if said else text.split("\n")[0])[:160] or type(error).__name__
 
 
 def damage(file: Path) -> str:

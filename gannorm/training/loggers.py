@@ -16,6 +16,7 @@ from PIL import Image
 from gannorm.rundir import RunDir
 
 INIT_TIMEOUT = 30  # seconds until an online run that cannot start goes offline
+FINISH_TIMEOUT = 60  # seconds until a run that cannot send its last rows ends all the same
 
 
 class RunDirLogger(Logger):
@@ -93,6 +94,7 @@ class WandbLogger(Logger):
         except Exception as error:  # whatever the service does, training goes on
             print(f"W&B stopped: {type(error).__name__}: {error}; metrics go on in metrics.jsonl.", file=sys.stderr)
             self._experiment = None
+            _end_service()  # a dead one would leave a traceback at the process's exit
 
 
 def wandb_logger(
@@ -153,13 +155,9 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
                     silent=True,
                     console="off",
                     init_timeout=INIT_TIMEOUT,
-                    # Without these, a network that dies during the run holds finish() for a quarter of an hour.
-                    x_file_stream_retry_max=3,
-                    x_file_stream_retry_wait_max_seconds=2,
-                    x_file_transfer_retry_max=2,
-                    x_file_transfer_retry_wait_max_seconds=2,
-                    x_graphql_retry_max=3,
-                    x_graphql_retry_wait_max_seconds=2,
+                    # A network that is away for hours is tried again all the while, but holds finish() no longer than
+                    # this; by default it would for days. What was not sent stays on disk for `wandb sync`.
+                    finish_timeout=FINISH_TIMEOUT,
                 ),
             )
             experiment.define_metric("step")
@@ -168,9 +166,16 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
         except Exception as error:  # whatever its settings or the service do, training goes on
             line = " ".join(str(error).split())
             print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
-            with contextlib.suppress(Exception):
-                wandb.teardown()  # its service would take the next attempt's id for one that is in use
+            _end_service()  # it would take the next attempt's id for one that is in use
     return None
+
+
+def _end_service() -> None:
+    """End W&B's own process, whatever its state; the next run starts another."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def has_key() -> bool:

@@ -135,6 +135,15 @@ def test_links_out_of_the_tree_are_refused_and_links_inside_it_are_not(tmp_path)
         (tree / "train" / link).unlink()
 
 
+def test_links_that_lead_nowhere_or_to_themselves_are_bad_files(tmp_path):
+    write(tmp_path, "train/a.png", "test/b.png")
+    (tmp_path / "train/gone.png").symlink_to("nowhere.png")
+    (tmp_path / "train/itself.png").symlink_to("itself.png")
+    (tmp_path / "train/itself").symlink_to("itself")  # no image, no folder: nothing to us
+    with pytest.warns(UserWarning, match=r"skipped 2 of 3 .*gone.png': not a regular file.*itself.png': not a reg"):
+        assert len(load(tmp_path, skip_bad=True)) == 1
+
+
 def test_a_link_may_lead_to_the_tree_itself(tmp_path):
     write(tmp_path / "tree", "train/a.png", "test/b.png")
     (tmp_path / "link").symlink_to(tmp_path / "tree")
