@@ -1,7 +1,8 @@
 """Normalizers that bring their own nonlinearity: filter response normalization and EvoNorm-S0. Nothing couples.
 
 Left to autograd, their elementwise steps cost five times BatchNorm on a CPU. So each layer evaluates its first
-derivative by hand; a second derivative (a gradient penalty asks for one) goes through the plain formula.
+derivative by hand; a second derivative (a gradient penalty asks for one) goes through the plain formula, and so does a
+compiled layer, since the compiler fuses its steps.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class FilterResponseNorm(nn.Module):
         self.threshold = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _FilterResponse.apply(_wide(x), self.weight, self.bias, self.threshold, self.eps).to(x.dtype)
+        compute = filter_response if torch.compiler.is_compiling() else _FilterResponse.apply
+        return compute(_wide(x), self.weight, self.bias, self.threshold, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}"
@@ -76,7 +78,8 @@ class EvoNormS0(nn.Module):
         self.v = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _EvoNormS0.apply(_wide(x), self.weight, self.bias, self.v, self.groups, self.eps).to(x.dtype)
+        compute = evonorm_s0 if torch.compiler.is_compiling() else _EvoNormS0.apply
+        return compute(_wide(x), self.weight, self.bias, self.v, self.groups, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.groups}, {self.channels}, eps={self.eps}"

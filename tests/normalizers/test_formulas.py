@@ -250,7 +250,8 @@ def test_compiled_layers_agree(case):
     expected = gradients(layer, x, list(layer.parameters()))
     program = torch.compile(compiled, backend="aot_eager")  # traced forward and backward, without code generation
     close(gradients(program, x, list(compiled.parameters())), expected, 1e-10)
-    assert all(torch.equal(v, compiled.state_dict()[k]) for k, v in layer.state_dict().items())
+    state = compiled.state_dict()  # float64; compiled moments sum in another order
+    close([state[k].double() for k in layer.state_dict()], [v.double() for v in layer.state_dict().values()], 1e-14)
 
 
 @pytest.mark.parametrize("case", CASES)
