@@ -88,8 +88,6 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("gannorm.training.loggers.INIT_TIMEOUT", 2)
-    monkeypatch.setattr("gannorm.training.loggers.FINISH_TIMEOUT", 1)
     yield server
     server.stop()
     wandb.teardown()
@@ -133,7 +131,8 @@ def test_a_server_that_works_gets_the_rows(server, settings, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["fails", "hangs"])
-def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, tmp_path, capsys, state):
+def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, tmp_path, monkeypatch, capsys, state):
+    monkeypatch.setattr("gannorm.training.loggers.INIT_TIMEOUT", 2)
     server.state = state
     run = train(settings, tmp_path / "run")
     assert require_complete(run, "offline-run") >= STEPS
@@ -148,6 +147,7 @@ def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, 
 def test_a_network_that_dies_costs_bounded_time_and_no_row(
     server, settings, tmp_path, monkeypatch, capsys, state, step
 ):
+    monkeypatch.setattr("gannorm.training.loggers.FINISH_TIMEOUT", 1)
     at_step(monkeypatch, step, lambda: setattr(server, "state", state))
     begin = time.monotonic()
     run = train(settings, tmp_path / "run")
@@ -159,8 +159,6 @@ def test_a_network_that_dies_costs_bounded_time_and_no_row(
 
 @pytest.mark.slow
 def test_a_network_that_comes_back_gets_every_row(server, settings, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gannorm.training.loggers.FINISH_TIMEOUT", 60)
-
     def fail_for_a_second():
         server.state = "fails"
         threading.Timer(1, setattr, (server, "state", "works")).start()
