@@ -15,4 +15,4 @@ export OMP_NUM_THREADS=1
 "$environment/bin/python" -m pytest -q -p no:cacheprovider -o filterwarnings=ignore -m 'not slow and not exhaustive' \
   tests/test_cli.py tests/test_rundir.py tests/test_isolate.py tests/data tests/models tests/normalizers \
   tests/training tests/evaluation tests/studies/test_compare.py tests/studies/test_report.py tests/studies/test_grid.py \
-  "$@"
+  -n auto --dist loadfile "$@"
