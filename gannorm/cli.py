@@ -13,7 +13,7 @@ from gannorm.arguments import import_module, imported, take_imports
 from gannorm.commands.measures import evaluate, extractor, probe
 from gannorm.commands.runs import describe, sample, train
 from gannorm.commands.studies import compare, dashboard, study
-from gannorm.errors import OutOfMemory, UserError
+from gannorm.errors import OutOfMemory, UserError, printable
 from gannorm.registry import choices
 
 Command = Callable[[Sequence[str]], int]
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
         return COMMANDS[name](arguments)
     except (UserError, OutOfMemory) as error:
-        line = " ".join(str(error).split())
+        line = printable(str(error))
         print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
@@ -78,7 +78,7 @@ def _help() -> str:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our warnings speak to the person at the terminal, who has no use for a source line."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

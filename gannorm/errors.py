@@ -16,3 +16,12 @@ class OutOfMemory(RuntimeError):
 
     Not a UserError: it may have been another process's doing, and the other runs of a study may well fit.
     """
+
+
+def printable(text: str) -> str:
+    """One line without control characters: names come from strangers and go to terminals and pages.
+
+    >>> printable("run \\x1b[2J\\u202e")
+    'run ?[2J?'
+    """
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -106,6 +106,7 @@ MISTAKES = [
     (["probe"], "takes a run or --module: got neither"),
     (["probe", "nowhere", "--module", "nets:Critic"], "got both"),
     (["probe", "nowhere"], "a run directory must hold config.yaml"),
+    (["probe", "no\x1b[2Jwhere"], "no?[2Jwhere does not"),  # nor does a name steer the terminal
     (["probe", "nowhere", "--input", "3"], "`--input` belongs to --module"),
     (["probe", "--module", "nets_for_cli:Critic"], "`--module` needs --input"),
     (["probe", "--module", ":Critic", "--input", "4"], "must be package.module:Class"),

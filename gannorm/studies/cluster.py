@@ -170,9 +170,11 @@ class RemoteProcess:
         return self._line
 
     def send(self, number: int) -> None:
-        if self._done is None:  # there is no process yet
+        if self._status is not None:
+            return
+        if self._question[0] == "meet":  # there is no process, and there will be none
             self._end(-number, f"stopped by {signal.Signals(number).name}")
-        elif self._status is None:
+        else:  # after "start", if that is under way: an actor does one thing after the other
             self._worker.send.remote(number)
 
     def close(self) -> None:
@@ -230,6 +232,7 @@ class RemoteProcess:
         self._logged += len(printed)
         self._done = done
         if self._home:
+            self._home.seek(self._question[1][1])  # a Ctrl-C may have come between the last part and its question
             self._home.write(part)
         if status is None:
             self._ask("news", self._logged, self._home.tell() if self._home else 0)

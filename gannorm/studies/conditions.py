@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gannorm.errors import UserError
+from gannorm.errors import UserError, printable
 from gannorm.rundir import STATES, RunDir
 from gannorm.studies.configs import flatten
 
@@ -181,11 +181,6 @@ def text(value: Any) -> str:
     if value is None:
         return "–"
     return printable(value if isinstance(value, str) else json.dumps(value, default=str))
-
-
-def printable(line: str) -> str:
-    """One line without control characters: names come from strangers and go to terminals and pages."""
-    return "".join(c if c.isprintable() else "?" for c in line)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from gannorm.rundir import RunDir
 
 INIT_TIMEOUT = 30  # seconds until an online run that cannot start goes offline
 FINISH_TIMEOUT = 60  # seconds until a run that cannot send its last rows ends all the same
+SERVICE = "WANDB_SERVICE"  # where a process tells those that it starts of its W&B service
 
 
 class RunDirLogger(Logger):
@@ -144,6 +145,8 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
         print("W&B is not installed: nothing goes there.", file=sys.stderr)
         return None
     attempts: list[Any] = [mode] if mode == "offline" else ["online", "offline"]
+    if SERVICE in os.environ:  # of another process, which may have ended: then once more, with one of our own
+        attempts.append("offline")
     for attempt in attempts:
         try:
             if attempt == "online" and mode == "auto" and not has_key():
@@ -171,11 +174,12 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
 
 
 def _end_service() -> None:
-    """End W&B's own process, whatever its state; the next run starts another."""
+    """Leave W&B's own process, whatever its state; the next run starts another."""
     import wandb
 
     with contextlib.suppress(Exception):
         wandb.teardown()
+    os.environ.pop(SERVICE, None)
 
 
 def has_key() -> bool:

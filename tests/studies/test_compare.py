@@ -80,6 +80,15 @@ def test_a_run_that_was_scored_earlier_than_the_others_is_named(make_run: MakeRu
     assert told in analyse(runs).remarks
 
 
+def test_a_strangers_run_does_not_steer_the_terminal(make_run: MakeRun) -> None:
+    whole, damaged = make_run("batch", 0), make_run("batch", 1)
+    (damaged.path / "status.json").write_text("{")
+    damaged.path.rename(hostile := damaged.path.with_name("\x1b[2J\u202ename"))
+    text = analyse([whole, RunDir.open(hostile)]).to_text()
+    assert "left out: ?[2J?name" in text
+    assert not set(text) & {"\x1b", "\u202e"}
+
+
 def test_scores_of_another_protocol_are_left_out_and_counted(make_run: MakeRun) -> None:
     run, other = make_run("batch", 0), make_run("batch", 1)
     own = mean(analyse([run, other]), "fid/final")

@@ -122,5 +122,5 @@ def test_equal_names_of_two_studies_are_told_apart(make_run: Callable[..., RunDi
 
 
 def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
-    assert printable("a\x1b[31m\nb\u202e") == "a?[31m?b?"
+    assert printable("a\x1b[31m\nb\u202e") == "a?[31m b?"
     assert printable("größe Ω") == "größe Ω"

@@ -51,6 +51,7 @@ def test_a_key_and_the_environment_are_written_nowhere(tmp_path):
         "DATABASE_PASSWORD": OTHER,
         "WANDB_BASE_URL": "http://127.0.0.1:9",  # nobody listens on the discard port
     }
+    environment.pop("WANDB_SERVICE", None)  # of this process, if an earlier test has started one
     work = tmp_path / "work"
     work.mkdir()
     command = [sys.executable, "-c", SCRIPT, "offline"]
