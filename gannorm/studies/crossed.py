@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gannorm.studies.conditions import NORM, WEIGHTS, Condition, text, worded
-from gannorm.studies.intervals import Effect, Estimate, compare_means, mean_interval
+from gannorm.studies.intervals import Effect, Estimate, compare_means, mean_interval, of_changes
 from gannorm.studies.quantities import QUANTITIES
 
 SHOWN = {  # quantity → title
@@ -90,13 +90,18 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
                 continue
             first = heads[base[column]]
             reference = values.get(first, {})
+            limits = of_changes(quantity.limits) if change else quantity.limits
             lines.append(
                 Line(
                     quantity.name,
                     change,
                     setting,
-                    {head: mean_interval(list(v.values())) for head, v in values.items()},
-                    {head: compare_means(reference, v) for head, v in values.items() if head != first and reference},
+                    {head: mean_interval(list(v.values()), limits) for head, v in values.items()},
+                    {
+                        head: compare_means(reference, v, limits)
+                        for head, v in values.items()
+                        if head != first and reference
+                    },
                 )
             )
     return lines

@@ -3,17 +3,23 @@
 A training run is one draw from a noisy procedure, so the unit of every interval here is the seed, never the image or
 the split. Two conditions that were trained from the same seeds are compared seed by seed, which removes the part of
 the noise that a seed gives to both.
+
+An interval ends where the quantity does: no accuracy lies above 1, no FID below 0, and no positive mean falls by more
+than 100 %. That costs no confidence, since what is cut off holds no value that the mean could have.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+Limits = tuple[float, float]  # the least and the greatest value that a quantity can take
+ANY: Limits = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,13 @@ class Estimate:
     def __neg__(self) -> Estimate:
         low, high = (None if bound is None else -bound for bound in (self.high, self.low))
         return Estimate(-self.mean, low, high, self.n)
+
+    def within(self, limits: Limits) -> Estimate:
+        """The interval cut at the limits, but not short of the mean, which rounding may take beyond them."""
+        if self.low is None or self.high is None or not math.isfinite(self.high - self.low):
+            return self
+        low, high = min(self.mean, max(self.low, limits[0])), max(self.mean, min(self.high, limits[1]))
+        return replace(self, low=low, high=high)
 
     @property
     def excludes_zero(self) -> bool:
@@ -65,13 +78,14 @@ class Effect:
         return "unpaired seeds"
 
 
-def mean_interval(values: Sequence[float]) -> Estimate:
+def mean_interval(values: Sequence[float], limits: Limits = ANY) -> Estimate:
     """The mean of one value a seed, with Student's t interval.
 
     x̄ ± t_{0.975; n−1}·s/√n
 
     Args:
         values: (n,) one value a seed, n ≥ 1.
+        limits: of the quantity.
 
     Returns:
         The estimate; without an interval for n = 1.
@@ -80,14 +94,21 @@ def mean_interval(values: Sequence[float]) -> Estimate:
 
     >>> mean_interval([1.0, 2.0, 3.0])
     Estimate(mean=2.0, low=-0.48..., high=4.48..., n=3)
+    >>> mean_interval([1.0, 2.0, 3.0], limits=(0, math.inf)).low
+    0
     """
     x = np.asarray(values, dtype=float)
     assert x.ndim == 1 and x.size > 0, x.shape
     variance = x.var(ddof=1) / x.size if x.size > 1 else None
-    return _t_interval(x.mean(), variance, x.size - 1, x.size)
+    return _t_interval(x.mean(), variance, x.size - 1, x.size).within(limits)
 
 
-def compare_means(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:
+def of_changes(limits: Limits) -> Limits:
+    """The limits of the difference of two values of a quantity."""
+    return limits[0] - limits[1], limits[1] - limits[0]
+
+
+def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], limits: Limits = ANY) -> Effect:
     """The effect of a condition against a baseline, paired by seed where at least two seeds are shared.
 
     Paired, over the shared seeds: d_s = y_s − x_s with Student's t interval. Otherwise Welch's interval of ȳ − x̄. The
@@ -96,6 +117,7 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float]) -> 
 
     Args:
         baseline, other: seed → value, each non-empty.
+        limits: of the quantity.
 
     Returns:
         The effect; a difference of 0 means the same value.
@@ -106,6 +128,14 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float]) -> 
     >>> effect.paired, effect.verdict, round(effect.difference.mean, 6)
     (True, 'higher', 0.5)
     """
+    effect = _compared(baseline, other)
+    percent = effect.percent
+    if percent is not None and limits[0] >= 0:
+        percent = percent.within((-100.0, math.inf))
+    return replace(effect, difference=effect.difference.within(of_changes(limits)), percent=percent)
+
+
+def _compared(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:
     shared = sorted(set(baseline) & set(other))
     if len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1):
         x = np.array([baseline[s] for s in shared], dtype=float)

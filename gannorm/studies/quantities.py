@@ -7,6 +7,7 @@ value is the worst of all probes; a score is given as last, best and mean level,
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, score_values, text
-from gannorm.studies.intervals import mean_level
+from gannorm.studies.intervals import ANY, Limits, mean_level
 
 FINAL_PROBES = 5  # as many as make up the end of a run
 MODES = ("train", "eval")
@@ -26,22 +27,24 @@ DIVERGED = 2  # times the best FID, and the floor
 PROTOCOL_DETAILS = ("seed", "versions", "device")
 MODE = ("statistics", "standing_samples", "ema")  # of a protocol: how the generator was sampled
 
+SHARE, SIGNED_SHARE, POSITIVE, FROM_ONE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (1.0, math.inf)
+
 NETWORKS = ("discriminator", "generator", "classifier")  # of which the optimization is measured
-WHY = {  # its quantities, as the records name them
-    "covariate_shift_cosine": "Cosine of G and G′",
-    "covariate_shift_relative": "‖G−G′‖/‖G‖",
-    "loss_band": "Width of the loss along the gradient",
-    "predictiveness_high": "Largest change of the gradient",
-    "effective_beta": "Effective β",
-    "kurtosis": "Kurtosis of the gradient",
-    "coherence": "Coherence a/b",
-    "alignment": "Channel alignment σ₁²/Σσ²",
-    "effective_rank": "Effective rank of the channels",
-    "noise_to_signal": "Noise to signal of the gradient",
-    "input_mean": "Size of the inputs' means",
-    "input_variance": "Variance of the inputs",
-    "majority_by_activation": "Share of the majority, by output",
-    "majority_by_gradient": "Share of the majority, by gradient",
+WHY = {  # its quantities, as the records name them: title and limits
+    "covariate_shift_cosine": ("Cosine of G and G′", SIGNED_SHARE),
+    "covariate_shift_relative": ("‖G−G′‖/‖G‖", POSITIVE),
+    "loss_band": ("Width of the loss along the gradient", POSITIVE),
+    "predictiveness_high": ("Largest change of the gradient", POSITIVE),
+    "effective_beta": ("Effective β", POSITIVE),
+    "kurtosis": ("Kurtosis of the gradient", FROM_ONE),
+    "coherence": ("Coherence a/b", FROM_ONE),
+    "alignment": ("Channel alignment σ₁²/Σσ²", SHARE),
+    "effective_rank": ("Effective rank of the channels", FROM_ONE),
+    "noise_to_signal": ("Noise to signal of the gradient", POSITIVE),
+    "input_mean": ("Size of the inputs' means", POSITIVE),
+    "input_variance": ("Variance of the inputs", POSITIVE),
+    "majority_by_activation": ("Share of the majority, by output", SHARE),
+    "majority_by_gradient": ("Share of the majority, by gradient", SHARE),
 }
 
 Measure = Callable[[Run], float | None]
@@ -49,30 +52,32 @@ Measure = Callable[[Run], float | None]
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number a run: its name in the files, its title for people, and how it is read from a run."""
+    """One number a run: its name in the files, its title for people, how it is read from a run, and its limits."""
 
     name: str
     title: str
     measure: Measure
+    limits: Limits
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score of the generator, which direction is better, and the name of real images' own score beside it."""
+    """A score of the generator, which direction is better, its limits, and the name of real images' own beside it."""
 
     name: str
     title: str
     better: str  # "higher" | "lower"
+    limits: Limits
     real: str = ""
 
 
 SCORES = (
-    Score("inception_score", "Inception score", "higher", "inception_score_real"),
-    Score("fid", "FID", "lower", "fid_floor"),
-    Score("kid", "KID", "lower"),
-    Score("precision", "Precision", "higher"),
-    Score("recall", "Recall", "higher"),
-    Score("reconstruction", "Reconstruction error", "lower"),
+    Score("inception_score", "Inception score", "higher", FROM_ONE, "inception_score_real"),
+    Score("fid", "FID", "lower", POSITIVE, "fid_floor"),
+    Score("kid", "KID", "lower", ANY),  # its estimator is unbiased, and so takes negative values
+    Score("precision", "Precision", "higher", SHARE),
+    Score("recall", "Recall", "higher", SHARE),
+    Score("reconstruction", "Reconstruction error", "lower", POSITIVE),
 )
 
 
@@ -206,31 +211,45 @@ def _details(protocol: Mapping[str, Any] | None) -> str:
 def _quantities() -> Iterator[Quantity]:
     for mode in MODES:
         p, where = f"probe/{mode}", f"({mode} mode)"
-        for name, title, measure in (
-            ("accuracy_pure", "Accuracy in pure batches", final(f"{p}/accuracy_pure")),
-            ("accuracy_mixed", "Accuracy in mixed batches", final(f"{p}/accuracy_mixed")),
-            ("accuracy_fall", "Accuracy, pure minus mixed", _fall(f"{p}/accuracy")),
-            ("auc_pure", "AUC in pure batches", final(f"{p}/auc_pure")),
-            ("auc_mixed", "AUC in mixed batches", final(f"{p}/auc_mixed")),
-            ("auc_fall", "AUC, pure minus mixed", _fall(f"{p}/auc")),
-            ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio")),
-            ("icc_real", "ICC of logits among real images", final(f"{p}/icc_real")),
-            ("icc_fake", "ICC of logits among fakes", final(f"{p}/icc_fake")),
-            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio")),
-            ("common_mode_gain", "Common-mode gain", final(f"{p}/common_mode_gain")),
-            ("swap_max_change", "Largest logit change by a companion swap", _over(max, f"{p}/swap_max_change")),
-            ("swap_bitwise_equal", "Bitwise equal in every companion swap", _over(min, f"{p}/swap_bitwise_equal")),
+        for name, title, measure, limits in (
+            ("accuracy_pure", "Accuracy in pure batches", final(f"{p}/accuracy_pure"), SHARE),
+            ("accuracy_mixed", "Accuracy in mixed batches", final(f"{p}/accuracy_mixed"), SHARE),
+            ("accuracy_fall", "Accuracy, pure minus mixed", _fall(f"{p}/accuracy"), SIGNED_SHARE),
+            ("auc_pure", "AUC in pure batches", final(f"{p}/auc_pure"), SHARE),
+            ("auc_mixed", "AUC in mixed batches", final(f"{p}/auc_mixed"), SHARE),
+            ("auc_fall", "AUC, pure minus mixed", _fall(f"{p}/auc"), SIGNED_SHARE),
+            ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio"), POSITIVE),
+            ("icc_real", "ICC of logits among real images", final(f"{p}/icc_real"), SIGNED_SHARE),
+            ("icc_fake", "ICC of logits among fakes", final(f"{p}/icc_fake"), SIGNED_SHARE),
+            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio"), SHARE),
+            ("common_mode_gain", "Common-mode gain", final(f"{p}/common_mode_gain"), ANY),
+            (
+                "swap_max_change",
+                "Largest logit change by a companion swap",
+                _over(max, f"{p}/swap_max_change"),
+                POSITIVE,
+            ),
+            (
+                "swap_bitwise_equal",
+                "Bitwise equal in every companion swap",
+                _over(min, f"{p}/swap_bitwise_equal"),
+                SHARE,
+            ),
         ):
-            yield Quantity(f"{mode}/{name}", f"{title} {where}", measure)
+            yield Quantity(f"{mode}/{name}", f"{title} {where}", measure, limits)
     for score in SCORES:
-        yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last))
-        yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)))
-        yield Quantity(f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level))
-    yield Quantity("test/accuracy", "Accuracy on held-out images", final("test/accuracy"))
+        yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last), score.limits)
+        yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)), score.limits)
+        yield Quantity(
+            f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level), score.limits
+        )
+    yield Quantity("test/accuracy", "Accuracy on held-out images", final("test/accuracy"), SHARE)
     for network in NETWORKS:
-        for name, title in WHY.items():
-            yield Quantity(f"why/{network}/{name}", f"{title} ({network})", final(f"why/{network}/{name}"))
-    yield Quantity("images_per_second", "Images per second in training, median", _over(median, "images_per_second"))
+        for name, (title, limits) in WHY.items():
+            yield Quantity(f"why/{network}/{name}", f"{title} ({network})", final(f"why/{network}/{name}"), limits)
+    yield Quantity(
+        "images_per_second", "Images per second in training, median", _over(median, "images_per_second"), POSITIVE
+    )
 
 
 def _fall(name: str) -> Measure:

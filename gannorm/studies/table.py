@@ -157,8 +157,10 @@ def tabulate(conditions: Sequence[Condition]) -> Rows:
             if condition is conditions[0]:
                 baseline = values
             if values:
-                effect = compare_means(baseline, values) if baseline and condition is not conditions[0] else None
-                rows.append(Row(condition.label, quantity.name, mean_interval(list(values.values())), effect))
+                compared = baseline and condition is not conditions[0]
+                effect = compare_means(baseline, values, quantity.limits) if compared else None
+                estimate = mean_interval(list(values.values()), quantity.limits)
+                rows.append(Row(condition.label, quantity.name, estimate, effect))
     for condition in conditions:
         diverged, ended = len(condition.diverged), len(condition.diverged) + len(condition.runs)
         rows.append(Row(condition.label, "divergence_rate", rate_interval(diverged, ended), None))

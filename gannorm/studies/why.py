@@ -94,7 +94,7 @@ def findings(comparison: Comparison) -> list[str]:
     """How well classifiers learned, then a sentence a network and key quantity: the conditions against the first."""
     key_quantities = ("covariate_shift_cosine", "covariate_shift_relative", "effective_beta", "loss_band")
     told = {
-        f"why/{n}/{key}": f"{n.capitalize()}, {within(WHY[key])}"
+        f"why/{n}/{key}": f"{n.capitalize()}, {within(WHY[key][0])}"
         for n in measured(comparison)
         for key in key_quantities
     }
@@ -129,7 +129,7 @@ def _cautions(comparison: Comparison) -> str:
 def _table(comparison: Comparison) -> str:
     rows = []
     for network in measured(comparison):
-        for key, title in WHY.items():
+        for key, (title, _) in WHY.items():
             for c in comparison.conditions:
                 row = comparison.row(c.label, f"why/{network}/{key}")
                 if row:

@@ -108,7 +108,7 @@ def _over_time(
         for key in probe.quantities:
             curves = _curves(f"why/{network}/{key}", shown)
             if curves:
-                panels.append(_lines(f"{network}: {within(WHY[key])}", curves, colours, key in probe.logarithmic))
+                panels.append(_lines(f"{network}: {within(WHY[key][0])}", curves, colours, key in probe.logarithmic))
                 data += [(network, key, label, *point) for label, curve in curves.items() for point in curve]
     header = ("network", "quantity", "condition", "step", *OVER_SEEDS)
     return Plot(probe.name, probe.title, probe.caption, panels, SIZE, header, data, legend) if panels else None

@@ -15,6 +15,7 @@ from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies.compare import Comparison, analyse, compare
 from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, verdict
+from gannorm.studies.quantities import QUANTITIES
 
 MakeRun = Callable[..., RunDir]
 
@@ -308,3 +309,15 @@ def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path:
     with pytest.raises(UserError, match="output folder must be writable"):
         compare([make_run("batch", 0)], tmp_path / "report")
     assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_what_was_measured_lies_within_the_limits_of_each_quantity() -> None:
+    """On the committed results, which hold every kind of run: a wrong limit would cut an interval that is right."""
+    limits = {quantity.name: quantity.limits for quantity in QUANTITIES} | {"divergence_rate": (0.0, 1.0)}
+    tables = list((Path(__file__).parents[2] / "results").glob("*/table.csv"))
+    assert len(tables) > 2
+    for table in tables:
+        with table.open() as file:
+            for row in csv.DictReader(file):
+                least, most = limits[row["quantity"]]
+                assert least - 1e-9 <= float(row["mean"]) <= most + 1e-9, row  # an FID of 0, up to rounding

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gannorm.studies.intervals import Effect, compare_means, mean_interval, mean_level, rate_interval
+from gannorm.studies.intervals import Effect, compare_means, mean_interval, mean_level, of_changes, rate_interval
 
 # Two routes to the same float64 quantiles differ in the last digits only.
 CLOSE = 1e-9
@@ -152,3 +152,32 @@ def test_mean_level_of_a_line_is_its_middle_on_any_grid() -> None:
     steps = [0, 1, 7, 8, 20]
     assert mean_level(steps, [3 + 0.5 * s for s in steps]) == pytest.approx(8, rel=1e-15)
     assert mean_level([5], [2.5]) == 2.5
+
+
+def test_an_interval_ends_where_its_quantity_does(random: np.random.Generator) -> None:
+    """Only what no mean could be is cut off: inside the limits nothing moves, and no verdict changes."""
+    share = (0.0, 1.0)
+    cut = mean_interval([0.7, 0.8, 0.99], share)
+    whole = mean_interval([0.7, 0.8, 0.99])
+    assert whole.high is not None and whole.high > 1
+    assert (cut.mean, cut.low, cut.high) == (whole.mean, whole.low, 1)
+    assert of_changes(share) == (-1, 1)
+    for _ in range(200):
+        x, y = (seeded(random.beta(*random.uniform(0.2, 3, 2), size=3)) for _ in range(2))
+        effect, free = compare_means(x, y, share), compare_means(x, y)
+        assert effect.verdict == free.verdict and effect.difference.mean == free.difference.mean
+        assert effect.difference.low is not None and effect.difference.low >= -1
+        assert effect.difference.high is not None and effect.difference.high <= 1
+        if effect.percent is not None and free.percent is not None:
+            assert effect.percent.low == max(free.percent.low, -100) and effect.percent.high == free.percent.high
+
+
+def test_rounding_beyond_a_limit_does_not_part_a_mean_from_its_interval() -> None:
+    estimate = mean_interval([-1e-9, -1e-9, -1e-9], (0.0, math.inf))  # an FID of equal images, say
+    assert estimate.low == estimate.mean == estimate.high == -1e-9
+
+
+def test_no_interval_is_made_up_for_values_that_are_not_finite() -> None:
+    with np.errstate(invalid="ignore"):
+        estimate = mean_interval([1.0, math.inf], (0.0, math.inf))  # a leak ratio may be infinite
+    assert estimate.low is not None and math.isnan(estimate.low)
