@@ -33,12 +33,12 @@ class SyncBatchNorm(BatchStatistics):
 
     def normalize(self, x: Tensor) -> Tensor:
         mean, variance = moments(x, batch_dims(x))
-        count = mean.new_tensor(x.numel() / x.shape[1])
+        count = mean.new_full((), x.numel() / x.shape[1])  # made on the device
         if processes() > 1:
             # Each process fills its own row of a table, and the sum over processes is the table of all.
             own = torch.cat([count[None], mean, variance])
             table = own.new_zeros(processes(), len(own))
-            table = torch.index_put(table, (torch.tensor(distributed.get_rank(), device=own.device),), own)
+            table = torch.index_put(table, (own.new_full((), distributed.get_rank(), dtype=torch.int64),), own)
             counts, means, variances = _SumOverProcesses.apply(table).split([1, len(mean), len(mean)], dim=1)
             count = counts.sum()
             mean, variance = pooled_moments(means, variances, counts / count)

@@ -51,26 +51,32 @@ class VirtualBatchNorm(nn.Module):
         self.register_buffer("ref_var", torch.ones(channels))
         self.register_buffer("ref_size", torch.zeros(()))  # R; 0 until the reference is set
         self.collecting = False
+        self.live: tuple[Tensor, Tensor] | None = None  # the reference's moments with their graph, within a call
+        self.referenced = False  # whether it is known, without asking the device, that there was a reference
 
     def forward(self, x: Tensor) -> Tensor:
         if self.collecting:
-            self.ref_mean, self.ref_var = moments(x, batch_dims(x))
-            self.ref_size = self.ref_mean.new_tensor(len(x))
-            mean, variance = self.ref_mean, self.ref_var
+            mean, variance = self.live = moments(x, batch_dims(x))
+            with torch.no_grad():  # in place, as a step that is replayed as a CUDA graph must
+                self.ref_mean.copy_(mean)
+                self.ref_var.copy_(variance)
+                self.ref_size.fill_(len(x))
+            self.referenced = True
         else:
             self._check_reference()
+            ref_mean, ref_var = self.live or (self.ref_mean, self.ref_var)
             own_mean, own_variance = moments(x, tuple(range(2, x.dim())))
             share = 1 / (self.ref_size + 1)
             # The variance of the image and the reference together, without the cancellation of q − μ².
-            difference = own_mean - self.ref_mean
-            mean = self.ref_mean + share * difference
-            variance = torch.lerp(self.ref_var, own_variance, share) + share * (1 - share) * difference.square()
+            difference = own_mean - ref_mean
+            mean = ref_mean + share * difference
+            variance = torch.lerp(ref_var, own_variance, share) + share * (1 - share) * difference.square()
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return affine(x, scale, self.bias - mean * scale)
 
     @torch.compiler.disable  # reading a number from a tensor would break the compiled graph
     def _check_reference(self) -> None:
-        if not self.ref_size:
+        if not self.referenced and not self.ref_size:
             raise UserError(
                 "virtual batch normalization needs its reference batch first: none was set; "
                 "call set_reference(network, images)."
@@ -99,31 +105,29 @@ def set_reference(network: nn.Module, reference: Tensor) -> None:
         network.register_forward_hook(_release, always_call=True)
     # Not in checkpoints: whoever resumes sets it again, and to sample only the statistics are needed.
     network.register_buffer("reference", reference.detach().clone(), persistent=False)
-    with torch.no_grad():
-        _run_reference(network)
-
-
-def _refresh(network: nn.Module, inputs: Any) -> None:
-    collecting = any(layer.collecting for layer in _virtual_layers(network))
-    if network.training and not collecting:
-        _run_reference(network)
-
-
-def _release(network: nn.Module, inputs: Any, output: Any) -> None:
-    """Cut the statistics off the graph, so that the network can be copied and saved between calls."""
-    for layer in _virtual_layers(network):
-        if not layer.collecting:
-            layer.ref_mean, layer.ref_var = layer.ref_mean.detach(), layer.ref_var.detach()
-
-
-def _run_reference(network: nn.Module) -> None:
-    with collecting(network):
+    with torch.no_grad(), collecting(network):
         network(network.reference)
 
 
+def _refresh(network: nn.Module, inputs: Any) -> None:
+    if network.training and not any(layer.collecting for layer in _virtual_layers(network)):
+        with collecting(network, release=False):
+            network(network.reference)
+
+
+def _release(network: nn.Module, inputs: Any, output: Any) -> None:
+    """Let go of the moments' graph, so that the network can be copied and saved between calls."""
+    for layer in _virtual_layers(network):
+        if not layer.collecting:
+            layer.live = None
+
+
 @contextmanager
-def collecting(network: nn.Module) -> Iterator[None]:
-    """In the block, the virtual layers take whatever batch passes for their reference, as BatchNorm would."""
+def collecting(network: nn.Module, release: bool = True) -> Iterator[None]:
+    """In the block, the virtual layers take whatever batch passes for their reference, as BatchNorm would.
+
+    Without `release`, they keep the graph of its moments for the next call.
+    """
     layers = _virtual_layers(network)
     try:
         for layer in layers:
@@ -132,6 +136,7 @@ def collecting(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.collecting = False
+            layer.live = layer.live if not release else None
 
 
 def _virtual_layers(network: nn.Module) -> list[VirtualBatchNorm]:

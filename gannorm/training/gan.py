@@ -6,6 +6,8 @@ N batch, C channels, H W pixels, Z latent. `step` counts generator updates.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -19,6 +21,7 @@ from gannorm.losses import LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
+from gannorm.training.capture import Captured, graphs_of
 from gannorm.training.ema import EMA
 from gannorm.training.microbatches import Microbatches, logits
 
@@ -59,6 +62,7 @@ class GAN(LightningModule):
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
         max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
         seed: of the latents.
+        cuda_graph: on a GPU, launch a step as one graph where that is possible, see `gannorm.training.capture`.
 
     Raises:
         UserError: an unknown loss or penalty, or a number out of range.
@@ -83,6 +87,7 @@ class GAN(LightningModule):
         ema_decay: float = 0.999,
         max_loss: float = 1e4,
         seed: int = 0,
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
         self.loss, self.penalty = LOSSES[loss], PENALTIES[penalty]
@@ -109,33 +114,49 @@ class GAN(LightningModule):
         self.accumulate, self.accumulation = accumulate, accumulation
         self.microbatches = Microbatches(accumulate, accumulation)
         self.lr_d, self.lr_g = lr_d, lr_g
+        self.cuda_graph = cuda_graph
+        self.launching = ""  # how a GPU's kernels are launched, for the printed line
+        self.watched = False  # whether somebody has hooks on this step, which the replay of a graph would not call
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
         self.losses: dict[str, Tensor] = {}
         self.parts: dict[str, Tensor] = {}  # of the losses, where they are logged apart
+        self._parts: dict[str, Tensor] = {}
         self._trainable = [p for p in discriminator.parameters() if p.requires_grad]
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Tensor, _: int) -> None:  # (d_steps·N, C, H, W)
-        d_optimizer, g_optimizer = self._d_optimizer, self.optimizers()[1]  # type: ignore[index]
+        compute = self._update if self.watched else self._compute
+        found = compute(batch)
+        self.losses = {name: found[name] for name in ("loss_d", "loss_g")}
+        self.parts = {name: value for name, value in found.items() if name not in self.losses}
+        self.step += 1
+        # Lightning counts the steps of optimizers that it wraps, each for itself and at their call, which a graph has
+        # not. Counted here once a step, its counter equals ours.
+        count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        count.increment_ready()
+        count.increment_completed()
+
+    def _update(self, batch: Tensor) -> dict[str, Tensor]:
+        """One step's updates of both networks and the average, all in place; the losses and their parts."""
+        d_optimizer, g_optimizer = self._optimizers
         batches = batch.chunk(self.d_steps)
         for real in batches:
             z = self.latents(len(real))
             fake = self._fakes(z, last=real is batches[-1]).to(real.dtype)  # under autocast they are bf16
             d_optimizer.zero_grad()
             d_loss = self._discriminator_gradient(real, fake.detach())
+            parts = dict(self._parts)  # before whoever watches the update computes losses of his own
             d_optimizer.step()
 
-        _set_requires_grad(self._trainable, False)
-        g_optimizer.zero_grad()
-        g_loss = self._generator_gradient(real, z, fake)
-        g_optimizer.step()
-        _set_requires_grad(self._trainable, True)
+        with _frozen(self._trainable):
+            g_optimizer.zero_grad()
+            g_loss = self._generator_gradient(real, z, fake)
+            g_optimizer.step()
 
         self.ema.update(self.generator)
-        self.step += 1
-        self.losses = {"loss_d": d_loss.detach(), "loss_g": g_loss.detach()}
+        return {"loss_d": d_loss.detach(), "loss_g": g_loss.detach(), **parts}
 
     def _fakes(self, z: Tensor, last: bool) -> Tensor:
         """Images of latents (N, Z). The `last` ones of a step are the generator's too: with their graph, or, where they
@@ -211,7 +232,7 @@ class GAN(LightningModule):
         with record_activations(self.discriminator) as activations:
             found = logits(self.discriminator, images)
         penalty, by_layer = moment_penalty(activations)
-        self.parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
+        self._parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
         return found, penalty
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -233,10 +254,10 @@ class GAN(LightningModule):
         ]
 
     def on_fit_start(self) -> None:
-        # Lightning counts a step of every optimizer that it wraps: only the generator's is, so its counter equals ours.
-        self._d_optimizer = self.optimizers(use_pl_optimizer=False)[0]  # type: ignore[index]
+        self._optimizers: list[torch.optim.Optimizer] = self.optimizers(use_pl_optimizer=False)  # type: ignore
         self._latent_randomness = stream(self.seed, "latents", self.global_rank, device=self.device)
         self._penalty_randomness = stream(self.seed, "penalty", self.global_rank, device=self.device)
+        self._compute = self._captured()
         if self.penalty_weight:
             ratio = self._coupling_ratio()
             if ratio > UNCOUPLED:
@@ -246,6 +267,33 @@ class GAN(LightningModule):
                     "--model.discriminator.norm group, layer or none.",
                     stacklevel=2,
                 )
+
+    def _captured(self) -> Callable[[Tensor], dict[str, Tensor]]:
+        """A step as a graph, where the device has them and the step is one program."""
+        graphs = graphs_of(self.device)
+        if graphs is None:
+            return self._update
+        networks = (self.generator, self.discriminator, self.ema)
+        kinds = {type(module) for network in networks for module in network.modules()}
+        foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
+        reasons = {
+            "cuda_graph off": not self.cuda_graph,
+            "microbatches are accumulated": self.accumulate > 1,
+            "several processes average their gradients in between": self.trainer.world_size > 1,
+            f"whether {', '.join(sorted(foreign))} does the same at every step is not known": bool(foreign),
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), "")
+        self.launching = f"single kernels ({reason})" if reason else "one CUDA graph a step"
+        if reason:
+            return self._update
+        randomness = [self._latent_randomness, self._penalty_randomness]
+        return Captured(
+            self._update,
+            lambda: [t for network in networks for t in (*network.parameters(), *network.buffers())],
+            self._optimizers,
+            randomness,
+            graphs,
+        )
 
     def _coupling_ratio(self) -> float:
         size, channels = self.discriminator.image_size, self.discriminator.channels
@@ -262,9 +310,16 @@ class GAN(LightningModule):
         self.step = checkpoint["step"]
 
 
-def _set_requires_grad(parameters: list[nn.Parameter], value: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(value)
+@contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Without gradients of these parameters."""
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _require(holds: bool, message: str) -> None:

@@ -94,6 +94,7 @@ class Optimization(Callback):
             record(trainer, module.step, {"why/skipped": self.skipped})
             return
         self._seconds, self._metrics, self._arrays = 0.0, {}, {}
+        module.watched = True  # by hooks, which the replay of a graph would not call
         for trained in trained_in(module, batch, self._hooks):
             self._hooks += [
                 trained.optimizer.register_step_pre_hook(partial(self._before, trained)),
@@ -105,6 +106,7 @@ class Optimization(Callback):
             return
         while self._hooks:
             self._hooks.pop().remove()
+        module.watched = False
         self.spent += self._seconds
         self.cost = self._seconds
         share = self.spent / (time.perf_counter() - self._start)

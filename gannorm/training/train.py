@@ -348,7 +348,8 @@ class Describe(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
         if trainer.is_global_zero:
-            print(f"arithmetic: {self.arithmetic}", flush=True)
+            launching = getattr(gan, "launching", "")
+            print(f"arithmetic: {self.arithmetic}{launching and f'; launched as {launching}'}", flush=True)
             if self.before not in ("", str(self.arithmetic)):
                 warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
 

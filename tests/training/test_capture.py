@@ -1,0 +1,157 @@
+"""A step that is recorded once and replayed computes what the step computes, to the last bit; else it is not replayed.
+
+Recorded and replayed on a CPU, operation by operation: see emulated_graphs.py. On a GPU none of this was ever run.
+"""
+
+import pytest
+import torch
+from torch import nn
+from training.emulated_graphs import EmulatedGraphs
+from training.plain_loop import final_state
+
+from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
+from gannorm.training import resume, train
+from gannorm.training.capture import WARM_UP, Captured
+
+STEPS = WARM_UP + 6
+SETTINGS = {
+    "joint": ("--model.d_composition=joint", "--model.g_composition=joint"),
+    "several D steps": ("--model.d_steps=3", "--model.ema_decay=0.9"),
+    "hinge and R1": ("--model.loss=hinge", "--model.penalty=r1", "--model.discriminator.norm=group"),
+    "gradient penalty": ("--model.penalty=gradient", "--model.discriminator.norm=layer"),
+    "moments": ("--model.moment_weight=0.1", "--model.discriminator.norm=none"),
+    "minibatch": ("--model.discriminator.minibatch=discrimination",),
+    "renorm that opens": (
+        "--model.discriminator.norm=renorm",
+        "--model.discriminator.norm_options={start: 8, r_end: 24, d_end: 24}",
+    ),
+    "bfloat16": ("--precision=auto", "--trainer.precision=bf16-mixed"),
+    "watched": ("--why_every=2", "--why_budget=1", "--data.batch_size=32", "--model.moment_weight=0.1"),
+    "measured": ("--probe_every=2", "--probe_images=32", "--sample_every=3", "--checkpoint_every=2"),
+    **{f"D {name}": (f"--model.discriminator.norm={name}",) for name in NORMALIZERS},
+    **{f"G {name}": (f"--model.generator.norm={name}",) for name in ("none", "ghost", "noisy", "sync", "virtual")},
+    **{
+        f"weights {name}": (f"--model.discriminator.weight_norm={name}", f"--model.generator.weight_norm={name}")
+        for name in WEIGHT_NORMALIZERS
+    },
+}
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    graphs = EmulatedGraphs()
+    monkeypatch.setattr("gannorm.training.gan.graphs_of", lambda _: graphs)
+    return graphs
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_replayed_run_has_the_bits_of_a_computed_one(configure, tmp_path, graphs, setting):
+    config = configure("--steps", str(STEPS), f"--checkpoint_every={STEPS}", *SETTINGS[setting])
+    replayed = train(config, tmp_path / "replayed")
+    watched = len([step for step in range(STEPS) if setting == "watched" and step % 2 == 0])
+    assert graphs.replays == STEPS - watched - WARM_UP
+    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
+    assert graphs.replays == STEPS - watched - WARM_UP
+    expected, found = final_state(computed), final_state(replayed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert timeless(replayed) == timeless(computed)
+
+
+def timeless(run):
+    return [{k: v for k, v in r.items() if "second" not in k and "share_of" not in k} for r in run.metrics()]
+
+
+def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs):
+    config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}")
+    whole = final_state(train(config, tmp_path / "whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gannorm.training.callbacks.Metrics.act", stop_at(STEPS))
+        train(config, stopped := tmp_path / "stopped")
+    replays = graphs.replays
+    found = final_state(resume(stopped))
+    assert graphs.replays == replays + STEPS - WARM_UP
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def stop_at(step):
+    def act(self, trainer, module):
+        trainer.should_stop = trainer.should_stop or module.step == step
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "flags,reason",
+    [
+        (("--model.cuda_graph=false",), "cuda_graph off"),
+        (("--model.accumulate=2", "--model.accumulation=naive"), "microbatches are accumulated"),
+        (("--model.discriminator.norm=own",), "whether Own does the same at every step is not known"),
+    ],
+)
+def test_what_cannot_be_a_graph_is_told_and_computed(configure, tmp_path, graphs, capsys, flags, reason):
+    @normalizer("own", forward_coupling=False, gradient_coupling=False)
+    class Own(nn.Identity):
+        def __init__(self, channels):
+            super().__init__()
+
+    train(configure(f"--steps={STEPS}", *flags), tmp_path / "run")
+    assert graphs.replays == 0
+    assert f"launched as single kernels ({reason})\n" in capsys.readouterr().out
+
+
+def test_without_graphs_nothing_is_said_of_them(configure, tmp_path, capsys):
+    train(configure(), tmp_path / "run")
+    assert "launched" not in capsys.readouterr().out
+
+
+class Walk:
+    """A step that moves one weight by its images, and by what `spoil` adds to that."""
+
+    def __init__(self, spoil=lambda walk: 0.0):
+        self.weight, self.calls, self.spoil = torch.zeros(3), 0, spoil
+
+    def step(self, images):
+        self.calls += 1
+        self.weight.add_(images.mean() + self.spoil(self))
+        return {"loss": self.weight.sum()}
+
+    def captured(self):
+        return Captured(self.step, lambda: [self.weight], [], [], EmulatedGraphs())
+
+
+def read_back(walk):
+    return float(walk.weight.sum())
+
+
+def new_memory(walk):
+    walk.weight = walk.weight.clone()
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    "spoil,reason",
+    [
+        (lambda walk: walk.calls, "differs"),  # a number that python counts
+        (new_memory, "anew"),
+        (read_back, "not permitted"),
+    ],
+    ids=["host number", "new memory", "host read"],
+)
+def test_a_step_that_is_not_one_program_is_computed(spoil, reason):
+    walk, plain = Walk(spoil), Walk(spoil)
+    step = walk.captured()
+    with pytest.warns(UserWarning, match=f"it cannot be one graph .*{reason}"):
+        found = [step(torch.full((2,), float(number)))["loss"].clone() for number in range(10)]
+    if reason != "differs":  # where recording has called python's counter once more
+        assert found == [plain.step(torch.full((2,), float(number)))["loss"] for number in range(10)]
+    assert step.failed and walk.calls >= 10
+
+
+def test_a_step_that_is_one_program_is_replayed_on_each_batch():
+    walk, plain = Walk(), Walk()
+    step = walk.captured()
+    for number in range(10):
+        images = torch.full((2,), float(number))
+        assert torch.equal(step(images)["loss"], plain.step(images)["loss"])
+    assert walk.calls == WARM_UP + 2  # the recorded one was computed, too
+    assert torch.equal(walk.weight, plain.weight)
