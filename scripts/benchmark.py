@@ -206,7 +206,8 @@ class Bare:
 
 
 def training(bench: Bench) -> Iterator[Row]:
-    for name, config in (("CIFAR shapes", cifar_config()), ("digits config", digits_config())):
+    width = 64 if bench.device.type == "cuda" else 32
+    for name, config in ((f"CIFAR shapes, width {width}", cifar_config(width)), ("digits config", digits_config())):
         for precision in ("auto", "exact"):
             yield from _train_against(bench, name, config | {"precision": precision})
 
@@ -217,12 +218,13 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     from gannorm.training.precision import choose
 
     small = name.startswith("digits")
-    chunk = (10 if small else 3) if bench.quick else (25 if small else 6)
+    chunk = (10 if small else 3) if bench.quick else (25 if small or bench.device.type == "cuda" else 6)
     arithmetic = choose(config)
     gan, data = prepare(config)
     tutorial, bare = Tutorial(gan, bench.device), Bare(gan, arithmetic, bench.device)
     batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=bench.device)
     times: Times = {"ours": [], "tutorial": [], "bare": []}
+    launches: dict[str, float] = {}
     begin = 0.0
 
     def clocked(run: Callable[[Tensor], Any], steps: int) -> float:
@@ -242,6 +244,10 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
             if gan.step > chunk:
                 times["tutorial"].append(tutorial_seconds)
                 times["bare"].append(bare_seconds)
+            if bench.device.type == "cuda" and gan.step == bench.rounds * chunk + chunk:
+                real = next(batches)
+                launches["tutorial"] = _launches(lambda: tutorial.step(real))
+                launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
             begin = bench.now()
 
     run = config | {
@@ -258,11 +264,26 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     peak = bench.flops["bfloat16" if arithmetic.precision == "bf16-mixed" else "float32"]
     share = counter.get_total_flops() / statistics.median(times["ours"]) / peak
     what = f"{name}, {config['precision']}"
-    goal = "" if small else "≥ 2.5" if config["precision"] == "auto" else "≥ 1.3"
+    fast = config["precision"] == "auto"
+    goal = "" if small else ("≥ 4" if fast else "") if launches else "≥ 2.5" if fast else "≥ 1.3"
     images = len(real) / statistics.median(times["ours"])
     note = f"{images:,.0f} img/s, {arithmetic}"
+    if launches:
+        minutes = 100_000 * statistics.median(times["ours"]) / 60
+        note += f"; {launches['ours']:.0f} launches a step, the tutorial {launches['tutorial']:.0f}"
+        note += f"; 100,000 steps take {minutes:.1f} min"
     yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
     yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")
+
+
+def _launches(run: Callable[[], Any], steps: int = 5) -> float:
+    """Calls a step by which the CPU has the GPU do something: kernels one by one, or graphs of them."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(steps):
+            run()
+    calls = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
+    return sum(event.count for event in profile.key_averages() if event.key.startswith(calls)) / steps
 
 
 @contextmanager
@@ -292,14 +313,14 @@ def digits_config(**changes: Any) -> dict[str, Any]:
     return config | changes
 
 
-def cifar_config() -> dict[str, Any]:
-    """The digits recipe at CIFAR's shapes: 32×32×3, width 32, batch 64, on random bytes."""
+def cifar_config(width: int = 32) -> dict[str, Any]:
+    """The digits recipe at CIFAR's shapes: 32×32×3, batch 64, on random bytes."""
     if "random_bytes" not in DATASETS:
         DATASETS.register("random_bytes", lambda split, image_size, **_: _random_images(image_size, split))
     config = digits_config()
     config["data"] = {"name": "random_bytes", "image_size": 32, "batch_size": 64}
     config["model"] = copy.deepcopy(config["model"])
-    config["model"]["discriminator"]["width"] = config["model"]["generator"]["width"] = 32
+    config["model"]["discriminator"]["width"] = config["model"]["generator"]["width"] = width
     return config
 
 
@@ -667,6 +688,63 @@ def _memory(off: list[str]) -> Iterator[Row]:
             yield Row("startup", f"peak memory of configs/{name}.yaml", note=f"{gibibytes:.2f} GiB")
 
 
+# -- packing ----------------------------------------------------------------------------------------------------------
+
+# A run in a process of its own, as a study has it.
+PACKED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from benchmark import packed_run
+packed_run(*sys.argv[2:])
+"""
+
+
+def packing(bench: Bench) -> Iterator[Row]:
+    """Several runs at once on one device: the images a second of all of them, against those of one run alone."""
+    counts = (1, 2, 4, 8) if bench.device.type == "cuda" else (1, 2)
+    times: Times = {str(count): [] for count in counts}  # seconds of an image, whichever run has it
+    for _ in range(1 if bench.quick else 3):
+        for count in counts:
+            times[str(count)].append(1 / _together(bench, count))
+    for count in counts[1:]:
+        note = f"{1 / statistics.median(times[str(count)]):,.0f} img/s, {max(1, _cores() // count)} threads a run"
+        what = f"{count} runs on one device"
+        yield row("packing", what, times, str(count), "1", True, "one run at a time", note=note)
+
+
+def _together(bench: Bench, count: int) -> float:
+    """Images a second of `count` runs that start together."""
+    from gannorm.rundir import RunDir
+
+    threads = max(1, _cores() // count)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [Path(folder) / f"run_{i}" for i in range(count)]
+        arguments = [str(Path(__file__).parent), bench.device.type, str(100 if bench.quick else 300)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PACKED, *arguments, run], env=environment, stdout=subprocess.DEVNULL
+            )
+            for run in runs
+        ]
+        if any([process.wait() for process in processes]):
+            raise RuntimeError("a run of the section packing failed; what it printed is above.")
+        # The first record holds the start, and while the last ones are made another run may have ended.
+        return sum(statistics.median(RunDir(run).series("images_per_second")[1][1:-1]) for run in runs)
+
+
+def packed_run(device: str, steps: str, path: str) -> None:
+    """One run of the CIFAR recipe; the processes of `packing` call it."""
+    from gannorm.training import train
+
+    config = cifar_config() | {"steps": int(steps), "log_every": int(steps) // 10}
+    train(config | {"trainer": {"accelerator": device, "devices": 1}}, Path(path))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
@@ -676,6 +754,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "normalizers": normalizers,
     "evaluation": evaluation,
     "scaling": scaling,
+    "packing": packing,
     "startup": startup,
 }
 
