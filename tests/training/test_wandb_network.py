@@ -166,8 +166,9 @@ def test_a_network_that_comes_back_gets_every_row(server, settings, tmp_path, mo
     at_step(monkeypatch, 2, fail_for_a_second)
     run = train(settings, tmp_path / "run")
     assert require_complete(run, "run") >= STEPS
-    assert sum(body.count("loss_d") for body in server.received) >= STEPS
-    assert "W&B" not in capsys.readouterr().err
+    assert sum(body.count("loss_d") for body in server.received) >= STEPS, server.received
+    said = capsys.readouterr().err  # the service may tell of its retries; we have nothing to tell
+    assert "W&B stopped" not in said and "W&B could not start" not in said, said
 
 
 @pytest.mark.slow
