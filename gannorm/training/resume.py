@@ -18,9 +18,18 @@ from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
 from gannorm.studies.configs import flatten
 from gannorm.training.replicas import one_run
-from gannorm.training.train import check_trainer_options, prepare, train_to_the_end
+from gannorm.training.train import prepare, train_to_the_end
+from gannorm.training.trainer_options import check_trainer_options
 
-BESIDE = ("output", "study", "name", "progress", "wandb", "wandb_project")  # what does not change a run's results
+BESIDE = (
+    "output",
+    "study",
+    "name",
+    "progress",
+    "wandb",
+    "wandb_project",
+    "model.cuda_graph",
+)  # what does not change a run's results
 
 
 def resume(path: Path, config: Mapping[str, Any] | None = None) -> RunDir:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import logging
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm.data import ImageData, Images
@@ -27,7 +24,6 @@ from gannorm.models import build_networks, equalize_bias, initialize
 from gannorm.models.checkpoint import Discriminators, Generators
 from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
-from gannorm.registry import choices
 from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
 from gannorm.training.callbacks import BatchDependence, Metrics, Progress, Samples, generate
@@ -37,36 +33,14 @@ from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
 from gannorm.training.optimization import Optimization, check_options
 from gannorm.training.precision import Arithmetic, choose
-from gannorm.training.replicas import Follower, Replicas, check_processes, one_run
+from gannorm.training.replicas import Follower, Replicas, one_run
+from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet
 
-# Trainer options that a run decides itself, and what to do instead.
-OURS = {
-    "max_steps": "use --steps",
-    "max_epochs": "use --steps",
-    "min_epochs": "use --steps",
-    "min_steps": "use --steps",
-    "fast_dev_run": "use --steps 1",
-    "overfit_batches": "use a smaller folder",
-    "limit_train_batches": "use --steps",
-    "logger": "use --wandb",
-    "callbacks": "register them in python",
-    "plugins": "register them in python",
-    "default_root_dir": "use --output",
-    "enable_checkpointing": "use --checkpoint_every",
-    "enable_progress_bar": "use --progress",
-    "barebones": "use --probe_every 0 and the like",
-    "sync_batchnorm": "use the normalizer sync",
-    "gradient_clip_val": "two optimizers alternate here, and Lightning clips for one",
-    "accumulate_grad_batches": "two optimizers alternate here, and Lightning accumulates for one",
-}
-DEVICES = {"devices": 1}  # not all that there are: that would change the batch of an update from machine to machine
 BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
     *("initialization", "initialization_options", "equalize_bias"),
 )
 REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias, in whole training batches
-# Lightning's remarks about itself and about loaders with worker processes, of which there are none here.
-LIGHTNING_REMARKS = (".*LeafSpec.*", ".*num_workers.*", ".*log_every_n_steps.*", ".*does not have many workers.*")
 
 
 def train(config: Mapping[str, Any], path: Path) -> RunDir:
@@ -257,7 +231,7 @@ def _fit(
         loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
-    with _quiet(), arithmetic.applied(module):
+    with quiet(), arithmetic.applied(module):
         options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config["trainer"]}
         if check_trainer_options(config["trainer"]).world_size > 1:
             options["strategy"] = Replicas()
@@ -279,56 +253,6 @@ def _fit(
                 raise KeyboardInterrupt from None
             raise
     return metrics.diverged
-
-
-def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
-    """Options of Lightning's Trainer must be known, not decided by us, plain values, and possible on this machine.
-
-    Returns:
-        A Trainer with these options, which knows the processes of the run and which of them this one is.
-
-    Raises:
-        UserError: otherwise. Plain values only, so that a config from a stranger cannot name code to import.
-    """
-    known = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name not in {"self", *OURS}]
-    for name, value in options.items():
-        if name in OURS:
-            raise UserError(f"`trainer.{name}` is decided by the run: {OURS[name]}.")
-        if name not in known:
-            raise UserError(f"unknown Trainer option 'trainer.{name}': {choices(name, known)}")
-        values = value if isinstance(value, list) else [value]
-        if not all(v is None or isinstance(v, (str, int, float)) for v in values):
-            raise UserError(f"a Trainer option must be a plain value: got trainer.{name}={value!r}.")
-    if str(options.get("precision", "")) in ("16", "16-mixed", "16-true"):
-        raise UserError("fp16 needs loss scaling, which two optimizers would share: use trainer.precision bf16-mixed.")
-    if options.get("strategy", "auto") not in ("auto", "ddp"):
-        raise UserError(
-            f"several devices each hold both networks, which is `trainer.strategy` ddp: got {options['strategy']!r}."
-        )
-    try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
-        with _quiet():
-            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
-        check_processes(trainer)
-        return trainer
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks about itself."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for remark in LIGHTNING_REMARKS:
-                warnings.filterwarnings("ignore", message=remark)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 class Describe(Callback):

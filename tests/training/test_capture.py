@@ -61,15 +61,18 @@ def timeless(run):
     return [{k: v for k, v in r.items() if "second" not in k and "share_of" not in k} for r in run.metrics()]
 
 
-def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs):
+@pytest.mark.parametrize("again", [True, False], ids=["graph", "kernels"])
+def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs, again):
     config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}")
     whole = final_state(train(config, tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gannorm.training.callbacks.Metrics.act", stop_at(STEPS))
         train(config, stopped := tmp_path / "stopped")
     replays = graphs.replays
+    file = stopped / "config.yaml"
+    file.write_text(file.read_text().replace("cuda_graph: true", f"cuda_graph: {str(again).lower()}"))
     found = final_state(resume(stopped))
-    assert graphs.replays == replays + STEPS - WARM_UP
+    assert graphs.replays == replays + (STEPS - WARM_UP) * again
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 

@@ -22,7 +22,7 @@ from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training import prepare
 from gannorm.training.replicas import one_run
-from gannorm.training.train import check_trainer_options
+from gannorm.training.trainer_options import check_trainer_options
 
 PROGRAM = Path(__file__).with_name("replicas_program.py")
 D, G = "--model.discriminator.", "--model.generator."
