@@ -21,10 +21,11 @@ from gannorm.studies.configs import flatten
 NOT_FACTORS = {
     *("seed", "name", "study", "output", "progress", "wandb", "wandb_project"),
     *("log_every", "sample_every", "test_every", "checkpoint_every", "data.root", "data.download"),
-    *("why_every", "why_budget", "why_layers"),
+    *("why_every", "why_budget", "why_layers", "model.cuda_graph"),
 }
 
 NORM = "model.discriminator.norm"  # the first factor, and what names the runs where nothing was varied
+CLASSIFIER_NORM = "model.classifier.norm"  # where it is in a classifier's config
 TITLES = {  # its values, as the literature calls them
     "batch": "BatchNorm",
     "group": "GroupNorm",
@@ -34,6 +35,7 @@ TITLES = {  # its values, as the literature calls them
 }
 STATISTICS, WEIGHTS = "evaluation.statistics", "evaluation.weights"  # factors within a run: how G was sampled
 PROSE = {  # how a factor's value reads in a title
+    CLASSIFIER_NORM: "{}",
     "model.generator.norm": "G {}",
     "model.generator.weight_norm": "G weights {}",
     "model.d_composition": "D {}",
@@ -133,7 +135,7 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
     points: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(runs, key=_position(runs, factors)):
         points.setdefault(_point(run, factors), []).append(run)
-    naming = _naming(points, factors) or [NORM]
+    naming = _naming(points, factors) or [CLASSIFIER_NORM if CLASSIFIER_NORM in runs[0].config else NORM]
 
     conditions, repeats = [], []
     for members in points.values():

@@ -33,6 +33,19 @@ def test_one_factor_is_called_by_its_value_and_its_options_are_kept(make_run: Ca
     assert remarks == []
 
 
+@pytest.mark.parametrize("norms", [("batch",), ("batch", "group")])
+def test_a_classifier_is_called_by_its_normalizer(make_run: Callable[..., RunDir], norms: tuple[str, ...]) -> None:
+    runs, _ = read_runs([make_run(norm, 0, model={"classifier": {"norm": norm, "width": 16}}) for norm in norms])
+    called = {"batch": "BatchNorm", "group": "GroupNorm"}
+    assert [(c.label, c.title) for c in group(runs)[0]] == [(norm, called[norm]) for norm in norms]
+
+
+def test_how_kernels_are_launched_is_no_factor(make_run: Callable[..., RunDir]) -> None:
+    """A run from before the key was there has the bits of one that has it."""
+    runs, _ = read_runs([make_run("batch", 0), make_run("batch", 1, **{"model.cuda_graph": True})])
+    assert len(group(runs)[0]) == 1
+
+
 def test_two_factors_are_called_by_short_keys_and_ordered_by_size(make_run: Callable[..., RunDir]) -> None:
     """Names sort as "128" < "32" < "8"; batch sizes must not."""
     made = [
