@@ -120,3 +120,6 @@ def _gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
+
+
+BUILT_IN = (*LOSSES, *PENALTIES)  # names; whoever adds to them comes later

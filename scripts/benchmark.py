@@ -225,7 +225,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=bench.device)
     times: Times = {"ours": [], "tutorial": [], "bare": []}
     launches: dict[str, float] = {}
-    begin = 0.0
+    begin, launched = 0.0, ""
 
     def clocked(run: Callable[[Tensor], Any], steps: int) -> float:
         started = bench.now()
@@ -234,7 +234,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
         return (bench.now() - started) / steps
 
     def pause(gan: Any, *_: Any) -> None:
-        nonlocal begin
+        nonlocal begin, launched
         if gan.step % chunk == 0:
             if gan.step > chunk:  # the first chunk warms up
                 times["ours"].append((bench.now() - begin) / chunk)
@@ -245,7 +245,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
                 times["tutorial"].append(tutorial_seconds)
                 times["bare"].append(bare_seconds)
             if bench.device.type == "cuda" and gan.step == bench.rounds * chunk + chunk:
-                real = next(batches)
+                real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
                 launches["tutorial"] = _launches(lambda: tutorial.step(real))
                 launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
             begin = bench.now()
@@ -270,7 +270,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     note = f"{images:,.0f} img/s, {arithmetic}"
     if launches:
         minutes = 100_000 * statistics.median(times["ours"]) / 60
-        note += f"; {launches['ours']:.0f} launches a step, the tutorial {launches['tutorial']:.0f}"
+        note += f"; {launched}; {launches['ours']:.0f} launches a step, the tutorial {launches['tutorial']:.0f}"
         note += f"; 100,000 steps take {minutes:.1f} min"
     yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
     yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")
@@ -713,32 +713,53 @@ def packing(bench: Bench) -> Iterator[Row]:
 
 
 def _together(bench: Bench, count: int) -> float:
-    """Images a second of `count` runs that start together."""
-    from gannorm.rundir import RunDir
-
-    threads = max(1, _cores() // count)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    """Images a second of `count` runs, while all of them train."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, _cores() // count))}
     with tempfile.TemporaryDirectory() as folder:
-        runs = [Path(folder) / f"run_{i}" for i in range(count)]
-        arguments = [str(Path(__file__).parent), bench.device.type, str(100 if bench.quick else 300)]
+        arguments = [str(Path(__file__).parent), bench.device.type, "5" if bench.quick else "20", str(count), folder]
+        command = [sys.executable, "-c", PACKED, *arguments]
         processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", PACKED, *arguments, run], env=environment, stdout=subprocess.DEVNULL
-            )
-            for run in runs
+            subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL) for i in range(count)
         ]
         if any([process.wait() for process in processes]):
             raise RuntimeError("a run of the section packing failed; what it printed is above.")
-        # The first record holds the start, and while the last ones are made another run may have ended.
-        return sum(statistics.median(RunDir(run).series("images_per_second")[1][1:-1]) for run in runs)
+        return sum(float((Path(folder) / f"{i}.rate").read_text()) for i in range(count))
 
 
-def packed_run(device: str, steps: str, path: str) -> None:
-    """One run of the CIFAR recipe; the processes of `packing` call it."""
-    from gannorm.training import train
+def packed_run(device: str, seconds: str, count: str, folder: str, name: str) -> None:
+    """One run of the CIFAR recipe, as the processes of `packing` make it.
 
-    config = cifar_config() | {"steps": int(steps), "log_every": int(steps) // 10}
-    train(config | {"trainer": {"accelerator": device, "devices": 1}}, Path(path))
+    After some steps it waits until all `count` are as far. What it does in the `seconds` from then on is counted, and
+    goes to `name`.rate as images a second; it ends once all have counted, so that none is ever alone.
+    """
+    from gannorm.training import GAN, train
+
+    place, begin, first = Path(folder), 0.0, 10
+    config = cifar_config() | {"steps": 10**9, "log_every": 10**6}
+
+    def all_have(kind: str) -> bool:
+        return len(list(place.glob(f"*.{kind}"))) == int(count)
+
+    def now() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def pace(gan: Any, *_: Any) -> None:
+        nonlocal begin
+        if gan.step == first:
+            (place / f"{name}.ready").touch()
+            while not all_have("ready"):
+                time.sleep(0.001)
+            begin = now()
+        elif begin and time.perf_counter() - begin > float(seconds):
+            file = place / f"{name}.rate"
+            if not file.exists():
+                file.write_text(str((gan.step - first) * config["data"]["batch_size"] / (now() - begin)))
+            gan.trainer.should_stop = all_have("rate")
+
+    with mock.patch.object(GAN, "on_train_batch_start", pace):
+        train(config | {"trainer": {"accelerator": device, "devices": 1}}, place / name)
 
 
 def _cores() -> int:

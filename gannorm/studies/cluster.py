@@ -227,12 +227,13 @@ class RemoteProcess:
         self._ask("news", 0, 0)
 
     def _hear_news(self, printed: bytes, done: int, status: int | None, line: str, part: bytes) -> None:
+        logged, brought = self._question[1]  # not what was counted: a Ctrl-C may have cut us off when we last were here
         with self.log.open("ab") as log:
             log.write(printed)
-        self._logged += len(printed)
+        self._logged = logged + len(printed)
         self._done = done
         if self._home:
-            self._home.seek(self._question[1][1])  # a Ctrl-C may have come between the last part and its question
+            self._home.seek(brought)
             self._home.write(part)
         if status is None:
             self._ask("news", self._logged, self._home.tell() if self._home else 0)

@@ -221,7 +221,7 @@ def _quantities() -> Iterator[Quantity]:
             ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio"), POSITIVE),
             ("icc_real", "ICC of logits among real images", final(f"{p}/icc_real"), SIGNED_SHARE),
             ("icc_fake", "ICC of logits among fakes", final(f"{p}/icc_fake"), SIGNED_SHARE),
-            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio"), SHARE),
+            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio"), POSITIVE),
             ("common_mode_gain", "Common-mode gain", final(f"{p}/common_mode_gain"), ANY),
             (
                 "swap_max_change",

@@ -14,29 +14,33 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 WARM_UP = 3  # steps before recording: libraries choose kernels, and optimizers make their states, in the first ones
 
-# Of the first replay's distance from the step that it should repeat, over the length of that step. With deterministic
-# kernels it is 0. Rounding alone moves Adam by a few per cent of a step, in weights whose gradient is nothing but
-# rounding, such as a bias before BatchNorm; old images, noise that repeats or an update that is missing, by all of it.
+# Of the first replay's distance from the step that it should repeat, over the length of that step, in each group of
+# tensors. With deterministic kernels it is 0. Rounding alone moves Adam by a few per cent of a step, in weights whose
+# gradient is nothing but rounding, such as a bias before BatchNorm; old images or an update that is missing, by all.
 TOLERANCE = 0.1
 
 Losses = dict[str, Tensor]
 Step = Callable[[Tensor], Losses]
+State = Mapping[str, Sequence[Tensor]]  # groups of tensors of one scale, by name
 
 
 class Graphs(Protocol):
     """How a device records and replays. (CUDA's is below; the tests have one that replays operations on a CPU.)"""
 
-    def aside(self) -> Any:
-        """A context for the steps before recording."""
+    def aside(self) -> AbstractContextManager[None]:
+        """For the steps before recording."""
+
+    def strict(self) -> AbstractContextManager[None]:
+        """Inside, what recording would not permit, such as reading a result, is a RuntimeError already."""
 
     def record(
         self, step: Callable[[], Losses], generators: Sequence[torch.Generator]
@@ -46,19 +50,33 @@ class Graphs(Protocol):
 
 def graphs_of(device: torch.device) -> Graphs | None:
     """The device's way to record; None where it has none."""
-    return CudaGraphs() if device.type == "cuda" else None
+    return CudaGraphs(device) if device.type == "cuda" else None
 
 
 class CudaGraphs:
     """CUDA's graphs. Recording wants a stream other than the default one, and so do the steps before it."""
 
+    def __init__(self, device: torch.device) -> None:
+        # One for all: cuBLAS keeps a workspace for every stream that it has seen.
+        self.stream = torch.cuda.Stream(device)
+
     @contextmanager
     def aside(self) -> Iterator[None]:
-        stream, present = torch.cuda.Stream(), torch.cuda.current_stream()
-        stream.wait_stream(present)
-        with torch.cuda.stream(stream):
+        present = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(present)
+        with torch.cuda.stream(self.stream):
             yield
-        present.wait_stream(stream)
+        present.wait_stream(self.stream)
+
+    @contextmanager
+    def strict(self) -> Iterator[None]:
+        # An operation that breaks a recording leaves the generators of some torch versions in it for good.
+        mode = torch.cuda.get_sync_debug_mode()
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
 
     def record(
         self, step: Callable[[], Losses], generators: Sequence[torch.Generator]
@@ -66,7 +84,11 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # W&B's threads are not ours to stop
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(self.stream.device)),  # put back also where recording fails
+            # In other threads, W&B's for example, anything is permitted.
+            torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+        ):
             losses = step()
         return graph.replay, losses
 
@@ -79,7 +101,8 @@ class Captured:
 
     Args:
         step: (N, C, H, W) → losses; it must update its state in place.
-        state: the tensors that a step updates: weights, buffers and averages.
+        state: the tensors that a step updates, but those of the optimizers, in groups that are compared each for
+            itself.
         optimizers: the step's; their states are updated too.
         generators: the random generators that the step draws from, beside the device's global one.
         graphs: the device's way to record.
@@ -88,7 +111,7 @@ class Captured:
     def __init__(
         self,
         step: Step,
-        state: Callable[[], Sequence[Tensor]],
+        state: Callable[[], State],
         optimizers: Sequence[torch.optim.Optimizer],
         generators: Sequence[torch.Generator],
         graphs: Graphs,
@@ -116,65 +139,89 @@ class Captured:
         return self._losses
 
     def _first_replay(self, images: Tensor) -> Losses:
-        self._images = inputs = images.clone()
-        before = _Snapshot(self.state(), self.optimizers, self.generators, images.device)
-        with self.graphs.aside():
-            losses = {name: loss.clone() for name, loss in self.step(images).items()}
-        after = _Snapshot(self.state(), self.optimizers, self.generators, images.device)
+        before = after = None
         try:
-            if not before.same_memory(after):
-                raise RuntimeError("it makes some of its state anew")
-            before.restore()
-            with _capturable(self.optimizers):
-                self._replay, self._losses = self.graphs.record(lambda: self.step(inputs), self.generators)
-            self._replay()
-            apart = before.distance(after)
-            if not apart <= TOLERANCE:
-                self.failed = f"its replay differs from it by {apart:.2g} of its length"
-        except RuntimeError as error:
-            self.failed = " ".join(str(error).split())[:200]
-        if not self.failed:
+            before = self._snapshot(images.device)
+            with self.graphs.strict(), self.graphs.aside():
+                losses = {name: loss.clone() for name, loss in self.step(images).items()}
+            after = self._snapshot(images.device)
+            self._record(images, before, after)
             return self._losses
+        except RuntimeError as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # the end of the recording that it broke
+                raise KeyboardInterrupt from None
+            self.failed = " ".join(str(error).split())[:200]
+        self._replay, self._images, self._losses = None, None, {}
         warnings.warn(f"a step is launched as single kernels: it cannot be one graph ({self.failed}).", stacklevel=2)
-        self._replay = None
-        after.restore()
-        return losses
+        if after is not None:
+            after.restore()
+            return losses
+        if before is not None:
+            before.restore()
+        return self.step(images)
+
+    def _record(self, images: Tensor, before: _Snapshot, after: _Snapshot) -> None:
+        """Raises RuntimeError if the step cannot be replayed."""
+        if not before.same_memory(after):
+            raise RuntimeError("it makes some of its state anew")
+        self._images = inputs = images.clone()
+        before.restore()
+        with _capturable(self.optimizers):
+            replay, self._losses = self.graphs.record(lambda: self.step(inputs), self.generators)
+        before.restore()  # should anything have been computed
+        replay()
+        for group, apart in before.distances(after).items():
+            if not apart <= TOLERANCE:
+                raise RuntimeError(f"its replay differs from it in the {group}, by {apart:.2g} of its length")
+        if not after.same_randomness(self._snapshot(images.device)):
+            raise RuntimeError("its replay draws other random numbers")
+        self._replay = replay
+
+    def _snapshot(self, device: torch.device) -> _Snapshot:
+        state = {group: list(tensors) for group, tensors in self.state().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            for kept in optimizer.state.values():
+                for name, value in kept.items():
+                    if isinstance(value, Tensor):
+                        state.setdefault(f"{name} of optimizer {number}", []).append(value)
+        return _Snapshot(state, self.generators, device)
 
 
 class _Snapshot:
     """Copies of all that a step updates."""
 
-    def __init__(
-        self,
-        state: Sequence[Tensor],
-        optimizers: Sequence[torch.optim.Optimizer],
-        generators: Sequence[torch.Generator],
-        device: torch.device,
-    ) -> None:
-        kept = [v for o in optimizers for s in o.state.values() for v in s.values() if isinstance(v, Tensor)]
-        self.copies = [(tensor, tensor.detach().clone()) for tensor in (*state, *kept)]
+    def __init__(self, state: State, generators: Sequence[torch.Generator], device: torch.device) -> None:
+        self.groups = {group: [(t, t.detach().clone()) for t in tensors] for group, tensors in state.items()}
         self.generators = [(generator, generator.get_state()) for generator in generators]
         self.device, self.noise = device, _random_state(device)
 
     @torch.no_grad()
     def restore(self) -> None:
-        for tensor, copy in self.copies:
-            tensor.copy_(copy)
+        for copies in self.groups.values():
+            for tensor, copy in copies:
+                tensor.copy_(copy)
         for generator, state in self.generators:
             generator.set_state(state)
         _set_random_state(self.device, self.noise)
 
-    def same_memory(self, after: _Snapshot) -> bool:
-        return [id(tensor) for tensor, _ in self.copies] == [id(tensor) for tensor, _ in after.copies]
+    def same_memory(self, other: _Snapshot) -> bool:
+        mine, its = ([t for copies in s.groups.values() for t, _ in copies] for s in (self, other))
+        return len(mine) == len(its) and all(a is b for a, b in zip(mine, its, strict=True))
 
-    def distance(self, after: _Snapshot) -> float:
-        """How far the state lies from `after`, over how far `after` lies from here."""
-        apart = length = 0.0
-        for (tensor, here), (_, there) in zip(self.copies, after.copies, strict=True):
-            if tensor.is_floating_point() and tensor.numel() > 1:  # counters are no lengths
-                apart += float((tensor.detach() - there).double().square().sum())
-                length += float((there - here).double().square().sum())
-        return math.sqrt(apart / length) if apart else 0.0
+    def same_randomness(self, other: _Snapshot) -> bool:
+        mine, its = ([*(state for _, state in s.generators), s.noise] for s in (self, other))
+        return all(torch.equal(a, b) for a, b in zip(mine, its, strict=True))
+
+    def distances(self, after: _Snapshot) -> dict[str, float]:
+        """How far each group lies from `after` now, over how far `after` lies from here."""
+        found = {}
+        for group, copies in self.groups.items():
+            apart = length = 0.0
+            for (tensor, here), (_, there) in zip(copies, after.groups[group], strict=True):
+                apart += float((tensor.detach().double() - there.double()).square().sum())
+                length += float((there.double() - here.double()).square().sum())
+            found[group] = 0.0 if apart == 0 else math.sqrt(apart / length) if length else math.inf
+        return found
 
 
 @contextmanager

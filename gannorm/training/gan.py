@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
-from gannorm.losses import LOSSES, PENALTIES
+from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
-from gannorm.training.capture import Captured, graphs_of
+from gannorm.training.capture import WARM_UP, Captured, graphs_of
 from gannorm.training.ema import EMA
 from gannorm.training.microbatches import Microbatches, logits
 
@@ -90,7 +90,7 @@ class GAN(LightningModule):
         cuda_graph: bool = True,
     ) -> None:
         super().__init__()
-        self.loss, self.penalty = LOSSES[loss], PENALTIES[penalty]
+        self.loss, self.penalty, self._chosen = LOSSES[loss], PENALTIES[penalty], (loss, penalty)
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         _require(d_steps >= 1, f"`d_steps` must be at least 1: got {d_steps}.")
@@ -268,6 +268,9 @@ class GAN(LightningModule):
                     stacklevel=2,
                 )
 
+    def on_fit_end(self) -> None:
+        self._compute = self._update  # a graph keeps the memory of its step
+
     def _captured(self) -> Callable[[Tensor], dict[str, Tensor]]:
         """A step as a graph, where the device has them and the step is one program."""
         graphs = graphs_of(self.device)
@@ -276,6 +279,7 @@ class GAN(LightningModule):
         networks = (self.generator, self.discriminator, self.ema)
         kinds = {type(module) for network in networks for module in network.modules()}
         foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
+        foreign += [name for name in self._chosen if name not in BUILT_IN]
         reasons = {
             "cuda_graph off": not self.cuda_graph,
             "microbatches are accumulated": self.accumulate > 1,
@@ -283,13 +287,17 @@ class GAN(LightningModule):
             f"whether {', '.join(sorted(foreign))} does the same at every step is not known": bool(foreign),
         }
         reason = next((reason for reason, holds in reasons.items() if holds), "")
-        self.launching = f"single kernels ({reason})" if reason else "one CUDA graph a step"
+        self.launching = f"single kernels ({reason})" if reason else f"one CUDA graph after {WARM_UP} steps"
         if reason:
             return self._update
         randomness = [self._latent_randomness, self._penalty_randomness]
         return Captured(
             self._update,
-            lambda: [t for network in networks for t in (*network.parameters(), *network.buffers())],
+            lambda: {
+                f"{kind} of {name}": list(tensors)
+                for name, network in zip(("the generator", "the discriminator", "the average"), networks, strict=True)
+                for kind, tensors in (("weights", network.parameters()), ("buffers", network.buffers()))
+            },
             self._optimizers,
             randomness,
             graphs,

@@ -145,9 +145,9 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
         print("W&B is not installed: nothing goes there.", file=sys.stderr)
         return None
     attempts: list[Any] = [mode] if mode == "offline" else ["online", "offline"]
-    if SERVICE in os.environ:  # of another process, which may have ended: then once more, with one of our own
-        attempts.append("offline")
-    for attempt in attempts:
+    inherited = SERVICE in os.environ
+    while attempts:
+        attempt = attempts.pop(0)
         try:
             if attempt == "online" and mode == "auto" and not has_key():
                 continue
@@ -170,6 +170,9 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
             line = " ".join(str(error).split())
             print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
             _end_service()  # it would take the next attempt's id for one that is in use
+            if inherited and type(error).__name__ == "WandbServiceConnectionError":  # of a process that has ended
+                attempts.insert(0, attempt)  # once more, with one of our own
+            inherited = False
     return None
 
 

@@ -1,12 +1,13 @@
 """CUDA graphs on a CPU: the operations of a step are recorded once, and replayed on the same memory.
 
 What makes a replay wrong on a GPU makes it wrong here: a number that python computes is repeated as it was, a tensor
-that is made anew at every step is looked for where it was, and reading a result back fails. What is left out are the
-streams.
+that is made anew at every step is looked for where it was, and reading a result back fails. Not seen are what is
+particular to a GPU, such as streams, and tensors that a step makes on the CPU, where here everything is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,19 +19,29 @@ from torch.utils._pytree import tree_leaves
 
 # What waits for the device to read from it, and what copies python's numbers to it.
 NOT_PERMITTED = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal", "lift_fresh")
+NOT_PERMITTED += ("allclose", "bincount", "repeat_interleave", "tensor_split")
 
 Losses = dict[str, Tensor]
 
 
 class EmulatedGraphs:
-    """`gannorm.training.capture.Graphs` on a CPU; it counts the replays."""
+    """`gannorm.training.capture.Graphs` on a CPU; it counts the replays.
 
-    def __init__(self) -> None:
-        self.replays = 0
+    Args:
+        drop: (operation, how many of its name were before it) → whether replays leave it out, which spoils them.
+    """
+
+    def __init__(self, drop: Callable[[str, int], bool] = lambda name, number: False) -> None:
+        self.drop, self.replays = drop, 0
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         yield
+
+    @contextmanager
+    def strict(self) -> Iterator[None]:
+        with _Strict():
+            yield
 
     def record(
         self, step: Callable[[], Losses], generators: Sequence[torch.Generator]
@@ -42,14 +53,33 @@ class EmulatedGraphs:
         recorder.undo()
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+        seen: Counter[str] = Counter()
+        kept = []
+        for name, run in recorder.runs:
+            if not self.drop(name, seen[name]):
+                kept.append(run)
+            seen[name] += 1
 
         def replay() -> None:
             self.replays += 1
             with torch.no_grad():
-                for run in recorder.runs:
+                for run in kept:
                     run()
 
         return replay, losses
+
+
+class _Strict(TorchDispatchMode):
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        require_permitted(operation)
+        return operation(*args, **(kwargs or {}))
+
+
+def require_permitted(operation: Any) -> str:
+    name = operation._schema.name.removeprefix("aten::")
+    if name in NOT_PERMITTED:
+        raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+    return name
 
 
 class _Recorder(TorchDispatchMode):
@@ -57,15 +87,13 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runs: list[Callable[[], None]] = []
+        self.runs: list[tuple[str, Callable[[], None]]] = []
         self._made: set[int] = set()  # storages of the step's own results
         self._found: dict[int, tuple[Tensor, Tensor]] = {}  # storage → a tensor that was there before, and its content
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = operation._schema.name.removeprefix("aten::")
-        if name in NOT_PERMITTED:
-            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        name = require_permitted(operation)
         inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         for tensor in inputs:
             storage = tensor.untyped_storage()
@@ -85,7 +113,7 @@ class _Recorder(TorchDispatchMode):
                     old.detach().copy_(new)
 
         if not (outputs and all(v is not None and not v.is_write for v in _aliases(operation))):  # not a plain view
-            self.runs.append(run)
+            self.runs.append((name, run))
         return result
 
     def undo(self) -> None:

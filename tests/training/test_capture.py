@@ -1,6 +1,6 @@
 """A step that is recorded once and replayed computes what the step computes, to the last bit; else it is not replayed.
 
-Recorded and replayed on a CPU, operation by operation: see emulated_graphs.py. On a GPU none of this was ever run.
+Recorded and replayed on a CPU, operation by operation (see emulated_graphs.py), and, where there is a GPU, there.
 """
 
 import pytest
@@ -9,6 +9,7 @@ from torch import nn
 from training.emulated_graphs import EmulatedGraphs
 from training.plain_loop import final_state
 
+from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
 from gannorm.training import resume, train
 from gannorm.training.capture import WARM_UP, Captured
@@ -57,6 +58,17 @@ def test_a_replayed_run_has_the_bits_of_a_computed_one(configure, tmp_path, grap
     assert timeless(replayed) == timeless(computed)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("setting", ["joint", "several D steps", "watched", "D noisy", "D virtual", "weights spectral"])
+def test_on_a_gpu_too(configure, tmp_path, setting):
+    """A recording that fails is a warning, which is an error here."""
+    config = configure("--steps", str(STEPS), f"--checkpoint_every={STEPS}", *SETTINGS[setting])
+    replayed = train(config, tmp_path / "replayed")
+    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
+    expected, found = final_state(computed), final_state(replayed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def timeless(run):
     return [{k: v for k, v in r.items() if "second" not in k and "share_of" not in k} for r in run.metrics()]
 
@@ -102,6 +114,35 @@ def test_what_cannot_be_a_graph_is_told_and_computed(configure, tmp_path, graphs
     assert f"launched as single kernels ({reason})\n" in capsys.readouterr().out
 
 
+def test_a_loss_that_is_not_ours_is_computed(configure, tmp_path, graphs, capsys, monkeypatch):
+    monkeypatch.setattr(LOSSES, "_entries", {**LOSSES._entries, "own": LOSSES["hinge"]})
+    train({**(config := configure(f"--steps={STEPS}")), "model": {**config["model"], "loss": "own"}}, tmp_path / "run")
+    assert graphs.replays == 0
+    assert "whether own does the same" in capsys.readouterr().out
+
+
+SPOILED = {
+    "nothing is computed": lambda name, number: True,
+    "D's update is missing": lambda name, number: name == "_fused_adam_" and number == 0,
+    "G's update is missing": lambda name, number: name == "_fused_adam_" and number == 1,
+    "the average's update is missing": lambda name, number: name == "_foreach_lerp_",
+    "all latents are alike": lambda name, number: name == "randn",
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("--model.loss=wasserstein", "--model.discriminator.norm=none")], ids=str)
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_a_replay_that_lacks_something_is_found_out(configure, tmp_path, monkeypatch, spoiled, flags):
+    graphs = EmulatedGraphs(drop=SPOILED[spoiled])
+    config = configure(f"--steps={STEPS}", f"--checkpoint_every={STEPS}", *flags)
+    computed = final_state(train(config, tmp_path / "computed"))
+    monkeypatch.setattr("gannorm.training.gan.graphs_of", lambda _: graphs)
+    with pytest.warns(UserWarning, match="it cannot be one graph .its replay d"):
+        found = final_state(train(config, tmp_path / "run"))
+    assert graphs.replays == 1
+    assert all(torch.equal(found[name], computed[name]) for name in computed)
+
+
 def test_without_graphs_nothing_is_said_of_them(configure, tmp_path, capsys):
     train(configure(), tmp_path / "run")
     assert "launched" not in capsys.readouterr().out
@@ -119,7 +160,7 @@ class Walk:
         return {"loss": self.weight.sum()}
 
     def captured(self):
-        return Captured(self.step, lambda: [self.weight], [], [], EmulatedGraphs())
+        return Captured(self.step, lambda: {"weights": [self.weight]}, [], [], EmulatedGraphs())
 
 
 def read_back(walk):
@@ -134,7 +175,7 @@ def new_memory(walk):
 @pytest.mark.parametrize(
     "spoil,reason",
     [
-        (lambda walk: walk.calls, "differs"),  # a number that python counts
+        (lambda walk: float(walk.calls), "differs from it in the weights"),  # a number that python counts
         (new_memory, "anew"),
         (read_back, "not permitted"),
     ],
@@ -145,7 +186,7 @@ def test_a_step_that_is_not_one_program_is_computed(spoil, reason):
     step = walk.captured()
     with pytest.warns(UserWarning, match=f"it cannot be one graph .*{reason}"):
         found = [step(torch.full((2,), float(number)))["loss"].clone() for number in range(10)]
-    if reason != "differs":  # where recording has called python's counter once more
+    if "differs" not in reason:  # where recording has called python's counter once more
         assert found == [plain.step(torch.full((2,), float(number)))["loss"] for number in range(10)]
     assert step.failed and walk.calls >= 10
 

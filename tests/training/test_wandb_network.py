@@ -130,6 +130,14 @@ def test_a_server_that_works_gets_the_rows(server, settings, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_service_of_a_process_that_has_ended_costs_one_line(server, settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-tcp-localhost-9")  # inherited; nobody listens on the discard port
+    run = train(settings, tmp_path / "run")
+    assert require_complete(run, "run") >= STEPS
+    assert capsys.readouterr().err.count("W&B could not start online: WandbServiceConnectionError") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["fails", "hangs"])
 def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, tmp_path, monkeypatch, capsys, state):
     monkeypatch.setattr("gannorm.training.loggers.INIT_TIMEOUT", 2)
