@@ -80,7 +80,9 @@ def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int
     if not effects:
         return ""
     base = rows[conditions[0].label, name]
-    start = f"{score.title} of the generator against {conditions[0].title}'s {short(base.estimate.mean)}"
+    owner = conditions[0].title
+    whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
+    start = f"{score.title} of the generator against {whose} {short(base.estimate.mean)}"
     if len(effects) <= most:
         return f"{start}: {'; '.join(_against(c.title, row, score) for c, row in effects)}."
     words = [(c, _worth(row.effect.verdict, score)) for c, row in effects if row.effect]
