@@ -52,7 +52,7 @@ class VirtualBatchNorm(nn.Module):
         self.register_buffer("ref_size", torch.zeros(()))  # R; 0 until the reference is set
         self.collecting = False
         self.live: tuple[Tensor, Tensor] | None = None  # the reference's moments with their graph, within a call
-        self.referenced = False  # whether it is known, without asking the device, that there was a reference
+        self.referenced = False  # whether `set_reference` was called, which is known without asking the device
 
     def forward(self, x: Tensor) -> Tensor:
         if self.collecting:
@@ -61,7 +61,6 @@ class VirtualBatchNorm(nn.Module):
                 self.ref_mean.copy_(mean)
                 self.ref_var.copy_(variance)
                 self.ref_size.fill_(len(x))
-            self.referenced = True
         else:
             self._check_reference()
             ref_mean, ref_var = self.live or (self.ref_mean, self.ref_var)
@@ -107,6 +106,8 @@ def set_reference(network: nn.Module, reference: Tensor) -> None:
     network.register_buffer("reference", reference.detach().clone(), persistent=False)
     with torch.no_grad(), collecting(network):
         network(network.reference)
+    for layer in _virtual_layers(network):
+        layer.referenced = True
 
 
 def _refresh(network: nn.Module, inputs: Any) -> None:
