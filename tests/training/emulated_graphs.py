@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 # What waits for the device to read from it, and what copies python's numbers to it.
 NOT_PERMITTED = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal", "lift_fresh")
@@ -100,19 +100,22 @@ class _Recorder(TorchDispatchMode):
             if storage._cdata not in self._made and storage._cdata not in self._found:
                 whole = torch.empty(0, dtype=torch.uint8).set_(storage)
                 self._found[storage._cdata] = whole, whole.clone()
+        # On the same memory; the tensor itself may be another view of it by the time of the replay (`transpose_`).
+        again_args, again_kwargs = tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, (args, kwargs))
         result = operation(*args, **kwargs)
         known = {t.untyped_storage()._cdata for t in inputs}
-        outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        outputs = [t.detach() for t in tree_leaves(result) if isinstance(t, Tensor)]
         own = [t.untyped_storage()._cdata not in known for t in outputs]  # neither a view nor written in place
         self._made.update(t.untyped_storage()._cdata for t, new in zip(outputs, own, strict=True) if new)
 
         def run() -> None:
-            again = [t for t in tree_leaves(operation(*args, **kwargs)) if isinstance(t, Tensor)]
+            again = [t for t in tree_leaves(operation(*again_args, **again_kwargs)) if isinstance(t, Tensor)]
             for old, new, is_own in zip(outputs, again, own, strict=True):
                 if is_own:
-                    old.detach().copy_(new)
+                    old.copy_(new)
 
-        if not (outputs and all(v is not None and not v.is_write for v in _aliases(operation))):  # not a plain view
+        is_view = outputs and all(v is not None and not v.is_write for v in _aliases(operation))
+        if not is_view and torch.Tag.inplace_view not in operation.tags:
             self.runs.append((name, run))
         return result
 
