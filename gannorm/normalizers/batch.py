@@ -133,9 +133,9 @@ class _Noisy(torch.autograd.Function):
 
     The time of the plain composition goes into torch's Mersenne Twister, which draws one number after the other, and
     into fresh maps, whose pages the system hands out one by one. Here the bits are SFC64's, seeded by torch's default
-    generator: 32 for each m, uniform to the resolution of float32, and 32 for each s, a normal by its inverse
-    distribution function (to 5.3 standard deviations, where float32 next to 1 ends). Maps are NumPy's, which asks the
-    system for large pages.
+    generator, 32 for each value: s is a normal by the inverse distribution function of the whole word (to 5.3 standard
+    deviations, where float32 next to 1 ends), m is uniform on the 65,536 levels of the lower half, which the s of a
+    word says as good as nothing of. Maps are NumPy's, which asks the system for large pages.
     """
 
     @staticmethod
@@ -147,9 +147,11 @@ class _Noisy(torch.autograd.Function):
         torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps, out=out)
         bits = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
         limit = 1 - 2**-24  # the last float32 below 1, whose normal is finite
-        s = _words_like(x, bits).mul_(2**-31).clamp_(-limit, limit).erfinv_()
+        words = _words_like(x, bits)
+        s = _map_like(x).copy_(words).mul_(2**-31).clamp_(-limit, limit).erfinv_()
         torch.add(deviation, s, alpha=math.sqrt(2) * layer.scale_spread, out=s)
-        torch.addcmul(mean, y, s, out=y).add_(_words_like(x, bits), alpha=layer.shift_spread * 2**-31)
+        m = words.bitwise_left_shift_(16).view(torch.float32).copy_(words)
+        torch.addcmul(mean, y, s, out=y).add_(m, alpha=layer.shift_spread * 2**-31)
         return y, s, *saved
 
     @staticmethod
@@ -183,10 +185,9 @@ def _map_like(x: Tensor) -> Tensor:
 
 
 def _words_like(x: Tensor, bits: np.random.BitGenerator) -> Tensor:
-    """Uniform integers of [−2³¹, 2³¹) as float32, one for each value of a dense x."""
+    """Random int32, one for each value of a dense x."""
     words = bits.random_raw((x.numel() + 1) // 2).view(np.int32)[: x.numel()]  # type: ignore[union-attr]
-    found = torch.from_numpy(words.view(np.float32))  # the same memory
-    return found.copy_(torch.from_numpy(words)).as_strided(x.shape, x.stride())
+    return torch.from_numpy(words).as_strided(x.shape, x.stride())
 
 
 def _batch_norm(layer: BatchStatistics, x: Tensor) -> Tensor:
