@@ -37,7 +37,11 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
 
     The first process writes and speaks. The others write nothing, are silent, whatever they are asked to print (but for
     a bug's traceback), and end with the block: with 0, or 2 after a mistake, which the first tells.
+
+    The processes' connection ends with the block too. Left to the interpreter's exit, its threads may still be handling
+    that another process has gone, which has ended a finished one by SIGABRT.
     """
+    connected = distributed.is_initialized()  # by the caller, whose connection it then is
     try:
         if trainer.is_global_zero:
             yield RunDir
@@ -49,6 +53,9 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
         if trainer.is_global_zero:
             raise
         raise SystemExit(2) from None
+    finally:
+        if distributed.is_initialized() and not connected:
+            distributed.destroy_process_group()
     raise SystemExit(0)
 
 

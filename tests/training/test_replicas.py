@@ -160,7 +160,7 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     pipes = {"stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
     ranks = [subprocess.Popen([*TRAIN, *ONE_RUN], env=environment, **pipes) for environment in both_ranks]
     heard = [process.communicate(timeout=600)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [2, 2]
+    assert [process.returncode for process in ranks] == [2, 2], heard
     assert "name must be new" in heard[0] and "name must be new" not in heard[1]
 
     saved = {step: torch.load(file, weights_only=True) for step, file in directory.checkpoints().items()}
