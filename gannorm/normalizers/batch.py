@@ -135,8 +135,12 @@ class _Noisy(torch.autograd.Function):
     into fresh maps, whose pages the system hands out one by one. Here the bits are SFC64's, seeded by torch's default
     generator, 32 for each value: s is a normal by the inverse distribution function of the whole word (to 5.3 standard
     deviations, where float32 next to 1 ends), m is uniform on the 65,536 levels of the lower half, which the s of a
-    word says as good as nothing of. Maps are NumPy's, which asks the system for large pages.
+    word says as good as nothing of. They are drawn for some images at a time, so that there is no map of words and
+    none of m. Maps are NumPy's, which asks the system for large pages.
     """
+
+    AT_ONCE = 2**20  # values whose noise is drawn together
+    UNIT = 2**-31 * (1 - 2**-24)  # makes any int32 a float32 within ±(1 − 2⁻²⁴), the last one whose erf⁻¹ is finite
 
     @staticmethod
     def forward(
@@ -146,19 +150,21 @@ class _Noisy(torch.autograd.Function):
         y, *saved = out = _map_like(x), torch.empty_like(weight), torch.empty_like(weight)
         torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps, out=out)
         bits = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
-        limit = 1 - 2**-24  # the last float32 below 1, whose normal is finite
-        words = _words_like(x, bits)
-        s = _map_like(x).copy_(words).mul_(2**-31).clamp_(-limit, limit).erfinv_()
-        torch.add(deviation, s, alpha=math.sqrt(2) * layer.scale_spread, out=s)
-        m = words.bitwise_left_shift_(16).view(torch.float32).copy_(words)
-        torch.addcmul(mean, y, s, out=y).add_(m, alpha=layer.shift_spread * 2**-31)
-        return y, s, *saved
+        scales, images = _map_like(x), max(1, _Noisy.AT_ONCE // x[0].numel())
+        for a, s in zip(y.split(images), scales.split(images), strict=True):
+            words = _words_like(s, bits)
+            s.copy_(words).mul_(_Noisy.UNIT).erfinv_()
+            torch.add(deviation, s, alpha=math.sqrt(2) * layer.scale_spread, out=s)
+            m = words.bitwise_left_shift_(16).view(torch.float32).copy_(words)
+            torch.addcmul(mean, a, s, out=a).add_(m, alpha=layer.shift_spread * 2**-31)
+        return y, scales, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, weight, *_, layer = inputs
         ctx.eps = layer.eps
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # a map of zeros for s
         ctx.save_for_backward(x, weight, *output[1:])
 
     @staticmethod
