@@ -115,9 +115,19 @@ class Bench:
         return times
 
     def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return now(self.device.type)
+
+
+def now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _in_own_process(function: str, *arguments: str) -> list[str]:
+    """The command that calls a function of this file."""
+    call = "import sys; sys.path.insert(0, sys.argv[1]); import benchmark; benchmark.{}(*sys.argv[2:])"
+    return [sys.executable, "-c", call.format(function), str(Path(__file__).parent), *arguments]
 
 
 def row(
@@ -172,6 +182,50 @@ class Tutorial:
         return (loss_real + loss_fake).item(), loss_g.item()
 
 
+@contextmanager
+def tutorial_process(device: str, config: dict[str, Any]) -> Iterator[tuple[Callable[[int], float], float]]:
+    """The tutorial loop where its user has it, in a process of its own with torch's switches and memory as they are.
+
+    Yields what makes so many steps and returns the seconds of one, and the launches of a step on a GPU.
+    """
+    command = _in_own_process("tutorial_loop", device, str(torch.get_num_threads()))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def ask(question: Any) -> float:
+            print(json.dumps(question), file=process.stdin, flush=True)
+            return float(process.stdout.readline())
+
+        try:
+            yield ask, ask(config)
+        finally:
+            process.stdin.close()
+
+
+def tutorial_loop(device: str, threads: str) -> None:
+    """Reads a config and then, line by line, how many steps to make; answers as `tutorial_process` says."""
+    from gannorm.training import prepare
+
+    torch.set_num_threads(int(threads))
+    config = json.loads(input())
+    with redirect_stdout(sys.stderr):
+        gan, data = prepare(config)
+    tutorial = Tutorial(gan, torch.device(device))
+    batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=device)
+    real = next(batches)
+    print(_launches(lambda: tutorial.step(real)) if device == "cuda" else 0.0, flush=True)
+    for steps in sys.stdin:
+        print(clocked(tutorial.step, batches, int(steps)), flush=True)
+
+
+def clocked(step: Callable[[Tensor], Any], batches: ImageLoader, steps: int) -> float:
+    """Seconds of a step."""
+    started = now(batches.device.type)
+    for _ in range(steps):
+        step(next(batches))
+    return (now(batches.device.type) - started) / steps
+
+
 class Bare:
     """The mathematics of our step, with our precision and layout, without Lightning, logging and callbacks."""
 
@@ -221,32 +275,24 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     chunk = (10 if small else 3) if bench.quick else (25 if small or bench.device.type == "cuda" else 6)
     arithmetic = choose(config)
     gan, data = prepare(config)
-    tutorial, bare = Tutorial(gan, bench.device), Bare(gan, arithmetic, bench.device)
+    bare = Bare(gan, arithmetic, bench.device)
     batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=bench.device)
     times: Times = {"ours": [], "tutorial": [], "bare": []}
     launches: dict[str, float] = {}
     begin, launched = 0.0, ""
-
-    def clocked(run: Callable[[Tensor], Any], steps: int) -> float:
-        started = bench.now()
-        for _ in range(steps):
-            run(next(batches))
-        return (bench.now() - started) / steps
 
     def pause(gan: Any, *_: Any) -> None:
         nonlocal begin, launched
         if gan.step % chunk == 0:
             if gan.step > chunk:  # the first chunk warms up
                 times["ours"].append((bench.now() - begin) / chunk)
-            with _default_switches():
-                tutorial_seconds = clocked(tutorial.step, chunk)
-            bare_seconds = clocked(bare.step, chunk)
+            tutorial_seconds = tutorial(chunk)
+            bare_seconds = clocked(bare.step, batches, chunk)
             if gan.step > chunk:
                 times["tutorial"].append(tutorial_seconds)
                 times["bare"].append(bare_seconds)
             if bench.device.type == "cuda" and gan.step == bench.rounds * chunk + chunk:
                 real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
-                launches["tutorial"] = _launches(lambda: tutorial.step(real))
                 launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
             begin = bench.now()
 
@@ -255,7 +301,13 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
         "trainer": {"accelerator": bench.device.type, "devices": 1},
     }
     hook = mock.patch.object(GAN, "on_train_batch_start", pause)
-    with tempfile.TemporaryDirectory() as folder, hook, redirect_stdout(sys.stderr):
+    own = tutorial_process(bench.device.type, config)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        own as (tutorial, tutorial_launches),
+        hook,
+        redirect_stdout(sys.stderr),
+    ):
         train(run, Path(folder) / "run")
     probe = Bare(gan, arithmetic, bench.device)
     real = next(batches)
@@ -270,7 +322,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     note = f"{images:,.0f} img/s, {arithmetic}"
     if launches:
         minutes = 100_000 * statistics.median(times["ours"]) / 60
-        note += f"; {launched}; {launches['ours']:.0f} launches a step, the tutorial {launches['tutorial']:.0f}"
+        note += f"; {launched}; {launches['ours']:.0f} launches a step, the tutorial {tutorial_launches:.0f}"
         note += f"; 100,000 steps take {minutes:.1f} min"
     yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
     yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")
@@ -284,21 +336,6 @@ def _launches(run: Callable[[], Any], steps: int = 5) -> float:
             run()
     calls = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
     return sum(event.count for event in profile.key_averages() if event.key.startswith(calls)) / steps
-
-
-@contextmanager
-def _default_switches() -> Iterator[None]:
-    """torch's own settings, for a loop that asks for nothing else, inside a run that does."""
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    cudnn_deterministic = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = cudnn_deterministic
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def digits_config(**changes: Any) -> dict[str, Any]:
@@ -315,8 +352,6 @@ def digits_config(**changes: Any) -> dict[str, Any]:
 
 def cifar_config(width: int = 32) -> dict[str, Any]:
     """The digits recipe at CIFAR's shapes: 32×32×3, batch 64, on random bytes."""
-    if "random_bytes" not in DATASETS:
-        DATASETS.register("random_bytes", lambda split, image_size, **_: _random_images(image_size, split))
     config = digits_config()
     config["data"] = {"name": "random_bytes", "image_size": 32, "batch_size": 64}
     config["model"] = copy.deepcopy(config["model"])
@@ -327,6 +362,10 @@ def cifar_config(width: int = 32) -> dict[str, Any]:
 def _random_images(size: int, split: str, count: int = 2048) -> Images:
     pixels = torch.randint(256, (count, 3, size, size), generator=stream(0, "pixels"), dtype=torch.uint8)
     return Images(pixels, None, (), "random_bytes", split)
+
+
+if "random_bytes" not in DATASETS:
+    DATASETS.register("random_bytes", lambda split, image_size, **_: _random_images(image_size, split))
 
 
 # -- scaling ----------------------------------------------------------------------------------------------------------
@@ -690,14 +729,6 @@ def _memory(off: list[str]) -> Iterator[Row]:
 
 # -- packing ----------------------------------------------------------------------------------------------------------
 
-# A run in a process of its own, as a study has it.
-PACKED = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from benchmark import packed_run
-packed_run(*sys.argv[2:])
-"""
-
 
 def packing(bench: Bench) -> Iterator[Row]:
     """Several runs at once on one device: the images a second of all of them, against those of one run alone."""
@@ -716,8 +747,7 @@ def _together(bench: Bench, count: int) -> float:
     """Images a second of `count` runs, while all of them train."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, _cores() // count))}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [str(Path(__file__).parent), bench.device.type, "5" if bench.quick else "20", str(count), folder]
-        command = [sys.executable, "-c", PACKED, *arguments]
+        command = _in_own_process("packed_run", bench.device.type, "5" if bench.quick else "20", str(count), folder)
         processes = [
             subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.DEVNULL) for i in range(count)
         ]
@@ -740,22 +770,17 @@ def packed_run(device: str, seconds: str, count: str, folder: str, name: str) ->
     def all_have(kind: str) -> bool:
         return len(list(place.glob(f"*.{kind}"))) == int(count)
 
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def pace(gan: Any, *_: Any) -> None:
         nonlocal begin
         if gan.step == first:
             (place / f"{name}.ready").touch()
             while not all_have("ready"):
                 time.sleep(0.001)
-            begin = now()
+            begin = now(device)
         elif begin and time.perf_counter() - begin > float(seconds):
             file = place / f"{name}.rate"
             if not file.exists():
-                file.write_text(str((gan.step - first) * config["data"]["batch_size"] / (now() - begin)))
+                file.write_text(str((gan.step - first) * config["data"]["batch_size"] / (now(device) - begin)))
             gan.trainer.should_stop = all_have("rate")
 
     with mock.patch.object(GAN, "on_train_batch_start", pace):
