@@ -103,16 +103,7 @@ class Bench:
     def interleaved(
         self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None, repeats: int = 1
     ) -> Times:
-        """Seconds of a call of each contestant in each round, after a round that is not counted."""
-        times: Times = {name: [] for name in contestants}
-        for round_ in range((self.rounds if rounds is None else rounds) + 1):
-            for name, run in contestants.items():
-                begin = self.now()
-                for _ in range(repeats):
-                    run()
-                if round_:
-                    times[name].append((self.now() - begin) / repeats)
-        return times
+        return interleaved(contestants, self.rounds if rounds is None else rounds, self.device.type, repeats)
 
     def now(self) -> float:
         return now(self.device.type)
@@ -122,6 +113,21 @@ def now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", repeats: int = 1
+) -> Times:
+    """Seconds of a call of each contestant in each round, after a round that is not counted."""
+    times: Times = {name: [] for name in contestants}
+    for round_ in range(rounds + 1):
+        for name, run in contestants.items():
+            begin = now(device)
+            for _ in range(repeats):
+                run()
+            if round_:
+                times[name].append((now(device) - begin) / repeats)
+    return times
 
 
 def _in_own_process(function: str, *arguments: str) -> list[str]:
@@ -505,26 +511,39 @@ def probes(bench: Bench) -> Iterator[Row]:
 
 
 def normalizers(bench: Bench) -> Iterator[Row]:
-    """Forward and backward of each on a large map; torch's own are listed too, the target is for the others."""
-    shape = (64, 128, 16, 16) if bench.quick else (64, 128, 32, 32)
-    x = torch.randn(shape, generator=stream(0, "map")).to(bench.device).requires_grad_()
-    grad = torch.randn(shape, generator=stream(0, "grad")).to(bench.device)
+    """Forward and backward of each on a large map; torch's own are listed too, the target is for the others.
 
-    def both_ways(layer: nn.Module) -> Callable[[], None]:
+    Each in a process of its own: most of the time goes into the pages of fresh maps, and what ran before decides
+    whether malloc has some at hand.
+    """
+    size = 16 if bench.quick else 32
+    for name in NORMALIZERS:
+        arguments = (name, bench.device.type, str(torch.get_num_threads()), str(bench.rounds), str(size))
+        command = _in_own_process("normalizer_times", *arguments)
+        times, own, nbytes = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        # Input read and output written, forward; input and gradient read and a gradient written, backward.
+        share = 5 * nbytes / statistics.median(times["ours"]) / bench.bytes_per_second
+        target, note = ("≤ 2", f"{share:.0%} of a copy's memory bandwidth") if own else ("", "torch's own")
+        yield row("normalizers", name, times, "ours", "batch", False, "BatchNorm2d", target, note=note)
+
+
+def normalizer_times(name: str, device: str, threads: str, rounds: str, size: str) -> None:
+    """Prints the times of a normalizer and of BatchNorm2d, whether it is our own, and the bytes of a map."""
+    torch.set_num_threads(int(threads))
+    shape = (64, 128, int(size), int(size))
+    x = torch.randn(shape, generator=stream(0, "map")).to(device).requires_grad_()
+    grad = torch.randn(shape, generator=stream(0, "grad")).to(device)
+    layer = NORMALIZERS[name](shape[1]).to(device)
+    if NORMALIZERS[name].needs_reference:
+        set_reference(nn.Sequential(layer), x.detach()[:8])  # its statistics alone, not a network's second pass
+
+    def both_ways(layer: nn.Module) -> Callable[[], Any]:
         wanted = [x, *layer.parameters()]
         return lambda: torch.autograd.grad(layer(x), wanted, grad, allow_unused=True) and None
 
-    for name, entry in NORMALIZERS.items():
-        layer = entry(shape[1]).to(bench.device)
-        if entry.needs_reference:
-            set_reference(nn.Sequential(layer), x.detach()[:8])  # its statistics alone, not a network's second pass
-        runs = {"ours": both_ways(layer), "batch": both_ways(nn.BatchNorm2d(shape[1]).to(bench.device))}
-        times = bench.interleaved(runs, rounds=bench.rounds)
-        borrowed = type(layer).__module__.startswith("torch.nn")
-        # Input read and output written, forward; input and gradient read and a gradient written, backward.
-        share = 5 * x.nbytes / statistics.median(times["ours"]) / bench.bytes_per_second
-        target, note = ("", "torch's own") if borrowed else ("≤ 2", f"{share:.0%} of a copy's memory bandwidth")
-        yield row("normalizers", name, times, "ours", "batch", False, "BatchNorm2d", target, note=note)
+    runs = {"ours": both_ways(layer), "batch": both_ways(nn.BatchNorm2d(shape[1]).to(device))}
+    own = not type(layer).__module__.startswith("torch.nn")
+    print(json.dumps([interleaved(runs, int(rounds), device), own, x.nbytes]))
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gannorm.errors import UserError
+from gannorm.normalizers.maps import is_plain, map_like
 from gannorm.normalizers.slots import normalizer
 from gannorm.normalizers.statistics import BatchStatistics
 
@@ -118,9 +119,7 @@ class NoisyBatchNorm(BatchStatistics):
         per_channel = (x.shape[1], *(1,) * (x.dim() - 2))
         mean = x.new_empty(per_channel).uniform_(-self.shift, self.shift)
         deviation = x.new_empty(per_channel).uniform_(1, self.scale)
-        dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-        single = x.dtype == self.weight.dtype == torch.float32
-        if x.device.type == "cpu" and single and dense and not torch.compiler.is_compiling():
+        if is_plain(x) and self.weight.dtype == torch.float32:
             return _Noisy.apply(x, self.weight, self.bias, mean, deviation, self)[0]
         y = _batch_norm(self, x)
         m = torch.empty_like(y).uniform_(-self.shift_spread, self.shift_spread).add_(mean)
@@ -132,32 +131,27 @@ class _Noisy(torch.autograd.Function):
     """The same law for dense float32 maps on a CPU, at about half the cost.
 
     The time of the plain composition goes into torch's Mersenne Twister, which draws one number after the other, and
-    into fresh maps, whose pages the system hands out one by one. Here the bits are SFC64's, seeded by torch's default
+    into the pages of fresh maps. Here the bits are SFC64's, seeded by torch's default
     generator, 32 for each value: s is a normal by the inverse distribution function of the whole word (to 5.3 standard
     deviations, where float32 next to 1 ends), m is uniform on the 65,536 levels of the lower half, which the s of a
-    word says as good as nothing of. They are drawn for some images at a time, so that there is no map of words and
-    none of m. Maps are NumPy's, which asks the system for large pages.
+    word says as good as nothing of. Some images at a time, in the cache, would save a tenth on an idle machine and take
+    three times as long on a busy one, where threads that meet after each small operation wait for each other.
     """
-
-    AT_ONCE = 2**20  # values whose noise is drawn together
-    UNIT = 2**-31 * (1 - 2**-24)  # makes any int32 a float32 within ±(1 − 2⁻²⁴), the last one whose erf⁻¹ is finite
 
     @staticmethod
     def forward(
         x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, deviation: Tensor, layer: NoisyBatchNorm
     ) -> tuple[Tensor, ...]:
         running, momentum, eps = (layer.running_mean, layer.running_var), layer.momentum, layer.eps
-        y, *saved = out = _map_like(x), torch.empty_like(weight), torch.empty_like(weight)
+        y, *saved = out = map_like(x), torch.empty_like(weight), torch.empty_like(weight)
         torch.native_batch_norm(x, weight, bias, *running, True, momentum, eps, out=out)
         bits = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
-        scales, images = _map_like(x), max(1, _Noisy.AT_ONCE // x[0].numel())
-        for a, s in zip(y.split(images), scales.split(images), strict=True):
-            words = _words_like(s, bits)
-            s.copy_(words).mul_(_Noisy.UNIT).erfinv_()
-            torch.add(deviation, s, alpha=math.sqrt(2) * layer.scale_spread, out=s)
-            m = words.bitwise_left_shift_(16).view(torch.float32).copy_(words)
-            torch.addcmul(mean, a, s, out=a).add_(m, alpha=layer.shift_spread * 2**-31)
-        return y, scales, *saved
+        words = _words_like(x, bits)
+        s = map_like(x).copy_(words).mul_(2**-31 * (1 - 2**-24)).erfinv_()  # within ±(1 − 2⁻²⁴), whose erf⁻¹ is finite
+        torch.add(deviation, s, alpha=math.sqrt(2) * layer.scale_spread, out=s)
+        m = words.bitwise_left_shift_(16).view(torch.float32).copy_(words)
+        torch.addcmul(mean, y, s, out=y).add_(m, alpha=layer.shift_spread * 2**-31)
+        return y, s, *saved
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -174,7 +168,7 @@ class _Noisy(torch.autograd.Function):
         if torch.is_grad_enabled():  # a second derivative is wanted: every step in the graph
             known = (x, weight, None, None, mean, inverse, True, ctx.eps, list(ctx.needs_input_grad[:3]))
             return *backward(grad * s, *known), None, None, None
-        found = torch.mul(grad, s, out=_map_like(x))
+        found = map_like(grad).copy_(grad).mul_(s)
         sums = (x, weight, None, None, mean, inverse, True, ctx.eps, [False, True, True])
         _, grad_weight, grad_bias = backward(found, *sums)
         # ∂L/∂x = γ/s_j·(g − Σg/n − x̂·Σg·x̂/n) with g = ∂L/∂a, n values a channel; in place, channel by channel.
@@ -183,11 +177,6 @@ class _Noisy(torch.autograd.Function):
         shift = -scale * grad_bias / n - slope * mean
         scale, slope, shift = (v.view(-1, *(1,) * (x.dim() - 2)) for v in (scale, slope, shift))
         return found.mul_(scale).addcmul_(x, slope).add_(shift), grad_weight, grad_bias, None, None, None
-
-
-def _map_like(x: Tensor) -> Tensor:
-    """An empty map of the layout of a dense x, in large pages where the system has them."""
-    return torch.from_numpy(np.empty(x.numel(), np.float32)).as_strided(x.shape, x.stride())
 
 
 def _words_like(x: Tensor, bits: np.random.BitGenerator) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gannorm.normalizers.group import group_count
+from gannorm.normalizers.maps import map_like
 from gannorm.normalizers.slots import normalizer
 from gannorm.normalizers.statistics import affine, channel_products, moments
 
@@ -129,7 +130,7 @@ class _EvoNormS0(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, v, mean, variance)
         ctx.groups, ctx.eps = groups, eps
         scale = _per_channel(torch.rsqrt(variance + eps), x) * weight
-        return (x * _map(v)).sigmoid_().mul_(x).mul_(scale[:, :, None, None]).add_(_map(bias))
+        return map_like(x).copy_(x).mul_(_map(v)).sigmoid_().mul_(x).mul_(scale[:, :, None, None]).add_(_map(bias))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -141,8 +142,8 @@ class _EvoNormS0(torch.autograd.Function):
         inverse = torch.rsqrt(variance + ctx.eps)
         k = _per_channel(inverse, x)  # (N, C), as all sums over pixels below
         a = k * weight
-        s = torch.empty_like(grad).copy_(x).mul_(_map(v)).sigmoid_()
-        gs = grad * s
+        s = map_like(grad).copy_(x).mul_(_map(v)).sigmoid_()
+        gs = map_like(grad).copy_(grad).mul_(s)
         gxs = _pixel_sum(gs, x)
         gxss = s.neg_().add_(1).mul_(x).mul_(gs)  # grad·x·s·(1 − s), in the place of s
         grad_v = (a * _pixel_sum(gxss, x)).sum(0)
