@@ -189,10 +189,10 @@ class Tutorial:
 
 
 @contextmanager
-def tutorial_process(device: str, config: dict[str, Any]) -> Iterator[tuple[Callable[[int], float], float]]:
+def tutorial_process(device: str, config: dict[str, Any]) -> Iterator[Callable[[int], float]]:
     """The tutorial loop where its user has it, in a process of its own with torch's switches and memory as they are.
 
-    Yields what makes so many steps and returns the seconds of one, and the launches of a step on a GPU.
+    Yields what makes so many steps and returns the seconds of one; for none, the launches of a step on a GPU.
     """
     command = _in_own_process("tutorial_loop", device, str(torch.get_num_threads()))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -200,10 +200,13 @@ def tutorial_process(device: str, config: dict[str, Any]) -> Iterator[tuple[Call
 
         def ask(question: Any) -> float:
             print(json.dumps(question), file=process.stdin, flush=True)
-            return float(process.stdout.readline())
+            if not (answer := process.stdout.readline()):
+                raise RuntimeError("the process of the tutorial loop ended; what it printed is above.")
+            return float(answer)
 
         try:
-            yield ask, ask(config)
+            ask(config)
+            yield ask
         finally:
             process.stdin.close()
 
@@ -219,9 +222,10 @@ def tutorial_loop(device: str, threads: str) -> None:
     tutorial = Tutorial(gan, torch.device(device))
     batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=device)
     real = next(batches)
-    print(_launches(lambda: tutorial.step(real)) if device == "cuda" else 0.0, flush=True)
-    for steps in sys.stdin:
-        print(clocked(tutorial.step, batches, int(steps)), flush=True)
+    print(0.0, flush=True)  # ready
+    for steps in map(int, sys.stdin):
+        answer = clocked(tutorial.step, batches, steps) if steps else _launches(lambda: tutorial.step(real))
+        print(answer, flush=True)
 
 
 def clocked(step: Callable[[Tensor], Any], batches: ImageLoader, steps: int) -> float:
@@ -300,6 +304,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
                 times["bare"].append(bare_seconds)
             if bench.device.type == "cuda" and gan.step == rounds * chunk + chunk:
                 real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
+                launches["tutorial"] = tutorial(0)
                 launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
             begin = bench.now()
 
@@ -311,7 +316,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     own = tutorial_process(bench.device.type, config)
     with (
         tempfile.TemporaryDirectory() as folder,
-        own as (tutorial, tutorial_launches),
+        own as tutorial,
         hook,
         redirect_stdout(sys.stderr),
     ):
@@ -327,7 +332,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     note = f"{images:,.0f} img/s, {arithmetic}"
     if launches:
         minutes = 100_000 * statistics.median(times["ours"]) / 60
-        note += f"; {launched}; {launches['ours']:.0f} launches a step, the tutorial {tutorial_launches:.0f}"
+        note += f"; {launched}; {launches['ours']:.0f} launches a step, the tutorial {launches['tutorial']:.0f}"
         note += f"; 100,000 steps take {minutes:.1f} min"
     yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
     yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")

@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from gannorm.normalizers import NORMALIZERS
-from gannorm.normalizers.maps import SIZES, map_like
+from gannorm.normalizers import NORMALIZERS, maps
+from gannorm.normalizers.maps import MOST, map_like
 
-SHAPE = (3, 5, 7, 11)  # a size that no other test asks for
+SHAPE = (3, 5, 7, 11)
+
+
+@pytest.fixture(autouse=True)
+def small_maps_and_none_kept(monkeypatch):
+    monkeypatch.setattr(maps, "LEAST", 1)
+    maps._kept.maps.clear()
 
 
 def test_memory_comes_back_and_only_from_tensors_that_are_gone():
@@ -40,6 +46,29 @@ def test_what_autograd_keeps_for_later_is_not_lent():
     assert torch.equal(grad, expected)
 
 
+def test_what_else_one_may_do_with_a_fresh_tensor():
+    x = torch.randn(SHAPE, requires_grad=True)
+    for name in ("noisy", "evonorm_s0"):
+        layer = NORMALIZERS[name](5)
+        torch.manual_seed(0)
+        plain = torch.autograd.grad(layer(x).relu().mul(2).sum(), x)[0]
+        torch.manual_seed(0)
+        y = layer(x)
+        assert not y._is_view()
+        in_place = torch.autograd.grad(y.relu_().mul(2).sum(), x)[0]
+        assert torch.equal(in_place, plain)
+        layer(x).detach_()
+    torch.set_default_dtype(torch.float64)
+    try:
+        wide = map_like(torch.zeros(SHAPE, dtype=torch.float32))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        elsewhere = map_like(torch.zeros(SHAPE, device="cpu"))
+    assert wide.dtype == elsewhere.dtype == torch.float32
+    assert elsewhere.device.type == "cpu"
+
+
 def test_a_map_has_the_layout_and_kind_of_what_it_is_like():
     channels_last = torch.zeros(SHAPE).to(memory_format=torch.channels_last)
     assert map_like(channels_last).stride() == channels_last.stride()
@@ -51,15 +80,15 @@ def test_a_map_has_the_layout_and_kind_of_what_it_is_like():
     assert torch.func.vmap(lambda x: map_like(x).copy_(x))(torch.ones(2, *SHAPE)).sum() == 2 * 3 * 5 * 7 * 11
 
 
-def test_no_more_than_so_many_sizes_are_kept():
-    first = map_like(torch.zeros(SHAPE))
-    address, size = first.data_ptr(), first.numel()
-    del first
-    for more in range(SIZES):
-        map_like(torch.zeros(size + 1 + more))
-    kept = [map_like(torch.zeros(size + 1 + more)) for more in range(SIZES)]
-    assert len({map_.data_ptr() for map_ in kept}) == SIZES
-    del kept, address
+def test_no_more_than_so_many_are_kept_and_those_that_came_back_last():
+    sizes = [torch.zeros(100 + i) for i in range(MOST + 4)]
+    last = {map_like(x).data_ptr() for x in sizes}  # one at a time
+    held = [map_like(x) for x in sizes]
+    assert len(maps._kept.maps) == 0
+    while held:
+        del held[0]
+    assert [memory.size for memory in maps._kept.maps] == [len(x) for x in sizes[-MOST:]]
+    assert len({memory.ctypes.data for memory in maps._kept.maps} & last) > 0
 
 
 def test_threads_have_memory_of_their_own():
