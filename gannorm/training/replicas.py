@@ -39,7 +39,7 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
     a bug's traceback), and end with the block: with 0, or 2 after a mistake, which the first tells.
 
     The processes' connection ends with the block too. Left to the interpreter's exit, its threads may still be handling
-    that another process has gone, which has ended a finished one by SIGABRT.
+    that another process has gone; a finished process was once seen to end by SIGABRT there.
     """
     connected = distributed.is_initialized()  # by the caller, whose connection it then is
     try:
