@@ -103,20 +103,20 @@ class Bench:
     def interleaved(
         self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None, repeats: int = 1
     ) -> Times:
-        return interleaved(contestants, self.rounds if rounds is None else rounds, self.device.type, repeats)
+        return interleaved(contestants, self.rounds if rounds is None else rounds, self.device, repeats)
 
     def now(self) -> float:
-        return now(self.device.type)
+        return now(self.device)
 
 
-def now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+def now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", repeats: int = 1
+    contestants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, repeats: int = 1
 ) -> Times:
     """Seconds of a call of each contestant in each round, after a round that is not counted."""
     times: Times = {name: [] for name in contestants}
@@ -230,10 +230,10 @@ def tutorial_loop(device: str, threads: str) -> None:
 
 def clocked(step: Callable[[Tensor], Any], batches: ImageLoader, steps: int) -> float:
     """Seconds of a step."""
-    started = now(batches.device.type)
+    started = now(batches.device)
     for _ in range(steps):
         step(next(batches))
-    return (now(batches.device.type) - started) / steps
+    return (now(batches.device) - started) / steps
 
 
 class Bare:
@@ -526,8 +526,8 @@ def probes(bench: Bench) -> Iterator[Row]:
 def normalizers(bench: Bench) -> Iterator[Row]:
     """Forward and backward of each on a large map; torch's own are listed too, the target is for the others.
 
-    Each in a process of its own: most of the time goes into the pages of fresh maps, and what ran before decides
-    whether malloc has some at hand.
+    Each in a process of its own: about half of BatchNorm2d's time goes into the pages of fresh maps, and what ran
+    before decides whether malloc has some at hand.
     """
     size = 16 if bench.quick else 32
     for name in NORMALIZERS:
@@ -556,7 +556,7 @@ def normalizer_times(name: str, device: str, threads: str, rounds: str, size: st
 
     runs = {"ours": both_ways(layer), "batch": both_ways(nn.BatchNorm2d(shape[1]).to(device))}
     own = not type(layer).__module__.startswith("torch.nn")
-    print(json.dumps([interleaved(runs, int(rounds), device), own, x.nbytes]))
+    print(json.dumps([interleaved(runs, int(rounds), x.device), own, x.nbytes]))
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------------
@@ -808,11 +808,12 @@ def packed_run(device: str, seconds: str, count: str, folder: str, name: str) ->
             (place / f"{name}.ready").touch()
             while not all_have("ready"):
                 time.sleep(0.001)
-            begin = now(device)
+            begin = now(torch.device(device))
         elif begin and time.perf_counter() - begin > float(seconds):
             file = place / f"{name}.rate"
             if not file.exists():
-                file.write_text(str((gan.step - first) * config["data"]["batch_size"] / (now(device) - begin)))
+                images = (gan.step - first) * config["data"]["batch_size"]
+                file.write_text(str(images / (now(torch.device(device)) - begin)))
             gan.trainer.should_stop = all_have("rate")
 
     with mock.patch.object(GAN, "on_train_batch_start", pace):

@@ -128,14 +128,14 @@ class NoisyBatchNorm(BatchStatistics):
 
 
 class _Noisy(torch.autograd.Function):
-    """The same law for dense float32 maps on a CPU, at about half the cost.
+    """The same law for dense float32 maps on a CPU, at less cost.
 
     The time of the plain composition goes into torch's Mersenne Twister, which draws one number after the other, and
     into the pages of fresh maps. Here the bits are SFC64's, seeded by torch's default generator, 32 for each value: s
     is a normal by the inverse distribution function of the whole word (to 5.3 standard deviations, where float32 next
     to 1 ends), m is uniform on the 65,536 levels of the lower half, which the s of a word says as good as nothing of.
-    Some images at a time, in the cache, would save a tenth on an idle machine and take three times as long on a busy
-    one, where threads that meet after each small operation wait for each other.
+    It goes over whole maps, not over some images at a time in the cache: on a busy machine, threads that meet after
+    each small operation wait for each other.
     """
 
     @staticmethod
