@@ -31,9 +31,10 @@ class ImageLoader:
         start: batches to skip from the beginning of the first epoch.
         rank, world_size: this process takes every world_size-th image of each permutation, from its rank-th.
         labels: int64 (N,), or None.
+        joined: so many successive batches are drawn as one.
 
     Yields:
-        float32 (batch_size, C, H, W) in [−1, 1] on `device`; with labels (images, int64 (batch_size,)).
+        float32 (N, C, H, W) in [−1, 1] on `device`, N = joined · batch_size; with labels (images, int64 (N,)).
 
     Raises:
         UserError: fewer images than one batch needs.
@@ -54,12 +55,13 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
         labels: Tensor | None = None,
+        joined: int = 1,
     ) -> None:
         self.batches_per_epoch = pixels.shape[0] // world_size // batch_size if batch_size > 0 else 0
         if self.batches_per_epoch == 0:
             most = pixels.shape[0] // world_size
             raise UserError(f"batch_size must be between 1 and the {most} images: got {batch_size}; choose another.")
-        self.batch_size = batch_size
+        self.batch_size, self.joined = batch_size, joined
         self.seed = seed
         self.device = torch.device(device)
         self.position = start  # batches drawn since the beginning of epoch 0
@@ -72,15 +74,19 @@ class ImageLoader:
         return self
 
     def __next__(self) -> Any:
+        chosen = self._next_batch() if self.joined == 1 else torch.cat([self._next_batch() for _ in range(self.joined)])
+        images = to_float(self._pixels[chosen].to(self.device))
+        return images if self._labels is None else (images, self._labels[chosen].to(self.device))
+
+    def _next_batch(self) -> Tensor:
+        """Which images are in it."""
         epoch, batch = divmod(self.position, self.batches_per_epoch)
         if self._order[0] != epoch:
             # Drawn on the CPU, whose generator's stream does not depend on the device that trains.
             order = torch.randperm(self._pixels.shape[0], generator=stream(self.seed, "images", epoch))
             self._order = (epoch, order[self._share].to(self._pixels.device))
-        chosen = self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
         self.position += 1
-        images = to_float(self._pixels[chosen].to(self.device))
-        return images if self._labels is None else (images, self._labels[chosen].to(self.device))
+        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def state_dict(self) -> dict[str, int]:
         """The place of the next batch, as plain integers."""

@@ -78,6 +78,7 @@ class ImageData(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             labels=self.train.labels if self.labelled else None,
+            joined=getattr(trainer.lightning_module, "steps_per_call", 1) if trainer else 1,
         )
 
     def _load(self, split: str, download: bool = False) -> Images:
@@ -92,11 +93,11 @@ class ImageData(pl.LightningDataModule):
 
 
 class _FetchedAhead(ImageLoader):
-    """Lightning draws from a loader without a length one batch ahead of the training step, and saves `state_dict`
-    after the step: the batch to resume with is then the one already drawn."""
+    """Lightning draws from a loader without a length once ahead of the training step, and saves `state_dict` after the
+    step: the batch to resume with is then the one already drawn."""
 
     def state_dict(self) -> dict[str, int]:
-        drawn, self.position = self.position, max(self.position - 1, 0)
+        drawn, self.position = self.position, max(self.position - self.joined, 0)
         state = super().state_dict()
         self.position = drawn
         return state

@@ -5,8 +5,9 @@ N batch, C channels, H W pixels, Z latent. `step` counts generator updates.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -62,7 +63,8 @@ class GAN(LightningModule):
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
         max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
         seed: of the latents.
-        cuda_graph: on a GPU, launch a step as one graph where that is possible, see `gannorm.training.capture`.
+        cuda_graph: on a GPU, launch a step, and several where nobody acts in between, as one graph where that is
+            possible, see `gannorm.training.capture`.
 
     Raises:
         UserError: an unknown loss or penalty, or a number out of range.
@@ -116,6 +118,8 @@ class GAN(LightningModule):
         self.lr_d, self.lr_g = lr_d, lr_g
         self.cuda_graph = cuda_graph
         self.launching = ""  # how a GPU's kernels are launched, for the printed line
+        self.steps_per_call = self.most_per_call = 1  # of `training_step`: its batch has the images of so many
+        self.pauses: Sequence[int] = ()  # where one of these divides the number of steps made, somebody acts
         self.watched = False  # whether somebody has hooks on this step, which the replay of a graph would not call
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
@@ -126,17 +130,24 @@ class GAN(LightningModule):
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Tensor, _: int) -> None:  # (d_steps·N, C, H, W)
-        compute = self._update if self.watched else self._compute
+    def training_step(self, batch: Tensor, _: int) -> None:  # (steps_per_call·d_steps·N, C, H, W)
+        compute = self._updates if self.watched else self._compute
         found = compute(batch)
         self.losses = {name: found[name] for name in ("loss_d", "loss_g")}
         self.parts = {name: value for name, value in found.items() if name not in self.losses}
-        self.step += 1
         # Lightning counts the steps of optimizers that it wraps, each for itself and at their call, which a graph has
         # not. Counted here once a step, its counter equals ours.
         count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        count.increment_ready()
-        count.increment_completed()
+        for _step in range(self.steps_per_call):
+            self.step += 1
+            count.increment_ready()
+            count.increment_completed()
+
+    def _updates(self, batch: Tensor) -> dict[str, Tensor]:
+        """`steps_per_call` steps; what the last one found."""
+        for images in batch.chunk(self.steps_per_call):
+            found = self._update(images)
+        return found
 
     def _update(self, batch: Tensor) -> dict[str, Tensor]:
         """One step's updates of both networks and the average, all in place; the losses and their parts."""
@@ -257,7 +268,7 @@ class GAN(LightningModule):
         self._optimizers: list[torch.optim.Optimizer] = self.optimizers(use_pl_optimizer=False)  # type: ignore
         self._latent_randomness = stream(self.seed, "latents", self.global_rank, device=self.device)
         self._penalty_randomness = stream(self.seed, "penalty", self.global_rank, device=self.device)
-        self._compute = self._captured()
+        self._compute = self._captured()  # the images of a call are drawn after this
         if self.penalty_weight:
             ratio = self._coupling_ratio()
             if ratio > UNCOUPLED:
@@ -269,13 +280,14 @@ class GAN(LightningModule):
                 )
 
     def on_fit_end(self) -> None:
-        self._compute = self._update  # a graph keeps the memory of its step
+        self._compute = self._updates  # a graph keeps the memory of its step
 
     def _captured(self) -> Callable[[Tensor], dict[str, Tensor]]:
         """A step as a graph, where the device has them and the step is one program."""
         graphs = graphs_of(self.device)
+        self.steps_per_call = 1
         if graphs is None:
-            return self._update
+            return self._updates
         networks = (self.generator, self.discriminator, self.ema)
         kinds = {type(module) for network in networks for module in network.modules()}
         foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
@@ -287,12 +299,16 @@ class GAN(LightningModule):
             f"whether {', '.join(sorted(foreign))} does the same at every step is not known": bool(foreign),
         }
         reason = next((reason for reason, holds in reasons.items() if holds), "")
-        self.launching = f"single kernels ({reason})" if reason else f"one CUDA graph after {WARM_UP} steps"
         if reason:
-            return self._update
+            self.launching = f"single kernels ({reason})"
+            return self._updates
+        between = math.gcd(self.step, *self.pauses)
+        self.steps_per_call = max(steps for steps in range(1, self.most_per_call + 1) if between % steps == 0)
+        steps = "a CUDA graph a step" if self.steps_per_call == 1 else f"a CUDA graph for {self.steps_per_call} steps"
+        self.launching = f"{steps} after the first {WARM_UP * self.steps_per_call}"
         randomness = [self._latent_randomness, self._penalty_randomness]
         return Captured(
-            self._update,
+            self._updates,
             lambda: {
                 f"{kind} of {name}": list(tensors)
                 for name, network in zip(("the generator", "the discriminator", "the average"), networks, strict=True)

@@ -11,8 +11,9 @@ from training.plain_loop import final_state
 
 from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
-from gannorm.training import resume, train
+from gannorm.training import GAN, resume, train
 from gannorm.training.capture import WARM_UP, Captured
+from gannorm.training.checkpoints import StopOnSignal
 
 STEPS = WARM_UP + 6
 SETTINGS = {
@@ -69,6 +70,64 @@ def test_on_a_gpu_too(configure, tmp_path, setting):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+SEVERAL = ("--steps=60", "--log_every=10", "--sample_every=20", "--checkpoint_every=30", "--probe_every=0")
+
+
+@pytest.mark.parametrize("flags", [(), ("--model.d_steps=2", "--model.discriminator.norm=noisy")], ids=str)
+def test_several_steps_in_a_graph_have_the_bits_of_as_many_calls(configure, tmp_path, graphs, capsys, flags):
+    config = configure(*SEVERAL, *flags)
+    replayed = train(config, tmp_path / "replayed")
+    assert "launched as a CUDA graph for 10 steps after the first 30\n" in capsys.readouterr().out
+    assert graphs.replays == 6 - WARM_UP
+    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
+    expected, found = final_state(computed), final_state(replayed)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert timeless(replayed) == timeless(computed)
+    assert replayed.status()["step"] == 60
+
+
+@pytest.mark.parametrize(
+    "flags,steps",
+    [
+        ((), 10),
+        (("--steps=54",), 2),
+        (("--log_every=45",), 5),
+        (("--log_every=14", "--steps=77"), 1),
+        (("--sample_every=25", "--checkpoint_every=0"), 5),
+        (("--why_every=20", "--why_budget=1"), 1),
+        (("--data.image_size=64", "--data.batch_size=768"), 2),  # 12 MiB a step
+    ],
+    ids=str,
+)
+def test_a_graph_has_steps_between_which_nobody_acts_and_not_too_many_images(
+    configure, tmp_path, graphs, monkeypatch, flags, steps
+):
+    called = []
+
+    def stop(gan, batch, _):
+        called.append((gan.steps_per_call, len(batch)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GAN, "training_step", stop)
+    config = configure(*SEVERAL, *flags)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    assert called == [(steps, steps * config["data"]["batch_size"])]
+
+
+def test_a_run_stopped_at_any_step_goes_on_with_a_graph_that_fits(configure, tmp_path, graphs, capsys):
+    config = configure(*SEVERAL)
+    whole = final_state(train(config, tmp_path / "whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gannorm.training.gan.graphs_of", lambda _: None)
+        patch.setattr(StopOnSignal, "on_train_batch_end", stop_at(24))
+        train(config, stopped := tmp_path / "stopped")
+    capsys.readouterr()
+    found = final_state(resume(stopped))
+    assert "a CUDA graph for 2 steps after the first 6\n" in capsys.readouterr().out
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
 def timeless(run):
     return [{k: v for k, v in r.items() if "second" not in k and "share_of" not in k} for r in run.metrics()]
 
@@ -89,7 +148,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs, aga
 
 
 def stop_at(step):
-    def act(self, trainer, module):
+    def act(self, trainer, module, *_):
         trainer.should_stop = trainer.should_stop or module.step == step
 
     return act
