@@ -42,6 +42,11 @@ class Every(Callback):
     def __init__(self, every: int) -> None:
         self.every = every
 
+    @property
+    def sees_every(self) -> int:
+        """It looks at what training has made after the steps that this divides; 0 for never."""
+        return self.every
+
     def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         if self.at_start and self.every and gan.step == 0:
             self._act(trainer, gan)

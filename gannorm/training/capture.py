@@ -1,11 +1,11 @@
-"""The kernels of one training step, or of several, as one CUDA graph, which a single call launches.
+"""The kernels of a training step as one CUDA graph, which a single call launches.
 
 A small GAN leaves a GPU waiting for the CPU, which launches some hundreds of kernels a step, one by one. A step that is
 the same program every time (the same kernels on the same memory, with the same numbers from the host) can be recorded
 once and replayed. Ours is: weights, running statistics, optimizer states and the averaged generator are updated in
 place, schedules count on the device, latents and noise come from generators that the graph knows, and nothing is read
 back. What cannot be so, `GAN` names, and computes kernel by kernel; what turns out not to be so is found here, by
-comparing the first replay with the step itself. Here "a step" is what a call computes, several of the GAN's perhaps.
+comparing the first replay with the step itself.
 
 Source: PyTorch's notes on CUDA graphs (whole-network capture).
 """

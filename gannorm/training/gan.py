@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from gannorm import probes
+from gannorm.data import ImageData
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
 from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
@@ -26,13 +28,16 @@ from gannorm.training.capture import WARM_UP, Captured, graphs_of
 from gannorm.training.ema import EMA
 from gannorm.training.microbatches import Microbatches, logits
 
+# At most, in a call of `training_step`: Lightning's part of a step is then a tenth of what it was. The images of a call
+# and of the next one wait in memory; steps with so many that this would count need no such help.
+STEPS_PER_CALL, CALL_BYTES = 10, 2**25
 UNCOUPLED = 1e-6  # a coupling ratio below this is rounding, which leaves about 1e-13 in float32
 
 
 class GAN(LightningModule):
     """A generator and a discriminator in training.
 
-    One training step takes `d_steps` real batches, updates the discriminator on each, then the generator once. The last
+    A step takes `d_steps` real batches, updates the discriminator on each, then the generator once. The last
     discriminator step and the generator step share one generator forward: the generator does not change in between, so
     the fakes would be drawn from the same distribution either way. The discriminator's weights get no gradient in the
     generator step.
@@ -63,8 +68,7 @@ class GAN(LightningModule):
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
         max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
         seed: of the latents.
-        cuda_graph: on a GPU, launch a step, and several where nobody acts in between, as one graph where that is
-            possible, see `gannorm.training.capture`.
+        cuda_graph: on a GPU, launch a step as one graph where that is possible, see `gannorm.training.capture`.
 
     Raises:
         UserError: an unknown loss or penalty, or a number out of range.
@@ -118,8 +122,7 @@ class GAN(LightningModule):
         self.lr_d, self.lr_g = lr_d, lr_g
         self.cuda_graph = cuda_graph
         self.launching = ""  # how a GPU's kernels are launched, for the printed line
-        self.steps_per_call = self.most_per_call = 1  # of `training_step`: its batch has the images of so many
-        self.pauses: Sequence[int] = ()  # where one of these divides the number of steps made, somebody acts
+        self.steps_per_call = 1  # how many steps a call of `training_step` makes; it is given the images of all
         self.watched = False  # whether somebody has hooks on this step, which the replay of a graph would not call
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
@@ -131,23 +134,20 @@ class GAN(LightningModule):
     # -- the step -----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Tensor, _: int) -> None:  # (steps_per_call·d_steps·N, C, H, W)
-        compute = self._updates if self.watched else self._compute
-        found = compute(batch)
+        for images in batch.unflatten(0, (self.steps_per_call, -1)):
+            self._make_step(images)
+
+    def _make_step(self, images: Tensor) -> None:  # (d_steps·N, C, H, W)
+        compute = self._update if self.watched else self._compute
+        found = compute(images)
         self.losses = {name: found[name] for name in ("loss_d", "loss_g")}
         self.parts = {name: value for name, value in found.items() if name not in self.losses}
+        self.step += 1
         # Lightning counts the steps of optimizers that it wraps, each for itself and at their call, which a graph has
         # not. Counted here once a step, its counter equals ours.
         count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for _step in range(self.steps_per_call):
-            self.step += 1
-            count.increment_ready()
-            count.increment_completed()
-
-    def _updates(self, batch: Tensor) -> dict[str, Tensor]:
-        """`steps_per_call` steps; what the last one found."""
-        for images in batch.chunk(self.steps_per_call):
-            found = self._update(images)
-        return found
+        count.increment_ready()
+        count.increment_completed()
 
     def _update(self, batch: Tensor) -> dict[str, Tensor]:
         """One step's updates of both networks and the average, all in place; the losses and their parts."""
@@ -268,7 +268,11 @@ class GAN(LightningModule):
         self._optimizers: list[torch.optim.Optimizer] = self.optimizers(use_pl_optimizer=False)  # type: ignore
         self._latent_randomness = stream(self.seed, "latents", self.global_rank, device=self.device)
         self._penalty_randomness = stream(self.seed, "penalty", self.global_rank, device=self.device)
-        self._compute = self._captured()  # the images of a call are drawn after this
+        self._compute = self._captured()
+        self.steps_per_call = 1
+        if isinstance(self._compute, Captured):
+            self.steps_per_call = self._unseen_steps()  # images are drawn after this
+            self.launching += f", {self.steps_per_call} steps a call"
         if self.penalty_weight:
             ratio = self._coupling_ratio()
             if ratio > UNCOUPLED:
@@ -280,14 +284,13 @@ class GAN(LightningModule):
                 )
 
     def on_fit_end(self) -> None:
-        self._compute = self._updates  # a graph keeps the memory of its step
+        self._compute = self._update  # a graph keeps the memory of its step
 
     def _captured(self) -> Callable[[Tensor], dict[str, Tensor]]:
         """A step as a graph, where the device has them and the step is one program."""
         graphs = graphs_of(self.device)
-        self.steps_per_call = 1
         if graphs is None:
-            return self._updates
+            return self._update
         networks = (self.generator, self.discriminator, self.ema)
         kinds = {type(module) for network in networks for module in network.modules()}
         foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
@@ -299,16 +302,12 @@ class GAN(LightningModule):
             f"whether {', '.join(sorted(foreign))} does the same at every step is not known": bool(foreign),
         }
         reason = next((reason for reason, holds in reasons.items() if holds), "")
+        self.launching = f"single kernels ({reason})" if reason else f"one CUDA graph a step after the first {WARM_UP}"
         if reason:
-            self.launching = f"single kernels ({reason})"
-            return self._updates
-        between = math.gcd(self.step, *self.pauses)
-        self.steps_per_call = max(steps for steps in range(1, self.most_per_call + 1) if between % steps == 0)
-        steps = "a CUDA graph a step" if self.steps_per_call == 1 else f"a CUDA graph for {self.steps_per_call} steps"
-        self.launching = f"{steps} after the first {WARM_UP * self.steps_per_call}"
+            return self._update
         randomness = [self._latent_randomness, self._penalty_randomness]
         return Captured(
-            self._updates,
+            self._update,
             lambda: {
                 f"{kind} of {name}": list(tensors)
                 for name, network in zip(("the generator", "the discriminator", "the average"), networks, strict=True)
@@ -318,6 +317,18 @@ class GAN(LightningModule):
             randomness,
             graphs,
         )
+
+    def _unseen_steps(self) -> int:
+        """How many steps may be made at a time, so that whoever acts after a step, or watches one, finds it as ever."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ImageData):  # whose loader joins batches
+            return 1
+        most = min(STEPS_PER_CALL, CALL_BYTES // (4 * data.batch_size * data.train.pixels[0].numel()))
+        seen = [self.step, self.trainer.max_steps]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            known = isinstance(callback, Timer) or type(callback).__module__.startswith("gannorm.")
+            seen.append(getattr(callback, "sees_every", 0) if known else 1)
+        return next((steps for steps in range(most, 1, -1) if math.gcd(*seen) % steps == 0), 1)
 
     def _coupling_ratio(self) -> float:
         size, channels = self.discriminator.image_size, self.discriminator.channels

@@ -63,6 +63,7 @@ class Optimization(Callback):
 
     def __init__(self, every: int, run: RunDir, budget: float, layers: Sequence[str], seed: int) -> None:
         self.every, self.run, self.budget, self.layers, self.seed = every, run, budget, layers, seed
+        self.sees_every = 1 if every else 0  # its hooks are on one step, with the batch of that step
         self.spent = 0.0  # seconds in measurements
         self.cost: float | None = None  # seconds of the last one
         self.skipped = self.failed = 0

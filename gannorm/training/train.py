@@ -26,7 +26,7 @@ from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
 from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
-from gannorm.training.callbacks import BatchDependence, Every, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks import BatchDependence, Metrics, Progress, Samples, generate
 from gannorm.training.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
 from gannorm.training.classifier import Classifier, TestAccuracy, prepare_classifier
 from gannorm.training.gan import GAN
@@ -40,9 +40,6 @@ BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
     *("initialization", "initialization_options", "equalize_bias"),
 )
-# At most, where a GPU makes several steps in a call: by then Python's and Lightning's part of a step is a tenth of what
-# it was. The images of a call are there three times; steps with so many that this would count need no such help.
-STEPS_PER_CALL, CALL_BYTES = 10, 2**25
 REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias, in whole training batches
 
 
@@ -229,11 +226,6 @@ def _fit(
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
-    if isinstance(module, GAN):
-        watched = (1,) if config["why_every"] else ()
-        module.pauses = (config["steps"], *watched, *(c.every for c in callbacks if isinstance(c, Every)))
-        images = 4 * data.train.pixels[0].numel() * data.batch_size  # bytes of a step's, as float32
-        module.most_per_call = min(STEPS_PER_CALL, max(1, CALL_BYTES // images))
     loggers: list[Logger | None] = []
     if not isinstance(run, Follower):
         loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]

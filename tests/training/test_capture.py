@@ -5,6 +5,7 @@ Recorded and replayed on a CPU, operation by operation (see emulated_graphs.py),
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, Timer
 from torch import nn
 from training.emulated_graphs import EmulatedGraphs
 from training.plain_loop import final_state
@@ -12,6 +13,7 @@ from training.plain_loop import final_state
 from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
 from gannorm.training import GAN, resume, train
+from gannorm.training.callbacks import Every
 from gannorm.training.capture import WARM_UP, Captured
 from gannorm.training.checkpoints import StopOnSignal
 
@@ -74,16 +76,15 @@ SEVERAL = ("--steps=60", "--log_every=10", "--sample_every=20", "--checkpoint_ev
 
 
 @pytest.mark.parametrize("flags", [(), ("--model.d_steps=2", "--model.discriminator.norm=noisy")], ids=str)
-def test_several_steps_in_a_graph_have_the_bits_of_as_many_calls(configure, tmp_path, graphs, capsys, flags):
+def test_several_steps_in_a_call_have_the_bits_of_as_many_calls(configure, tmp_path, graphs, capsys, flags):
     config = configure(*SEVERAL, *flags)
     replayed = train(config, tmp_path / "replayed")
-    assert "launched as a CUDA graph for 10 steps after the first 30\n" in capsys.readouterr().out
-    assert graphs.replays == 6 - WARM_UP
+    assert f"launched as one CUDA graph a step after the first {WARM_UP}, 10 steps a call\n" in capsys.readouterr().out
+    assert graphs.replays == 60 - WARM_UP
     computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
     expected, found = final_state(computed), final_state(replayed)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert timeless(replayed) == timeless(computed)
-    assert replayed.status()["step"] == 60
 
 
 @pytest.mark.parametrize(
@@ -99,9 +100,25 @@ def test_several_steps_in_a_graph_have_the_bits_of_as_many_calls(configure, tmp_
     ],
     ids=str,
 )
-def test_a_graph_has_steps_between_which_nobody_acts_and_not_too_many_images(
+def test_a_call_makes_steps_between_which_nobody_looks_of_not_too_many_images(
     configure, tmp_path, graphs, monkeypatch, flags, steps
 ):
+    assert calls(configure(*SEVERAL, *flags), tmp_path, monkeypatch) == steps
+
+
+@pytest.mark.parametrize("callback,steps", [(Every(6), 2), (Callback(), 1), (Timer(duration={"hours": 1}), 10)])
+def test_callbacks_that_a_module_brings_along_count_too(configure, tmp_path, graphs, monkeypatch, callback, steps):
+    class Own(type(callback)):
+        pass
+
+    monkeypatch.setattr(GAN, "configure_callbacks", lambda _: [callback])
+    assert calls(configure(*SEVERAL), tmp_path / "theirs", monkeypatch) == steps
+    callback.__class__ = Own  # which may look whenever it likes
+    assert calls(configure(*SEVERAL), tmp_path / "own", monkeypatch) == (10 if isinstance(callback, Timer) else 1)
+
+
+def calls(config, path, monkeypatch):
+    """How many steps the first call makes."""
     called = []
 
     def stop(gan, batch, _):
@@ -109,22 +126,27 @@ def test_a_graph_has_steps_between_which_nobody_acts_and_not_too_many_images(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(GAN, "training_step", stop)
-    config = configure(*SEVERAL, *flags)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run")
-    assert called == [(steps, steps * config["data"]["batch_size"])]
+        train(config, path / "run")
+    [(steps, images)] = called
+    assert images == steps * config["data"]["batch_size"]
+    return steps
 
 
-def test_a_run_stopped_at_any_step_goes_on_with_a_graph_that_fits(configure, tmp_path, graphs, capsys):
+@pytest.mark.parametrize("step,before,after", [(24, 1, 2), (10, 10, 10)])
+def test_a_run_stopped_after_any_step_goes_on_in_calls_that_fit(
+    configure, tmp_path, graphs, capsys, step, before, after
+):
     config = configure(*SEVERAL)
     whole = final_state(train(config, tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gannorm.training.gan.graphs_of", lambda _: None)
-        patch.setattr(StopOnSignal, "on_train_batch_end", stop_at(24))
+        if before == 1:
+            patch.setattr("gannorm.training.gan.graphs_of", lambda _: None)
+        patch.setattr(StopOnSignal, "on_train_batch_end", stop_at(step))
         train(config, stopped := tmp_path / "stopped")
     capsys.readouterr()
     found = final_state(resume(stopped))
-    assert "a CUDA graph for 2 steps after the first 6\n" in capsys.readouterr().out
+    assert f"{after} steps a call\n" in capsys.readouterr().out
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
