@@ -90,15 +90,16 @@ class Bench:
         self.device, self.quick = torch.device(device), quick
         self.rounds = 2 if quick else 5
         size = 1024 if self.device.type == "cpu" else 8192
-        self.flops = {str(t).removeprefix("torch."): self._product(size, t) for t in (torch.float32, torch.bfloat16)}
+        types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        pairs = {name: torch.randn(2, size, size, device=self.device).to(dtype) for name, dtype in types.items()}
+        products = {name: lambda pair=pair: pair[0] @ pair[1] for name, pair in pairs.items()}
+        # The machine's pace changes: many rounds, in which the types take turns, for each one's best.
+        best = {name: min(seconds) for name, seconds in self.interleaved(products, rounds=50).items()}
+        self.flops = {name: 2 * size**3 / seconds for name, seconds in best.items()}
         source = torch.zeros(2**26, device=self.device)  # 256 MiB, larger than any cache
         target = torch.empty_like(source)
         copies = self.interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
         self.bytes_per_second = 2 * source.nbytes / statistics.median(copies)  # read and written
-
-    def _product(self, size: int, dtype: torch.dtype) -> float:
-        a, b = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
-        return 2 * size**3 / min(self.interleaved({"product": lambda: a @ b}, rounds=7)["product"])
 
     def interleaved(
         self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None, repeats: int = 1
