@@ -311,9 +311,9 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
                 launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
             begin = bench.now()
 
+    last_call = 10 if on_gpu else 1  # steps; the last pause is at its beginning
     run = config | {
-        "steps": (rounds + 1) * chunk
-        + (10 if on_gpu else 1),  # where a call makes ten steps, the last one begins there
+        "steps": (rounds + 1) * chunk + last_call,
         "trainer": {"accelerator": bench.device.type, "devices": 1},
     }
     hook = mock.patch.object(GAN, "on_train_batch_start", pause)
