@@ -235,12 +235,10 @@ def add_checkpoint_options(parser: ArgumentParser) -> None:
 def take_imports(arguments: list[str]) -> list[str]:
     """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
     modules = []
-    while "--import" in arguments:
-        at = arguments.index("--import")
-        if at + 1 == len(arguments):
+    while (module := _take(arguments, "--import")) is not None:
+        if not module:
             raise UserError("`--import` must be followed by a module: got nothing; give for example --import my_norms.")
-        modules.append(arguments[at + 1])
-        del arguments[at : at + 2]
+        modules.append(module)
     return modules
 
 
@@ -250,13 +248,9 @@ def take_resume(arguments: list[str]) -> str:
     Raises:
         UserError: no run follows, or there are flags beside it that would change the run.
     """
-    given = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] == "--resume"]
-    if not given:
+    run = _take(arguments, "--resume")
+    if run is None:
         return ""
-    at = given[0]
-    _, equals, run = arguments.pop(at).partition("=")
-    if not equals and at < len(arguments):
-        run = arguments.pop(at)
     if not run or run.startswith("-"):
         raise UserError(
             "`--resume` must be followed by a run directory: got nothing; give for example runs/digits/batch_0."
@@ -268,6 +262,15 @@ def take_resume(arguments: list[str]) -> str:
             f"{', '.join(others)}; leave them out, or train a new run."
         )
     return run
+
+
+def _take(arguments: list[str], flag: str) -> str | None:
+    """Remove the first `flag VALUE` or `flag=VALUE` and return the value, "" if it has none; None without the flag."""
+    at = next((i for i, argument in enumerate(arguments) if argument.partition("=")[0] == flag), None)
+    if at is None:
+        return None
+    _, equals, value = arguments.pop(at).partition("=")
+    return arguments.pop(at) if not equals and at < len(arguments) else value
 
 
 def import_module(name: str) -> Any:

@@ -65,7 +65,7 @@ class RunDir:
         """
         run = cls(path)
         run.require_new()
-        with _writing(run.path):
+        with writing(run.path):
             for folder in FOLDERS:
                 (run.path / folder).mkdir(parents=True, exist_ok=True)
         with run.lock():
@@ -105,7 +105,7 @@ class RunDir:
             yield
 
     def _open_lock(self, name: str) -> IO[str]:
-        with _writing(self.path):
+        with writing(self.path):
             return (self.path / name).open("w")
 
     # -- config and status --------------------------------------------------------------------------------------------
@@ -133,13 +133,21 @@ class RunDir:
     def status(self) -> dict[str, Any]:
         """{"state": one of STATES, "step": last step, "reason": why it ended}."""
         file = self.path / "status.json"
-        return _read_json(file) if file.exists() else {"state": "running", "step": 0, "reason": "", "time": 0.0}
+        if not file.exists():
+            return {"state": "running", "step": 0, "reason": "", "time": 0.0}
+        status = _read_json(file)
+        if status.get("state") not in STATES:
+            raise _damaged(file, f"its state must be one of {', '.join(STATES)}, not {status.get('state')!r}")
+        if not isinstance(status.get("reason", ""), str):
+            raise _damaged(file, f"its reason must be text, not {status['reason']!r}")
+        _check_step(status, file)
+        return {"reason": ""} | status
 
     def wandb_id(self) -> str:
         """The id of the training's W&B run, drawn at the first call: a resumed training has the same one."""
         file = self.path / "wandb" / "id"
         if not file.exists():
-            with _writing(file):
+            with writing(file):
                 file.parent.mkdir(exist_ok=True)
             write_text(file, secrets.token_hex(4))
         return file.read_text()
@@ -150,7 +158,7 @@ class RunDir:
         """Append one record; it survives a killed process. NaN and infinities are written as null (strict JSON)."""
         record = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         file_name = self.path / "metrics.jsonl"
-        with _writing(file_name), file_name.open("a") as file:
+        with writing(file_name), file_name.open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -170,13 +178,14 @@ class RunDir:
             if not isinstance(record, dict):
                 raise UserError(f"each line of {file} must be a JSON object: line {number} is not; remove that line.")
             if line:
+                _check_step(record, file)
                 records.append(record)
         return records
 
     def sync_metrics(self) -> int:
         """The size of metrics.jsonl in bytes, which a power cut will not make smaller."""
         file = self.path / "metrics.jsonl"
-        with _writing(file), file.open("a") as stream:
+        with writing(file), file.open("a") as stream:
             os.fsync(stream.fileno())
             return stream.tell()
 
@@ -211,7 +220,7 @@ class RunDir:
         """Make last.ckpt the checkpoint of `step`: the same bytes under a second name."""
         file, last = self.checkpoint_file(step), self.checkpoint_file(None)
         link = last.with_name(f".{last.name}.new")
-        with _writing(last):
+        with writing(last):
             link.unlink(missing_ok=True)
             try:
                 os.link(file, link)
@@ -241,20 +250,30 @@ class RunDir:
             )
         with atomic_write(file) as stream:
             stream.write(kept)
-        with _writing(self.path):
+        with writing(self.path):
             for number, file in self.checkpoints().items():
                 if number > step:
                     file.replace(file.with_suffix(".damaged"))
             for folder in FOLDERS:
-                for left in (self.path / folder).glob(".*"):
-                    left.unlink()
+                for pattern in (".step_*", ".last.ckpt.*"):  # of atomic_write and set_last; the user's own stay
+                    for left in (self.path / folder).glob(pattern):
+                        left.unlink()
 
     # -- scores -------------------------------------------------------------------------------------------------------
 
     def scores(self) -> list[dict[str, Any]]:
         """Score records in order of step: {"step", "fid", "inception_score", …, "protocol": {…}}."""
         file = self.path / "scores.json"
-        return _read_json(file)["scores"] if file.exists() else []
+        if not file.exists():
+            return []
+        records = _read_json(file).get("scores")
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise _damaged(file, "its scores must be a list of records")
+        for record in records:
+            _check_step(record, file)
+            if not isinstance(record.get("protocol"), dict):
+                raise _damaged(file, f"a protocol must be a mapping, not {record.get('protocol')!r}")
+        return records
 
     def add_scores(self, record: Mapping[str, Any]) -> None:
         """Add a score record; one of the same step and protocol is replaced."""
@@ -290,7 +309,7 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the folder is missing or read-only, or the disk is full; what was there before is still there.
     """
-    with _writing(file):
+    with writing(file):
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -306,7 +325,8 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into a UserError."""
     try:
         yield
     except UserError:
@@ -369,15 +389,24 @@ def _read(file: Path, parse: Callable[[str], Any]) -> Any:
         raise UserError(f"{file} must be readable: {error.strerror}.") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         line = str(error).replace("\n", " ")
-        raise UserError(f"{file} must be well-formed: {line}; restore it or leave this run out.") from None
+        raise _damaged(file, line) from None
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     content = _read(file, json.loads)
     if not isinstance(content, dict):
-        raise UserError(f"{file} must be well-formed: it holds {type(content).__name__}; leave this run out.")
+        raise _damaged(file, f"it holds {type(content).__name__}")
     check_version(content, file)
     return content
+
+
+def _check_step(record: Mapping[str, Any], file: Path) -> None:
+    if not isinstance(record.get("step"), int):
+        raise _damaged(file, f"a step must be an integer, not {record.get('step')!r}")
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    return UserError(f"{file} must be well-formed: {what}; restore it or leave this run out.")
 
 
 def check_version(content: Mapping[str, Any], file: Path) -> None:

@@ -290,8 +290,9 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     arithmetic = choose(config)
     gan, data = prepare(config)
     bare = Bare(gan, arithmetic, bench.device)
+    products = Bare(_products_alone(gan), arithmetic, bench.device)
     batches = ImageLoader(data.train.pixels, config["data"]["batch_size"], seed=0, device=bench.device)
-    times: Times = {"ours": [], "tutorial": [], "bare": []}
+    times: Times = {"ours": [], "tutorial": [], "bare": [], "products": []}
     launches: dict[str, float] = {}
     begin, launched = 0.0, ""
 
@@ -302,9 +303,11 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
                 times["ours"].append((bench.now() - begin) / chunk)
             tutorial_seconds = tutorial(chunk)
             bare_seconds = clocked(bare.step, batches, chunk)
+            products_seconds = clocked(products.step, batches, chunk)
             if gan.step > chunk:
                 times["tutorial"].append(tutorial_seconds)
                 times["bare"].append(bare_seconds)
+                times["products"].append(products_seconds)
             if on_gpu and gan.step == rounds * chunk + chunk:
                 real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
                 launches["tutorial"] = tutorial(0)
@@ -346,6 +349,19 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
         note += f"; 100,000 steps take {minutes:.1f} min"
     yield row("training", what, times, "ours", "tutorial", True, "the tutorial loop", goal, share=share, note=note)
     yield row("training", what, times, "ours", "bare", False, "the bare loop", "≤ 1.1" if small else "≤ 1.05")
+    what += ": convolutions"
+    yield row("training", what, times, "products", "tutorial", True, "the tutorial loop", note="the bare loop")
+
+
+def _products_alone(gan: Any) -> Any:
+    """The same networks with nothing between their convolutions, the limit of faster normalizers and activations."""
+    gan = copy.deepcopy(gan)
+    for network in (gan.generator, gan.discriminator, gan.ema):
+        for name, module in network.named_modules():
+            if isinstance(module, (nn.BatchNorm2d, nn.LeakyReLU, nn.ReLU)):
+                network.set_submodule(name, nn.Identity())
+    gan._trainable = list(gan.discriminator.parameters())
+    return gan
 
 
 def _nothing_computed(bench: Bench, config: dict[str, Any], steps: int = 500) -> Row:

@@ -4,7 +4,6 @@
 """
 
 import io
-import pickle
 import tempfile
 import warnings
 import zipfile
@@ -49,6 +48,8 @@ def run_directory(data: bytes) -> None:
         for name, content in CONTENT.items():
             (run.path / name).write_bytes(content)
     (BAD.path / file).write_bytes(data[1:])
+    for read in (BAD.config, BAD.status, BAD.metrics, BAD.scores):
+        settle(read)
     comparison = settle(lambda: analyse([GOOD, BAD]))
     assert comparison is not None, "the whole run must be compared"
     known = {run.name for c in comparison.conditions for run in (*c.runs, *c.diverged)}
@@ -82,7 +83,7 @@ def seeds(target: str) -> list[bytes]:
         return [CONTENT["config.yaml"], b"model: {discriminator: {norm: group}}\ntrainer: {max_time: null}\n", *known]
     if target == "checkpoint":
         pickled = next(content for name, content in RECORDS.items() if name.endswith("data.pkl"))
-        known = [b"", b"a", b"X\x04", b"K\x01Q.", pickle.dumps({"config": 1, "state_dict": []})]
+        known = [b"", b"a", b"X\x04", b"K\x01Q.", *map(_foreign, (1, {}))]
         return [CHECKPOINT, pickled, *known]
     known = [
         b"\1null",
@@ -91,8 +92,16 @@ def seeds(target: str) -> list[bytes]:
         b'\2{"step": 1e999}\n',
         b'\3{"scores": null}',
         b"\3" + b"[" * 5000,
+        b"\3{}",
+        b'\2{"step": 1, "loss_d": 1' + b"0" * 400 + b"}\n",
     ]
     return [*(bytes([i]) + CONTENT[file] for i, file in enumerate(FILES)), *known]
+
+
+def _foreign(config: object) -> bytes:
+    file = io.BytesIO()
+    torch.save({"config": config, "state_dict": []}, file)
+    return file.getvalue()
 
 
 def _checkpoint() -> bytes:

@@ -36,6 +36,36 @@ def test_what_is_written_is_read_back(run):
     assert (run.status()["state"], run.status()["step"]) == ("diverged", 2)
 
 
+def test_rewinding_removes_what_a_killed_writer_left_and_nothing_of_the_users(run):
+    half = [run.path / "samples" / ".step_00000007.png.x1", run.path / "checkpoints" / ".last.ckpt.new"]
+    own = run.path / "samples" / ".ipynb_checkpoints"
+    own.mkdir()
+    for file in (*half, own / "grid.png", run.path / "probes" / ".note"):
+        file.touch()
+    run.rewind(0, 0)
+    assert not any(file.exists() for file in half)
+    assert (own / "grid.png").exists() and (run.path / "probes" / ".note").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("status.json", "{}", "its state must be one of running, finished"),
+        ("status.json", '{"state": "failed", "step": "3"}', "a step must be an integer, not '3'"),
+        ("status.json", '{"state": "failed", "step": 3, "reason": 1}', "its reason must be text"),
+        ("scores.json", "{}", "its scores must be a list of records"),
+        ("scores.json", '{"scores": [{"protocol": {}}]}', "a step must be an integer, not None"),
+        ("scores.json", '{"scores": [{"step": 1}]}', "a protocol must be a mapping, not None"),
+        ("metrics.jsonl", '{"loss_d": 1}\n', "a step must be an integer, not None"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(run, file, content, told):
+    (run.path / file).write_text(content)
+    read = {"status.json": run.status, "scores.json": run.scores, "metrics.jsonl": run.metrics}[file]
+    with pytest.raises(UserError, match=f"{file} must be well-formed: {told}"):
+        read()
+
+
 def test_files_are_found_by_step_in_order(run):
     for step in (900, 1000, 100_000_000):
         run.checkpoint_file(step).touch()

@@ -71,7 +71,7 @@ def describe(argv: Sequence[str]) -> int:
 
     model, images = config["model"], config["data"]["batch_size"]
     if model["accumulation"] == "naive":
-        images //= model["accumulate"]
+        images //= max(1, model["accumulate"])
     size, channels = config["data"]["image_size"], 1 if config["data"]["name"] in GREY else 3
     generator, discriminator = build_networks(model, size, channels)
     seen = {
@@ -103,7 +103,7 @@ def _processes(trainer: Mapping[str, Any]) -> int:
     """How many processes a config's Trainer options ask for, where they say a number."""
     devices = trainer.get("devices", 1)
     here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
-    return here * int(trainer.get("num_nodes", 1))
+    return here * int(trainer.get("num_nodes") or 1)
 
 
 def sample(argv: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation.arithmetic import undisturbed
-from gannorm.rundir import atomic_write, write_json
+from gannorm.rundir import atomic_write, write_json, writing
 
 VERSION = 1  # of the architecture, the training and the files: a change here retrains every cached extractor
 WIDTH, FEATURES = 16, 64
@@ -165,16 +165,11 @@ def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device 
     }
     # The weights carry their digest in their name and the card is written last: two trainings at once both leave a
     # card whose weights are there.
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / f"weights-{sha256[:16]}.pth") as stream:
-            stream.write(weights.getvalue())
-        write_json(folder / "card.json", card)
-    except OSError as error:
-        raise UserError(
-            f"a trained extractor needs a folder that can be written: {folder} gave {error.strerror}; choose another, "
-            "or set GANNORM_CACHE."
-        ) from None
+    with atomic_write(folder / f"weights-{sha256[:16]}.pth") as stream:
+        stream.write(weights.getvalue())
+    write_json(folder / "card.json", card)
     return card
 
 

@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
+from gannorm.errors import UserError
 from gannorm.evaluation import metrics, ranks
 from gannorm.evaluation.extractors import Extractor
-from gannorm.rundir import atomic_write
+from gannorm.rundir import atomic_write, writing
 
 VERSION = 2  # of the file's content: a change of this module that changes a number must raise it
 
@@ -76,13 +77,12 @@ def load_reference(
         reference = _compute(dataset, extractor, batch_size, splits, seed, quiet)
         try:
             if ranks.is_first():
-                file.parent.mkdir(parents=True, exist_ok=True)
+                with writing(file.parent):
+                    file.parent.mkdir(parents=True, exist_ok=True)
                 _write(file, reference)
-        except OSError as error:
+        except UserError as error:
             warnings.warn(
-                f"the reference statistics are not kept: {file.parent} gave {error.strerror}; set GANNORM_CACHE to a "
-                "folder that can be written.",
-                stacklevel=2,
+                f"the reference statistics are not kept: {error} GANNORM_CACHE says where they go.", stacklevel=2
             )
     return reference
 

@@ -87,12 +87,16 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         problem = refusal(error)
     if problem:
         raise UserError(f"a checkpoint must be whole and hold only weights: {file}: {problem}; use an earlier one.")
-    if not isinstance(content, dict) or "config" not in content or "state_dict" not in content:
+    if not isinstance(content, dict) or not all(_is_mapping(content.get(key)) for key in ("config", "state_dict")):
         raise UserError(
             f"a checkpoint must come from `gannorm train`: {file} holds no config; give one of a run's checkpoints."
         )
     check_version(content, file)
     return content
+
+
+def _is_mapping(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
 
 
 def refusal(error: Exception) -> str:

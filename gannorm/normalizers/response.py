@@ -89,7 +89,8 @@ class EvoNormS0(nn.Module):
 def filter_response(x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor, eps: float) -> Tensor:
     """The formula of filter response normalization as it is printed: the source of second derivatives."""
     mean_square = x.square().mean(PIXELS, keepdim=True)
-    return torch.maximum(_map(weight) * x * torch.rsqrt(mean_square + eps) + _map(bias), _map(threshold))
+    y, threshold = _map(weight) * x * torch.rsqrt(mean_square + eps) + _map(bias), _map(threshold)
+    return torch.where(y > threshold, y, threshold)  # whose gradient at a tie, as of x = 0 at the start, is τ's alone
 
 
 def evonorm_s0(x: Tensor, weight: Tensor, bias: Tensor, v: Tensor, groups: int, eps: float) -> Tensor:

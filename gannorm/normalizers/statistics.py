@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from gannorm.errors import UserError
 
+CACHED = 2**18  # values, 2 MiB in float64
+
 
 def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over `dims`, in at least float32, with the gradient of both in a single pass.
@@ -149,21 +151,32 @@ def batch_dims(x: Tensor) -> tuple[int, ...]:
     return (0, *range(2, x.dim()))
 
 
+def _exact_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The mean in float64, from some images at a time: torch makes a copy in float64, for which a cache has room."""
+    within = tuple(d for d in dims if d)
+    if not within:
+        return x.mean(dims, dtype=torch.float64)
+    images = max(1, CACHED // max(1, x[:1].numel()))
+    means = torch.cat([part.mean(within, dtype=torch.float64) for part in x.split(images)])
+    return means.mean(0) if 0 in dims else means
+
+
 class _Moments(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if not dims:  # torch would reduce all
+            return x.clone(), torch.zeros_like(x)
         trailing = dims == tuple(range(x.dim() - len(dims), x.dim()))
         by_channel = x.dim() > 2 and dims == batch_dims(x)
         if x.device.type != "cpu" or not (by_channel or (trailing and x.is_contiguous())):
             variance, mean = torch.var_mean(x, dims, correction=0)
             return mean, variance
-        # On a CPU var_mean takes six times as long as this. Means of rows, then of those in float64, so that μ is right
-        # to its last bits even far off centre; Σ x·(x − o) − n·o·(μ − o) = n·σ² with o = μ in the precision of the map.
-        inner = dims[:-1]
-        exact = x.mean(-1).double().mean(inner) if inner else x.mean(-1).double()
+        # On a CPU var_mean takes six times as long as this: Σ x·(x − o) − n·o·(μ − o) = n·σ² with o = μ in the map's
+        # precision. It takes a μ that is exact to more bits than that: σ² would be off by μ²·2⁻²⁴.
+        exact = _exact_mean(x, dims)
         mean = exact.to(x.dtype)
         rows = x.reshape(1, mean.numel(), -1) if trailing else x
         products = channel_products(rows, rows, mean.flatten()).view_as(mean) * (mean.numel() / x.numel())

@@ -149,8 +149,8 @@ def batch_first(t: Tensor, n: int, batch_dim: int) -> Tensor | None:
 def scalars(output: Any, n: int, batch_dim: int = 0) -> Tensor:
     """One number per sample for derivatives: the logit itself, or a fixed random projection of a larger output.
 
-    Of K numbers per sample it takes Σ_k w_k f_k / √K with random signs w, drawn once and for all: over the signs, the
-    expected squared derivative is the mean squared derivative of the K numbers.
+    Of K numbers per sample it takes Σ_k w_k f_k with a random direction w, ‖w‖ = 1, drawn once and for all: over the
+    directions, the expected squared derivative is the mean squared derivative of the K numbers.
     """
     return project(torch.cat([r.reshape(n, -1) for r in _widened(rows(output, n, batch_dim))], dim=1))
 
@@ -160,8 +160,8 @@ def project(flat: Tensor) -> Tensor:
     k = flat.shape[1]
     if k == 1:
         return flat[:, 0]
-    signs = torch.randint(2, (k,), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return flat @ (signs.to(flat) / k**0.5)
+    direction = torch.randn(k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return flat @ (direction / direction.norm()).to(flat)  # signs would cancel outputs that are equal
 
 
 def logits(output: Any, n: int, batch_dim: int = 0) -> Tensor:

@@ -75,7 +75,7 @@ def companion_shift(
 ) -> float:
     """The worst case: how far a logit moves between companions all from `first` (real) and all from `second` (fake).
 
-    E_i[E_c f_i(c ⊂ first) − E_c f_i(c ⊂ second)] / √Var_i[mean of both], signed.
+    E_i[E_c f_i(c ⊂ first) − E_c f_i(c ⊂ second)] / √Var_{i,c}[f] with c of both kinds, signed.
 
     Args:
         f, x, batch_size, generator, batch_dim: as for `companion_variance`; the probe runs 2·len(x)·draws batches.
@@ -83,7 +83,8 @@ def companion_shift(
         draws: companion sets of each kind, at least 1.
 
     Returns:
-        In standard deviations of the logits over the images of `x` (that of both kinds pooled); 0 means no influence.
+        In standard deviations of the logits, in [−2, 2]; 0 means that the kind of the companions does not matter, ±2
+        that nothing else does.
 
     Raises:
         UserError: as `companion_variance`.

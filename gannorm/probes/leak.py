@@ -108,10 +108,11 @@ def _clustered_least_squares(values: Tensor, own: Tensor, context: Tensor) -> tu
     """Coefficients of `own` and `context`, all (B, k): rows are clusters."""
     clusters, size = values.shape
     design = torch.stack([torch.ones_like(own), own, context], dim=2)  # (B, k, 3)
-    flat, target = design.flatten(0, 1), values.flatten()
+    flat, target = design.flatten(0, 1), (values - values[0, 0]).flatten()  # equal logits become exactly 0
     bread = torch.linalg.inv(flat.T @ flat)
-    beta = bread @ (flat.T @ (target - target.mean()))
-    residual = (target - target.mean() - flat @ beta).reshape(clusters, size)
+    target = target - target.mean()
+    beta = bread @ (flat.T @ target)
+    residual = (target - flat @ beta).reshape(clusters, size)
     score = torch.einsum("bk,bkp->bp", residual, design)
     observations, parameters = flat.shape
     correction = clusters / (clusters - 1) * (observations - 1) / (observations - parameters)

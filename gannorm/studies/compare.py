@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
-from gannorm.rundir import RunDir, write_json, write_text
+from gannorm.rundir import RunDir, write_json, write_text, writing
 from gannorm.studies import why
 from gannorm.studies.conditions import Condition, group, read_runs
 from gannorm.studies.crossed import cross
@@ -50,16 +50,12 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
     Source: statistics as in `gannorm.studies.intervals`; the verdicts are defined here.
     """
     comparison = analyse(runs, baseline=baseline, by_mode=by_mode)
-    try:
+    with writing(output):
         (output / "figures").mkdir(parents=True, exist_ok=True)
         write_text(output / "table.csv", comparison.to_csv())
         write_json(output / "table.json", comparison.to_dict())
         write_report(comparison, output, more=why.link(comparison))
         why.write_why(comparison, output)
-    except OSError as error:
-        raise UserError(
-            f"the output folder must be writable: {output} gave {error.strerror}; choose another with --output."
-        ) from None
     return comparison
 
 

@@ -7,14 +7,14 @@ comparison cannot leave out a difference that its author forgot, and says so whe
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gannorm.errors import UserError, printable
-from gannorm.rundir import STATES, RunDir
+from gannorm.rundir import RunDir
 from gannorm.studies.configs import flatten
 
 # Keys that name, place or show a run, and change neither its weights nor how it is measured.
@@ -190,20 +190,12 @@ def text(value: Any) -> str:
 
 def _read(directory: RunDir, name: str) -> Run:
     status = directory.status()
-    if status["state"] not in STATES:
-        raise UserError(f"a state must be one of {', '.join(STATES)}: status.json holds {status['state']!r}.")
     config = {key: value for key, value in flatten(directory.config()).items() if value != {}}
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
-    metrics, scores = directory.metrics(), directory.scores()
-    for record in [*metrics, *scores]:
-        if not isinstance(record["step"], int):
-            raise UserError(f"a record must hold an integer step: got {record['step']!r}.")
-        if not isinstance(record.get("protocol", {}), dict):
-            raise UserError(f"a protocol must be a mapping: got {record['protocol']!r}.")
-    scores = [score_values(record) for record in scores]
-    return Run(directory, name, config, seed, status["state"], int(status["step"]), _columns(metrics), scores)
+    scores = [score_values(record) for record in directory.scores()]
+    return Run(directory, name, config, seed, status["state"], status["step"], _columns(directory.metrics()), scores)
 
 
 def score_values(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +211,7 @@ def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]
     columns: dict[str, dict[int, float]] = {}
     for record in records:
         for name, value in record.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:  # a JSON integer may be larger
                 columns.setdefault(name, {})[record["step"]] = float(value)
     return columns
 
@@ -265,10 +257,10 @@ def _label(config: Mapping[str, Any], naming: Sequence[str]) -> str:
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """The shortest tail of a dotted key that no other key shares."""
+    """The shortest tail of a dotted key that no other key shares; the key itself where it is another's tail."""
     parts = key.split(".")
     tails = [".".join(parts[i:]) for i in reversed(range(len(parts)))]
-    return printable(next(t for t in tails if not any(k != key and f".{k}".endswith(f".{t}") for k in keys)))
+    return printable(next((t for t in tails if not any(k != key and f".{k}".endswith(f".{t}") for k in keys)), key))
 
 
 def _confounded(factors: Sequence[str], naming: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 
 from gannorm.errors import UserError
-from gannorm.rundir import PLAN, RunDir, write_text
+from gannorm.rundir import PLAN, RunDir, write_text, writing
 from gannorm.studies.configs import flatten
 from gannorm.studies.grid import PlannedRun, Study
 from gannorm.studies.processes import terminable
@@ -145,9 +145,10 @@ class Training:
     def _set_aside(self) -> None:
         """Nothing that a run wrote is lost, and its name is free again."""
         attempts = self.run.config_file.parent / "attempts"
-        attempts.mkdir(exist_ok=True)
         numbered = (attempts / f"{self.name}_{n}" for n in itertools.count(1))
-        self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
+        with writing(attempts):
+            attempts.mkdir(exist_ok=True)
+            self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
 
 
 def save_configs(study: Study) -> Path:
@@ -171,7 +172,8 @@ def _save_config(run: PlannedRun) -> None:
     """A config that is there already is not touched, so that its time says when it was made."""
     text = run.config_text()
     if not run.config_file.exists() or run.config_file.read_text() != text:
-        run.config_file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(run.config_file):
+            run.config_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(run.config_file, text)
 
 
@@ -205,11 +207,9 @@ def _is_locked(run: RunDir) -> bool:
 def _alone(study: Study) -> Iterator[None]:
     """Hold the study: two processes would set each other's runs aside."""
     folder = study.folder / PLAN
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"the output must be writable: {folder}: {error.strerror}; choose another --output.") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

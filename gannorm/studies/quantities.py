@@ -112,8 +112,8 @@ def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
         at = next(step for step, value in curve.items() if value == best)
         parts = (f"best {best:.4g} at step {at}", f"last {last:.4g} at step {max(curve)}")
         lines.append(f"{score.title:<17} {', '.join(parts)}, mean level {_level(curve):.4g}")
-        floor = max(r[score.real] for r in records if r.get(score.real) is not None) if score.name == "fid" else None
-        if floor is not None and last > DIVERGED * max(best, floor):
+        floors = [r[score.real] for r in records if r.get(score.real) is not None]
+        if score.name == "fid" and last > DIVERGED * max(best, *floors):
             reasons.append(f"FID ends above {DIVERGED} times its best and the floor")
     reasons += [f"images of step {record['step']} are not finite" for record in records if record.get("diverged")]
     return "\n".join(lines + ([f"diverged: {'; '.join(reasons)}"] if reasons else []))

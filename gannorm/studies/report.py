@@ -40,7 +40,7 @@ def write_report(comparison: Comparison, output: Path, more: str = "") -> None:
         more: markup that leads to another page.
 
     Raises:
-        OSError: a file cannot be written.
+        UserError: a file cannot be written.
     """
     plots = list(figures(comparison))
     write_figures(plots, output)

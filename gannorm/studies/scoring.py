@@ -78,11 +78,15 @@ def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
 
 
 def scored_steps(run: RunDir, options: Mapping[str, Any]) -> set[int]:
-    """The steps whose scores answer the options."""
+    """The steps whose scores answer the options; none of a damaged file, which `gannorm evaluate` names."""
     records: dict[int, list[Mapping[str, Any]]] = {}
-    for record in run.scores():
+    try:
+        found = run.scores()
+    except UserError:
+        return set()
+    for record in found:
         records.setdefault(record["step"], []).append(record)
-    return {step for step, found in records.items() if answered(found, options)}
+    return {step for step, its in records.items() if answered(its, options)}
 
 
 def evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir, write_text
+from gannorm.rundir import RunDir, write_text, writing
 from gannorm.studies.configs import changed, dump
 
 PART = 16 * 2**20  # bytes that travel at once
@@ -71,10 +71,15 @@ def bring_home(file: IO[bytes], runs: Sequence[RunDir], plan: Path) -> None:
             config, output = new.config(), str(run.path.parent.parent)
             if config.get("output") != output:  # it names the node's scratch folder
                 write_text(new.config_file, dump(changed(config, {"output": output})))
-            if run.path.exists():
-                run.path.rename(folder / f"{run.path.name}.old")
-            new.path.rename(run.path)
-    except OSError as error:
-        raise UserError(f"the output must be writable: {plan.parent}: {error.strerror}; make room.") from error
+            old = folder / f"{run.path.name}.old"
+            with writing(run.path):
+                if run.path.exists():
+                    run.path.rename(old)
+                try:
+                    new.path.rename(run.path)
+                except OSError:
+                    if old.exists():
+                        old.rename(run.path)
+                    raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -28,7 +28,7 @@ def write_why(comparison: Comparison, output: Path) -> None:
     """Write why.html and its figures into the existing folder `output`, or remove an old page if nothing was measured.
 
     Raises:
-        OSError: a file cannot be written.
+        UserError: a file cannot be written.
     """
     plots = list(figures(comparison))
     if not plots:

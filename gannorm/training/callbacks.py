@@ -83,8 +83,8 @@ class Metrics(Every):
         parts = {name: value.item() for name, value in gan.parts.items()}
         then, step = self._since
         self._since = time.perf_counter(), gan.step
-        images = (gan.step - step) * batch_images(trainer) * trainer.world_size
-        record(trainer, gan.step, losses | parts | {"images_per_second": images / (self._since[0] - then)})
+        rate = (gan.step - step) * images_per_step(trainer) / (self._since[0] - then)
+        record(trainer, gan.step, losses | parts | {"images_per_second": rate})
         self.diverged = divergence(gan)
         if self.diverged:
             trainer.should_stop = True
@@ -105,7 +105,7 @@ class Progress(Every):
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
         rate = self._bar.format_dict["rate"] or 0.0
-        images = rate * batch_images(trainer)
+        images = rate * images_per_step(trainer)
         values = " ".join(f"{name} {value.item():.3f}" for name, value in gan.losses.items())
         self._bar.set_postfix_str(f"{values} {images:,.0f} img/s", refresh=False)
 
@@ -274,9 +274,9 @@ def divergence(gan: GAN) -> str:
     return "" if finite else f"weights that are not finite at step {gan.step}"
 
 
-def batch_images(trainer: pl.Trainer) -> int:
-    """Real images in a training step of one process."""
-    return trainer.train_dataloader.batch_size  # type: ignore[union-attr]
+def images_per_step(trainer: pl.Trainer) -> int:
+    """Real images in a training step of all processes."""
+    return trainer.train_dataloader.batch_size * trainer.world_size  # type: ignore[union-attr]
 
 
 def record(trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:

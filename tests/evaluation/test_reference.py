@@ -1,5 +1,7 @@
 """The cached reference: never stale, never half read."""
 
+import errno
+import os
 import threading
 from dataclasses import replace
 
@@ -104,8 +106,15 @@ def test_writers_at_once_leave_one_whole_file(data, extractor, tmp_path, fresh_c
     assert [p.name for p in tmp_path.glob("*reference*")] == ["reference.npz"]  # no temporary file is left
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(data, extractor, tmp_path, monkeypatch):
+@pytest.mark.parametrize("problem", ["a file in its place", "a full disk"])
+def test_a_cache_that_cannot_be_written_is_a_warning(data, extractor, tmp_path, monkeypatch, problem):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / ("file" if "file" in problem else "cache")))
+    if "disk" in problem:
+
+        def fail(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fail)
     with pytest.warns(UserWarning, match="reference statistics are not kept"):
         assert len(load(data, extractor).radii) == 60

@@ -16,6 +16,9 @@ from gannorm.data import to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import Evaluator, build_extractor, evaluate, scores
 from gannorm.models import Generator
+from gannorm.rundir import RunDir
+from gannorm.studies.conditions import Run
+from gannorm.studies.quantities import under_one_protocol
 
 SAMPLES = 150
 
@@ -163,6 +166,18 @@ def test_the_result_is_plain_json_with_its_protocol(generator, digits):
     assert protocol["versions"].keys() == {"gannorm", "torch", "torch-fidelity", "numpy"}
     assert protocol == evaluate(generator, digits, device="cpu", samples=SAMPLES, statistics="batch", ema=True).protocol
     assert f"FID {found.fid:.3f}" in str(found) and "batch statistics, EMA" in str(found)
+
+
+def test_scores_compare_where_all_but_three_facts_of_their_protocols_are_equal(digits):
+    protocol = Evaluator(digits, quiet=True).protocol("running", True)
+
+    def compared(other):
+        scores = [{"step": 1, "fid": 1.0, "protocol": its} for its in (protocol, protocol, other)]
+        run = Run(RunDir("run"), "run", {}, seed=0, state="finished", step=3, scores=scores)
+        return len(under_one_protocol([run])[0][0].scores) == 3
+
+    assert compared(protocol)
+    assert {key for key in protocol if compared(protocol | {key: "another"})} == {"seed", "versions", "device"}
 
 
 def test_the_wall_time_is_told_apart_by_generator_extractor_and_scores(generator, digits):

@@ -49,6 +49,16 @@ def test_torch_alone_would_load_a_damaged_tensor(file):
     assert "does not have its checksum" in damage(file)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [[], {"config": "cifar", "state_dict": {}}, {"config": {}, "state_dict": []}, {"config": {}, "state_dict": {1: 2}}],
+)
+def test_a_checkpoint_of_another_program_is_refused(file, content):
+    torch.save(content, file)
+    with pytest.raises(UserError, match="a checkpoint must come from `gannorm train`"):
+        read_checkpoint(file)
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
 def test_half_a_file_is_refused(file, length):
     file.write_bytes(file.read_bytes()[:length])

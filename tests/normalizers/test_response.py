@@ -20,6 +20,15 @@ def test_threshold_gets_the_gradient_where_it_is_the_larger_one():
     assert layer.bias.grad.item() == 2
 
 
+def test_a_tie_with_the_threshold_has_one_gradient_whether_a_second_one_follows_or_not():
+    layer = NORMALIZERS["frn"](1).double()
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)  # y = β = τ = 0 at the start
+    inputs = (x, layer.bias, layer.threshold)
+    for create_graph in (False, True):
+        slopes = torch.autograd.grad(layer(x).sum(), inputs, create_graph=create_graph)
+        assert [slope.sum().item() for slope in slopes] == [0, 0, 4]
+
+
 def test_evonorm_with_v_zero_halves_and_with_v_large_rectifies():
     x = torch.randn(4, 8, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     layer = NORMALIZERS["evonorm_s0"](8, groups=1).double()

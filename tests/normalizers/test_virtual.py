@@ -57,6 +57,13 @@ def test_no_image_sees_another():
     assert torch.equal(f(x)[0], f(torch.cat([x[:1], 9 * x[1:]]))[0])
 
 
+def test_vectors_are_maps_of_one_pixel():
+    layer = NORMALIZERS["virtual"](4).double()
+    x, reference = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    set_reference(layer, reference)
+    torch.testing.assert_close(layer(x), layer(x[:, :, None, None])[:, :, 0, 0], atol=1e-12, rtol=0)  # float64
+
+
 def test_eval_mode_and_a_restored_network_use_the_last_statistics():
     f, x = network(), data(4, 2)
     set_reference(f, data(5, 1))

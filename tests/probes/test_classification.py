@@ -14,6 +14,7 @@ from toys import group_norm, image_network, judge_of_batches
 from gannorm.errors import UserError
 from gannorm.probes import companion_shift, companion_variance, composition_gap, leak_ratio
 from gannorm.probes.composition import auc
+from gannorm.probes.leak import _clustered_least_squares
 
 
 def classes(n: int, *shape: int, shift: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -149,6 +150,24 @@ def test_standard_errors_are_clustered_by_batch() -> None:
     assert np.mean([leak.context.standard_error for leak in leaks]) == pytest.approx(scatter, rel=0.45)
 
 
+def test_standard_errors_are_those_of_a_loop_over_clusters() -> None:
+    # Cameron & Miller 2015, Eqs. 11 and 12: (X'X)⁻¹ Σ_g X_g'u_g u_g'X_g (X'X)⁻¹, G/(G−1)·(N−1)/(N−K) times.
+    generator = torch.Generator().manual_seed(0)
+    values, own, context = torch.randn(3, 5, 7, dtype=torch.float64, generator=generator).numpy()
+    design = np.stack([np.ones_like(own), own, context], axis=2)
+    flat, target = design.reshape(-1, 3), values.reshape(-1)
+    bread = np.linalg.inv(flat.T @ flat)
+    beta = bread @ flat.T @ target
+    meat = np.zeros((3, 3))
+    for g in range(5):
+        score = design[g].T @ (values[g] - design[g] @ beta)
+        meat += np.outer(score, score)
+    covariance = 5 / 4 * 34 / 32 * bread @ meat @ bread
+    found = _clustered_least_squares(*map(torch.from_numpy, (values, own, context)))
+    assert [c.value for c in found] == pytest.approx(beta[1:], rel=1e-10)  # float64
+    assert [c.standard_error for c in found] == pytest.approx(np.sqrt(np.diag(covariance))[1:], rel=1e-10)
+
+
 def test_every_image_meets_every_share_equally_often() -> None:
     counts = torch.zeros(3, 64)
     shares: list[float] = []
@@ -167,7 +186,9 @@ def test_every_image_meets_every_share_equally_often() -> None:
 
 def test_constant_logits_have_no_leak_and_pure_context_an_infinite_one() -> None:
     real, fake = torch.ones(16, 1, dtype=torch.float64), torch.zeros(16, 1, dtype=torch.float64)
-    assert leak_ratio(lambda x: torch.ones(len(x)), real, fake, batch_size=16).ratio == 0
+    for value in (1.0, 0.1, 1000.1):  # the last two are not exact, and neither is their mean
+        constant = torch.full((16,), value, dtype=torch.float64)
+        assert leak_ratio(lambda x, y=constant: y, real, fake, batch_size=16).ratio == 0
     # The mean of the others, which is all that this f sees.
     assert leak_ratio(lambda x: (x.sum() - x[:, 0]) / 15, real, fake, batch_size=16).ratio > 1e10
 
@@ -194,12 +215,14 @@ def test_companion_variance_is_one_if_only_companions_matter_and_zero_if_they_do
 
 
 def test_companion_shift_has_its_closed_form() -> None:
-    # f_i = x_i + mean of the others: companions all 1 against all 0 move it by 1; SD of x ± 1/2 pooled.
+    # f_i = x_i + mean of the others: companions all 1 against all 0 move it by 1; SD 1 of x, and 1/2 of the kinds.
     x = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
     ones, zeros = torch.ones(3, 1, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
     f = lambda x: x[:, 0] + (x.sum() - x[:, 0]) / (len(x) - 1)  # noqa: E731
     assert companion_shift(f, x, ones, zeros, batch_size=8) == pytest.approx(1 / math.sqrt(1 + 0.25), abs=1e-12)
     assert companion_shift(f, x, zeros, ones, batch_size=8) == pytest.approx(-1 / math.sqrt(1.25), abs=1e-12)
+    company = lambda x: (x.sum() - x[:, 0]) / (len(x) - 1)  # noqa: E731
+    assert companion_shift(company, x, ones, zeros, batch_size=8) == pytest.approx(2, abs=1e-12)  # nothing else matters
 
 
 def test_companion_arguments_are_checked() -> None:

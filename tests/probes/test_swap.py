@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +68,14 @@ def test_rounding_that_depends_on_the_content_of_others_is_called_rounding() -> 
 
     test = swap_test(routed, torch.randn(16, 1000, generator=torch.Generator().manual_seed(0)))
     assert not test.bitwise_equal
+    assert test.verdict == "rounding"
+
+
+def test_a_network_that_does_not_repeat_itself_is_called_rounding_within_its_noise() -> None:
+    passes = itertools.count()
+    noisy = lambda x: x.sum(1) * (1 + 1e-3 * (next(passes) % 2))  # noqa: E731
+    test = swap_test(noisy, torch.randn(8, 5, generator=torch.Generator().manual_seed(0)))
+    assert 0 < test.max_change <= 2 * test.noise
     assert test.verdict == "rounding"
 
 

@@ -306,7 +306,7 @@ def test_no_finished_run_is_one_clear_line(make_run: MakeRun) -> None:
 
 def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "report").write_text("mine")
-    with pytest.raises(UserError, match="output folder must be writable"):
+    with pytest.raises(UserError, match="output must be writable"):
         compare([make_run("batch", 0)], tmp_path / "report")
     assert (tmp_path / "report").read_text() == "mine"
 

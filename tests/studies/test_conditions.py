@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def test_runs_that_differ_in_seed_and_name_are_one_condition(make_run: Callable[
     conditions, repeats, remarks = group(runs)
     assert [[run.seed for run in c.runs] for c in conditions] == [[0, 1]]
     assert (left_out, repeats, remarks) == ([], [], [])
+
+
+def test_a_key_that_is_the_tail_of_another_is_named_in_full(make_run: Callable[..., RunDir]) -> None:
+    settings = itertools.product(("auto", "exact"), ("32-true", "64-true"))
+    runs = [make_run("batch", i, precision=p, trainer={"precision": t}) for i, (p, t) in enumerate(settings)]
+    conditions, *_ = group(read_runs(runs)[0])
+    assert conditions[0].label == "precision=auto, trainer.precision=32-true"
 
 
 @pytest.mark.parametrize("key", ["steps", "probe_images", "a_key_of_tomorrow"])
@@ -92,7 +100,7 @@ def test_diverged_runs_are_apart_from_finished_ones(make_run: Callable[..., RunD
         ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n', "line 2"),
         ("metrics.jsonl", "[1]\n", "damaged"),
         ("metrics.jsonl", '{"loss_d": 1}\n', "step"),
-        ("metrics.jsonl", '{"step": "one"}\n', "integer step"),
+        ("metrics.jsonl", '{"step": "one"}\n', "a step must be an integer"),
         ("scores.json", '{"version": 1}', "scores"),
         ("scores.json", '{"scores": [{"step": 1, "protocol": "none"}]}', "protocol"),
         ("status.json", "", "status.json must be well-formed"),

@@ -52,6 +52,17 @@ def test_a_study_is_trained_scored_and_compared_and_its_repetition_starts_nothin
     assert "4 runs: 4 finished. Nothing is left to train." in describe(study, HERE)
 
 
+def test_damaged_scores_cost_the_study_one_run(no_report: list[list[str]], capfd: pytest.CaptureFixture[str]) -> None:
+    execute(planned(evaluate={"samples": 40}), HERE, Path("report"))
+    damaged = Path("runs/s/batch_0/scores.json")
+    damaged.write_text("{")
+    execute(planned(evaluate={"samples": 50}), HERE, Path("report"))
+    assert no_report == [NAMES, NAMES]  # compared all the same, which names the damaged one
+    assert damaged.read_text() == "{"
+    told = capfd.readouterr().err
+    assert "evaluation_1: failed, twice: " in told and "scores.json must be well-formed" in told
+
+
 def test_other_scores_are_made_where_the_study_asks_for_another_protocol() -> None:
     execute(planned(evaluate={"samples": 40}), HERE, Path("report"))
     execute(planned(evaluate={"samples": 50}), HERE, Path("report"))

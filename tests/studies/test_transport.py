@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_what_was_there_is_replaced(run: RunDir, tmp_path: Path) -> None:
         bring_home(file, [home], home.path.parent)
     assert home.metrics() == run.metrics()
     assert not (home.path / "checkpoints" / "damaged").exists()
+
+
+def test_what_cannot_be_replaced_stays(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunDir.create(tmp_path / "runs/s/a", {"steps": 3}) as home:
+        (home.path / "checkpoints" / "mine").touch()
+    rename, calls = Path.rename, itertools.count(1)
+
+    def fail(path: Path, target: Path) -> Path:
+        if next(calls) == 2:  # the old run is aside, the new one does not come
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with packed([run]) as file, pytest.raises(UserError, match=r"must be writable: .*: Input/output error"):
+        bring_home(file, [home], home.path.parent)
+    assert (home.path / "checkpoints" / "mine").exists()
 
 
 @pytest.mark.parametrize("name", ["../../b/config.yaml", "/tmp/x", "b/config.yaml", "a", "a/../../x"])

@@ -1,5 +1,7 @@
 """The training step against the plain loop that it stands for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from gannorm.errors import UserError
 from gannorm.models import Discriminator, Generator
 from gannorm.rundir import RunDir
 from gannorm.seeds import stream
-from gannorm.training import GAN, prepare, train
+from gannorm.training import GAN, callbacks, prepare, train
 from gannorm.training.callbacks import BatchDependence
 from gannorm.training.ema import EMA
 
@@ -31,6 +33,21 @@ def test_a_run_follows_the_plain_loop(configure, tmp_path, d_composition, g_comp
     # fp32: Adam divides by √v, so that a last-bit difference between its fused and plain forms becomes about 1e-6.
     for name, value in expected.items():
         torch.testing.assert_close(state[name], value, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("d_steps", "processes"), [(1, 1), (2, 3)])
+def test_the_speed_counts_the_real_images_of_all_processes(configure, monkeypatch, d_steps, processes):
+    gan, data = prepare(configure("--model.d_steps", str(d_steps)))
+    records, clock = [], iter([10.0, 14.0])
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: records.append(metrics))
+    parts = {"train_dataloader": data.train_dataloader(), "is_global_zero": True, "loggers": [logger]}
+    trainer = SimpleNamespace(world_size=processes, **parts)
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
+    metrics = callbacks.Metrics(3)
+    metrics.on_train_start(trainer, gan)
+    gan.step = 3
+    metrics.act(trainer, gan)
+    assert records[0]["images_per_second"] == 3 * 16 * d_steps * processes / 4
 
 
 def test_compositions_are_different_models_with_batch_norm_and_the_same_without(configure):
