@@ -135,7 +135,7 @@ def _layer(calls: list[tuple[Call, Tensor]], bins: int) -> dict[str, Any]:
         "edges": edges,
         "kurtosis": deviation.pow(4).mean().item() / variance**2 if variance else math.nan,
         "range_ratio": (g.max() - g.min()).item() / math.sqrt(variance) if variance else math.nan,
-        "sum_of_sizes": sizes.double().mean().item(),
+        "sum_of_sizes": sizes.cpu().double().mean().item(),
         "size_of_sum": g.abs().mean().item(),
         "alignment": (singular[0].square() / singular.square().sum()).item(),
         "effective_rank": torch.special.entr(share).sum().exp().item(),

@@ -141,17 +141,23 @@ def _in_precision(
 
     For the floor the samples, in another order, come after as many others: another size, other positions.
     """
-    with isolated(f), torch.no_grad(), torch.autocast(tensors(x)[0].device.type, enabled=False):
+    swap = floor = None
+    # Exception: whatever a stranger's network raises when it meets another precision or batch size, and a device that
+    # has no float64.
+    with (
+        isolated(f),
+        torch.no_grad(),
+        torch.autocast(tensors(x)[0].device.type, enabled=False),
+        contextlib.suppress(Exception),
+    ):
         _cast(f, dtype)
         x = map_tensors(lambda t: _to(t, dtype), x)
-        swap = floor = None
-        # Exception: whatever a stranger's network raises when it meets another precision or batch size.
-        with contextlib.suppress(Exception), running(f, x) as run:
+        with running(f, x) as run:
             (swap,) = _changes(run, x, [(kept, source)], batch_dim)
             moved = concatenate(take(x, source, batch_dim), take(x, order, batch_dim), batch_dim)
             places = len(order) + torch.arange(len(order))
             floor = _largest(_outputs(run, x, batch_dim), _outputs(run, moved, batch_dim), order, places)
-        return swap, floor
+    return swap, floor
 
 
 def _cast(f: Function, dtype: torch.dtype) -> None:

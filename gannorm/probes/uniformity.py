@@ -55,7 +55,10 @@ def icc(values: Tensor | Sequence[Sequence[float]], confidence: float = 0.95) ->
     >>> [round(v, 4) for v in (r.icc, r.low, r.high, r.f, r.p)]
     [0.1657, -0.1329, 0.7226, 1.7947, 0.1648]
     """
-    batches = [torch.as_tensor(v, dtype=torch.float64).cpu().flatten() for v in values]
+    batches = [
+        (v.cpu().double() if isinstance(v, Tensor) else torch.as_tensor(v, dtype=torch.float64)).flatten()
+        for v in values
+    ]
     sizes = torch.tensor([float(len(b)) for b in batches], dtype=torch.float64)
     n, total = len(batches), float(sizes.sum())
     if n < 2 or sizes.min() < 1 or total - n < 1:

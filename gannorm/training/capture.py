@@ -73,7 +73,9 @@ class CudaGraphs:
         # An operation that breaks a recording leaves the generators of some torch versions in it for good.
         mode = torch.cuda.get_sync_debug_mode()
         try:
-            torch.cuda.set_sync_debug_mode("error")
+            with warnings.catch_warnings():  # which says, once a process, that this is a prototype
+                warnings.filterwarnings("ignore", message="Synchronization debug mode")
+                torch.cuda.set_sync_debug_mode("error")
             yield
         finally:
             torch.cuda.set_sync_debug_mode(mode)
@@ -82,8 +84,9 @@ class CudaGraphs:
         self, step: Callable[[], Losses], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], None], Losses]:
         graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graph.register_generator_state(generator)
+        if torch.__version__ < "2.14":  # later ones register a generator where it is first used, and will not be told
+            for generator in generators:
+                graph.register_generator_state(generator)
         with (
             torch.cuda.stream(torch.cuda.current_stream(self.stream.device)),  # put back also where recording fails
             # In other threads, W&B's for example, anything is permitted.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class Randomness(Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         device = module.device
         mine = {
+            "device": device.type,
             "cpu": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "own": {name: generator.get_state() for name, generator in _generators(module).items()},
@@ -104,8 +106,16 @@ class Randomness(Callback):
         if self._restored is None:
             return
         torch.set_rng_state(self._restored["cpu"])
-        if self._restored["cuda"] is not None and module.device.type == "cuda":
-            torch.cuda.set_rng_state(self._restored["cuda"], module.device)
+        cuda, device = self._restored["cuda"], module.device.type
+        before = self._restored.get("device", "cpu" if cuda is None else "cuda")
+        if device != before:
+            warnings.warn(
+                f"a run of {before} goes on on {device} with other random numbers: {before}'s cannot go on there.",
+                stacklevel=2,
+            )
+            return
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, module.device)
         for name, generator in _generators(module).items():
             generator.set_state(self._restored["own"][name])
 

@@ -85,9 +85,9 @@ def test_a_batch_must_fit_into_the_data(batch_size):
         ImageLoader(PIXELS, 26, seed=0, world_size=2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and GANNORM_TEST_GPU=1")
 @pytest.mark.parametrize("fits", [True, False])
-def test_the_device_does_not_change_the_batches(fits, monkeypatch):
+def test_the_batches_are_the_same_on_a_gpu(fits, monkeypatch):
     monkeypatch.setattr("gannorm.data.loader._fits", lambda *_: fits)
     there = ImageLoader(PIXELS, 8, seed=0, device="cuda")
     assert next(there).device.type == "cuda"

@@ -61,7 +61,7 @@ def test_a_replayed_run_has_the_bits_of_a_computed_one(configure, tmp_path, grap
     assert timeless(replayed) == timeless(computed)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and GANNORM_TEST_GPU=1")
 @pytest.mark.parametrize("setting", ["joint", "several D steps", "watched", "D noisy", "D virtual", "weights spectral"])
 def test_on_a_gpu_too(configure, tmp_path, setting):
     """A recording that fails is a warning, which is an error here."""

@@ -74,6 +74,19 @@ def test_a_difference_would_be_found(stopping):
     assert any("state_dict" in line for line in differences(whole, stopped))
 
 
+def test_a_run_of_another_device_goes_on_with_other_numbers(stopping):
+    _, stopped = stopping(3)
+    file = stopped.checkpoint_file(2)
+    content = torch.load(file, weights_only=True)
+    (states,) = content["random"]
+    there = torch.zeros(16, dtype=torch.uint8)  # the size of a state on a GPU
+    content["random"] = [states | {"device": "cuda", "cuda": there, "own": dict.fromkeys(states["own"], there)}]
+    torch.save(content, file)
+    with pytest.warns(UserWarning, match="a run of cuda goes on on cpu with other random numbers"):
+        resume(stopped.path)
+    assert stopped.status()["state"] == "finished"
+
+
 def test_a_classifier_goes_on_too(tmp_path):
     flags = ["--task", "classifier", "--data.image_size", "8", "--data.batch_size", "16", "--steps", "4"]
     flags += ["--model.classifier.width", "8", "--model.classifier.norm", "noisy", "--checkpoint_every", "2"]
