@@ -13,6 +13,7 @@ from gannorm.errors import UserError
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from gannorm.studies.grid import Study
     from gannorm.studies.table import Comparison
     from gannorm.studies.tasks import Engine
 
@@ -43,15 +44,15 @@ def study(argv: Sequence[str]) -> int:
 
     command = [sys.executable, "-m", "gannorm.cli", *(text for module in imported for text in ("--import", module))]
     planned = plan(Path(options.file), Path(options.output), command)
-    engine = _engine(options, command)
+    engine = _engine(options, command, planned)
     print(describe(planned, engine, table=options.dry_run), flush=True)
     if options.plan_only:
         print(save_configs(planned))
     return 0 if options.dry_run or options.plan_only else execute(planned, engine, Path(options.report))
 
 
-def _engine(options: Namespace, command: Sequence[str]) -> Engine:
-    from gannorm.studies.processes import Local
+def _engine(options: Namespace, command: Sequence[str], planned: Study) -> Engine:
+    from gannorm.studies.processes import Local, visible_gpus
 
     own = {name: options[name] for name in ("address", "cpus_per_run", "gpus_per_run") if options[name] is not None}
     if options.engine == "local":
@@ -59,7 +60,9 @@ def _engine(options: Namespace, command: Sequence[str]) -> Engine:
             raise UserError(
                 f"`--{next(iter(own))}` belongs to --engine ray: the engine is local; give one or the other."
             )
-        return Local(command, options.jobs)
+        trainers = [run.config.get("trainer") or {} for run in planned.runs]
+        shared = all(t.get("accelerator") != "cpu" and t.get("devices", 1) in (1, "1") for t in trainers)
+        return Local(command, options.jobs, visible_gpus() if shared else ())
 
     from gannorm.studies.cluster import RayCluster
 

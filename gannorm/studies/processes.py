@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from gannorm.studies.tasks import Process, Task
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
+RUNS_PER_GPU = 4  # as on a Ray cluster, where a run takes a quarter
 
 
 class Local:
@@ -28,24 +32,44 @@ class Local:
     Args:
         gannorm: how to start `gannorm`.
         jobs: processes at once; None: see `shares`.
+        gpus: those that the processes share out, see `visible_gpus`; each process sees the one that fewest use.
     """
 
-    def __init__(self, gannorm: Sequence[str], jobs: int | None = None) -> None:
-        self.gannorm, self.jobs = gannorm, jobs
+    def __init__(self, gannorm: Sequence[str], jobs: int | None = None, gpus: Sequence[str] = ()) -> None:
+        self.gannorm, self.jobs, self.gpus = gannorm, jobs, gpus
+        self._users: list[tuple[str, Child]] = []
 
     def shares(self, tasks: int) -> tuple[int, int]:
-        return shares(self.jobs, tasks)
+        return shares(self.jobs, tasks, len(self.gpus))
 
     def start(self, task: Task, log: Path, threads: int) -> Process:
         task.prepare()
-        return Child([*self.gannorm, *task.arguments()], log, task.progress, threads)
+        self._users = [(gpu, child) for gpu, child in self._users if child.status() is None]
+        uses = Counter(gpu for gpu, _ in self._users)
+        own = {"CUDA_VISIBLE_DEVICES": min(self.gpus, key=lambda gpu: uses[gpu])} if self.gpus else {}
+        child = Child([*self.gannorm, *task.arguments()], log, task.progress, threads, own)
+        self._users += [(gpu, child) for gpu in own.values()]
+        return child
 
 
-def shares(jobs: int | None, tasks: int) -> tuple[int, int]:
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs, as CUDA_VISIBLE_DEVICES names them; asked without torch, whose import takes seconds."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(number) for number, _ in enumerate(re.findall("^GPU ", listed.stdout, re.MULTILINE))]
+
+
+def shares(jobs: int | None, tasks: int, gpus: int = 0) -> tuple[int, int]:
     """(processes at once, threads for each), of this machine's cores.
 
     By default a process a core: at a study's sizes, two runs of one thread do more than one run of two. Whoever sets
-    OMP_NUM_THREADS gets as many threads a process, and as many processes as have room.
+    OMP_NUM_THREADS gets as many threads a process, and as many processes as have room. Where there are GPUs, at most
+    RUNS_PER_GPU processes on each.
 
     >>> shares(jobs=3, tasks=2)[0]
     2
@@ -53,7 +77,8 @@ def shares(jobs: int | None, tasks: int) -> tuple[int, int]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(given) if given.isdigit() else 0
-    workers = max(1, min(jobs or cores // (threads or 1), tasks))
+    room = min(cores // (threads or 1), RUNS_PER_GPU * gpus or cores)
+    workers = max(1, min(jobs or room, tasks))
     return workers, threads or max(1, cores // workers)
 
 
@@ -79,9 +104,17 @@ class Child:
         log: its output goes to the end of this file.
         progress: how much of its task is done.
         threads: that it may use.
+        environment: variables of its own.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, progress: Callable[[], int], threads: int) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        progress: Callable[[], int],
+        threads: int,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.log, self.progress, self._since = log, progress, time.monotonic()
         with log.open("ab") as output:
             self._begin = output.tell()
@@ -90,7 +123,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **dict.fromkeys(THREADS, str(threads))},
+                env={**os.environ, **dict.fromkeys(THREADS, str(threads)), **environment},
                 start_new_session=True,
             )
 

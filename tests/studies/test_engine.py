@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, trained, until
@@ -163,6 +164,54 @@ def test_cores_are_shared_out(
     monkeypatch.setenv("OMP_NUM_THREADS", omp)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     assert processes.shares(jobs, tasks) == expected
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(None, (8, 2)), (12, (12, 1))])
+def test_a_gpu_takes_four_processes_unless_more_are_asked_for(
+    jobs: int | None, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert processes.shares(jobs, 100, gpus=2) == expected
+
+
+def test_each_process_sees_the_gpu_that_fewest_use(tmp_path: Path) -> None:
+    show = [sys.executable, "-c", "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.stdin.read()"]
+    task = SimpleNamespace(prepare=lambda: None, progress=lambda: 0, arguments=lambda: [])
+    engine = processes.Local(["sleep", "60"], gpus=["0", "GPU-5f"])
+    children = [engine.start(task, tmp_path / str(i), 1) for i in range(3)]
+    try:
+        assert [gpu for gpu, _ in engine._users] == ["0", "GPU-5f", "0"]
+        children[0].close()
+        children[2].close()
+        engine.gannorm = show
+        children.append(engine.start(task, tmp_path / "3", 1))
+        until(lambda: children[3].last_line() == "0")  # nobody uses it any longer
+    finally:
+        for child in children:
+            child.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "listed", "expected"),
+    [
+        ("2,GPU-5f", "", ["2", "GPU-5f"]),
+        ("", "GPU 0: one", []),
+        (None, "GPU 0: one\nGPU 1: another\n", ["0", "1"]),
+        (None, None, []),
+    ],
+)
+def test_gpus_are_those_that_cuda_shows(
+    variable: str | None, listed: str | None, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if listed is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listed}'\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    assert processes.visible_gpus() == expected
 
 
 def test_a_killed_study_leaves_no_process_and_goes_on_where_it_stopped() -> None:
