@@ -89,6 +89,18 @@ def test_a_section_without_its_library_is_left_out_with_a_line(benchmark, bench,
     assert {row["section"] for row in rows} == {"data"}
 
 
+def test_nothing_but_products_is_left_of_the_networks(benchmark):
+    gan, _ = prepare(benchmark.digits_config())
+    left = benchmark._products_alone(gan)
+    products = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+    computing = [
+        m for m in left.modules() if not list(m.children()) and type(m) not in (torch.nn.Identity, torch.nn.Flatten)
+    ]
+    assert {type(m) for m in computing} == set(products)
+    weights = lambda gan: [p.shape for p in gan.parameters() if p.dim() > 1]  # noqa: E731
+    assert weights(left) == weights(gan)
+
+
 def test_training_is_timed_inside_a_real_run(benchmark, bench):
     config = benchmark.digits_config(data={"name": "digits", "image_size": 8, "batch_size": 16})
     config["model"] |= {
@@ -96,6 +108,7 @@ def test_training_is_timed_inside_a_real_run(benchmark, bench):
         "generator": {"width": 8, "latent_dim": 4, "norm": "batch"},
     }
     rows = list(benchmark._train_against(bench, "digits, tiny", config))
-    assert [row.meaning for row in rows] == ["faster than the tutorial loop", "cost of the bare loop"]
+    faster = "faster than the tutorial loop"
+    assert [row.meaning for row in rows] == [faster, "cost of the bare loop", faster]
     assert all(row.low <= row.ratio <= row.high for row in rows)
     assert rows[0].share > 0

@@ -12,7 +12,7 @@ ranks           several processes, one score
 arithmetic      full precision around it all
 """
 
-from gannorm.evaluation.extractors import Extractor, build_extractor, extractor_names, train_in_domain
+from gannorm.evaluation.extractors import Extractor, build_extractor, train_in_domain
 from gannorm.evaluation.reconstruction import Reconstruction, reconstruction_score
 from gannorm.evaluation.runs import Scored, score_runs, score_table
 from gannorm.evaluation.scores import Evaluator, Scores, evaluate
@@ -25,7 +25,6 @@ __all__ = [
     "Scores",
     "build_extractor",
     "evaluate",
-    "extractor_names",
     "reconstruction_score",
     "score_runs",
     "score_table",

@@ -89,11 +89,6 @@ class Extractor:
         return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}, seconds
 
 
-def extractor_names() -> list[str]:
-    """The names that `build_extractor` knows."""
-    return list(_registered())
-
-
 def default_extractor(dataset: Images) -> str:
     """Inception for colour images, the in-domain classifier for others: Inception takes three channels."""
     return INCEPTION if dataset.pixels.shape[1] == 3 else IN_DOMAIN

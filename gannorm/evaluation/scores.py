@@ -165,7 +165,9 @@ class Evaluator:
         layers, reference = self.extractor.layers, self.reference
         with undisturbed():
             torch.manual_seed(self.seed)  # layers that draw noise: a score is a function of its protocol
-            latent_dim = self.check(generator, latent_dim=latent_dim, statistics=statistics)
+            latent_dim = check_generator(
+                generator, self.dataset, latent_dim=latent_dim, statistics=statistics, batch_size=self.batch_size
+            )
             with (
                 tqdm(total=self.samples, desc="generated images", unit="img", leave=False, disable=self.quiet) as bar,
                 generated(
@@ -201,12 +203,6 @@ class Evaluator:
             seconds=end - begin,
             protocol=self.protocol(statistics, ema),
             seconds_by_part={"generator": drawn - begin - extraction, "extractor": extraction, "scores": end - drawn},
-        )
-
-    def check(self, generator: nn.Module, *, latent_dim: int | None = None, statistics: str = "running") -> int:
-        """Z, once images of the generator were drawn as they will be scored; see `check_generator`."""
-        return check_generator(
-            generator, self.dataset, latent_dim=latent_dim, statistics=statistics, batch_size=self.batch_size
         )
 
     @cached_property

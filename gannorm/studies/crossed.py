@@ -17,7 +17,7 @@ from gannorm.studies.conditions import NORM, WEIGHTS, Condition, text, worded
 from gannorm.studies.intervals import Effect, Estimate, compare_means, mean_interval, of_changes
 from gannorm.studies.quantities import QUANTITIES
 
-SHOWN = {  # quantity → title
+TITLES = {  # quantity → title
     "train/accuracy_fall": "Fall of accuracy",
     "inception_score/final": "Inception score",
     "fid/final": "FID",
@@ -75,7 +75,7 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
     column = next((key for key in (NORM, WEIGHTS) if key in naming), naming[-1])
     others = [key for key in naming if key != column]
     lines: list[Line] = []
-    for quantity in (q for q in QUANTITIES if q.name in SHOWN):
+    for quantity in (q for q in QUANTITIES if q.name in TITLES):
         cells = {
             (level, tuple(point[naming.index(key)] for key in others)): {
                 run.seed: value for run in c.runs if (value := quantity.measure(run)) is not None

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gannorm.studies.conditions import Condition, text, titled
-from gannorm.studies.crossed import SHOWN as TITLES
-from gannorm.studies.crossed import Line
+from gannorm.studies.crossed import TITLES, Line
 from gannorm.studies.intervals import Estimate
 from gannorm.studies.quantities import SCORES, Score
 from gannorm.studies.table import Row, Rows, interval, short

@@ -21,7 +21,7 @@ from typing import Any
 
 from gannorm.rundir import atomic_write, write_text
 from gannorm.studies.conditions import text
-from gannorm.studies.crossed import SHOWN as TITLES
+from gannorm.studies.crossed import TITLES
 from gannorm.studies.figures import SHOWN, SUMMED, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
 from gannorm.studies.intervals import Estimate

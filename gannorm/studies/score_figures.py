@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.crossed import SHOWN as CROSSED
-from gannorm.studies.crossed import Line
+from gannorm.studies.crossed import TITLES, Line
 from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
 from gannorm.studies.intervals import Estimate
 from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
@@ -93,7 +92,7 @@ def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
     panels = []
     for quantity in dict.fromkeys(line.quantity for line in lines):
         settings = [line for line in lines if line.quantity == quantity and not line.change]
-        panels.append(_crossed_panel(CROSSED[quantity], settings, palette))
+        panels.append(_crossed_panel(TITLES[quantity], settings, palette))
     return Plot(
         "crossed",
         "Crossed factors",
@@ -126,7 +125,7 @@ def _crossed_panel(title: str, lines: Sequence[Line], palette: Mapping[str, str]
             for x, estimate in cells:
                 if estimate.low is not None and estimate.high is not None:
                     ax.plot([x, x], [estimate.low, estimate.high], color=colour, linewidth=1.7)
-        if title == CROSSED["train/accuracy_fall"]:
+        if title == TITLES["train/accuracy_fall"]:
             ax.axhline(0, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
         names = [cut(line.title, 44).replace(", ", "\n") for line in lines]
         wide = max(len(part) for name in names for part in name.split("\n")) * len(names) > 56

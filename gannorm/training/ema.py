@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,6 @@ class EMA(nn.Module):
         super().__init__()
         self.module = copy.deepcopy(module).requires_grad_(False)
         self.decay = decay
-
-    def forward(self, *args: Any) -> Tensor:
-        return self.module(*args)
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:

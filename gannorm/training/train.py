@@ -222,7 +222,7 @@ def _fit(
         Checkpoints(config["checkpoint_every"], run),
         Randomness(),
         stop,
-        Describe(run.config(), data, arithmetic),
+        Provenance(run.config(), data, arithmetic),
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
@@ -255,7 +255,7 @@ def _fit(
     return metrics.diverged
 
 
-class Describe(Callback):
+class Provenance(Callback):
     """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
 
     before = ""  # a resumed run's arithmetic

@@ -12,7 +12,7 @@ from known_images import Pixels, Replay, images_of
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from gannorm.errors import UserError
-from gannorm.evaluation import Evaluator, build_extractor, extractor_names
+from gannorm.evaluation import Evaluator, build_extractor
 from gannorm.evaluation.extractors import INCEPTION, default_extractor
 
 COLOUR = images_of(
@@ -70,9 +70,11 @@ def test_colour_images_default_to_inception_and_others_to_the_in_domain_classifi
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown extractor 'inception': .*choose from in_domain, inception-v3-compat"):
+    with pytest.raises(
+        UserError, match=r"unknown extractor 'inception': .*choose from in_domain, inception-v3-compat"
+    ) as e:
         build_extractor("inception", COLOUR)
-    assert {"in_domain", INCEPTION, "vgg16", "pass_through"} <= set(extractor_names())
+    assert all(name in str(e.value) for name in (INCEPTION, "vgg16", "pass_through"))
 
 
 def test_images_that_an_extractor_cannot_take_are_named(digits, inception_weights):
