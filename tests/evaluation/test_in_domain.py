@@ -125,5 +125,5 @@ def test_large_images_are_averaged_down():
 
 def test_a_folder_that_cannot_be_written_is_one_line(digits, tmp_path, quick):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="folder that can be written"):
+    with pytest.raises(UserError, match="output must be writable"):
         train_in_domain(digits, tmp_path / "file" / "below", device="cpu")
