@@ -202,8 +202,9 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     keys = [key for key, _ in parser.get_defaults().items()]
     for match in filter(None, (re.search(pattern, message) for pattern in patterns)):
         key = ".".join(filter(None, match.groups())).removeprefix("--")
-        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"`{parser.prog} --help` lists the keys."
+        same = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]  # --norm, for example
+        near = same or difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"`{parser.prog} --help` lists the keys."
         return f"unknown key {key!r}: {hint}"
     return message
 

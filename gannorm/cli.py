@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help())
             return 0
+        if arguments[0] == "--version":
+            from importlib.metadata import version
+
+            print(version("gannorm"))
+            return 0
         name = arguments.pop(0)
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")

@@ -89,7 +89,7 @@ class RunDir:
         """An existing run directory. Raises UserError if `path` is not one."""
         run = cls(path)
         if not run.config_file.is_file():
-            raise UserError(f"a run directory must hold config.yaml: {run.path} does not; give a folder below runs/.")
+            raise no_run(run.path)
         return run
 
     @contextmanager
@@ -293,10 +293,23 @@ def find_runs(paths: list[str]) -> list[RunDir]:
         inside = sorted(p.parent for p in path.glob("*/config.yaml"))
         candidates = [path] if (path / "config.yaml").is_file() else inside
         if not candidates:
-            raise UserError(f"a run directory must hold config.yaml: found none in {path}; give a folder below runs/.")
+            raise no_run(path)
         for candidate in candidates:
             found.setdefault(candidate.resolve(), RunDir(candidate))
     return list(found.values())
+
+
+def no_run(path: Path) -> UserError:
+    """What to say of a path that is no run directory."""
+    if not path.exists():
+        what = "does not exist; give a run, such as runs/digits/batch_0."
+    elif path.suffix == ".ckpt":
+        what = f"is a checkpoint; give its run, {path.parent.parent}, and --step."
+    elif inside := sorted(config.parent.name for config in path.glob("*/config.yaml")):
+        what = f"holds {len(inside)} of them; give one, such as {path / inside[0]}."
+    else:
+        what = "does not; give a run, such as runs/digits/batch_0."
+    return UserError(f"a run directory must hold config.yaml: {path} {what}")
 
 
 # -- atomic writes ----------------------------------------------------------------------------------------------------

@@ -59,6 +59,12 @@ MISTAKES = [
     (["--import", "no_such_module", "train"], "'no_such_module' is not"),
     (["train", "--sede", "1"], "unknown key 'sede': did you mean 'seed'"),
     (["train", "--seed", "one"], "`seed` must be int: got one"),
+    (["train", "--norm", "group"], "did you mean 'model.discriminator.norm' or 'model.generator.norm'"),
+    (["train", "--trainer.accelerator", "tpu"], "Lightning's Trainer refuses its options"),
+    (
+        ["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--batch_size", "0"],
+        "`batch_size` must be at least 1",
+    ),
     (["train", "--steps", "0"], "`steps` must be at least 1"),
     (["train", "--config", "nowhere.yaml"], "a config must be readable: nowhere.yaml: No such file"),
     (["train", "--config", "broken.yaml"], "broken.yaml"),
@@ -171,8 +177,8 @@ MISTAKES = [
     (["evaluate", "empty_run", "--device", "gpu"], "`device` must be one that is here: got 'gpu'"),
     (["evaluate", "empty_run", "--device", "cuda:99"], "`device` must be one that is here: got 'cuda:99'"),
     (["describe", "a_run"], "`gannorm describe` takes no such argument"),
-    (["compare", "nowhere"], "found none in nowhere"),
-    (["evaluate", "nowhere"], "found none in nowhere"),
+    (["compare", "nowhere"], "nowhere does not exist"),
+    (["evaluate", "nowhere"], "nowhere does not exist"),
 ]
 
 

@@ -133,7 +133,7 @@ def test_runs_are_found_in_a_study_folder_once(run):
     assert [r.path for r in find_runs([str(study), str(run.path)])] == [run.path]
     (study / "plan").mkdir()
     assert [r.path for r in find_runs([str(p) for p in study.iterdir()])] == [run.path]
-    with pytest.raises(UserError, match=r"found none in .*nowhere"):
+    with pytest.raises(UserError, match=r"nowhere does not exist; give a run"):
         find_runs([str(study / "nowhere")])
 
 

@@ -47,6 +47,8 @@ def probe(argv: Sequence[str]) -> int:
         raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
     if options.images < 1:
         raise UserError(f"`images` must be at least 1: got {options.images}.")
+    if options.batch_size < 1:
+        raise UserError(f"`batch_size` must be at least 1: got {options.batch_size}.")
 
     import io
 

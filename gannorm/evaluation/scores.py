@@ -123,6 +123,8 @@ class Evaluator:
     ) -> None:
         if fid_solver not in FID_SOLVERS:
             raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"`seed` must be in [0, 2³²), which NumPy takes: got {seed}.")
         self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
         self.kid_subsets, self.fid_solver = kid_subsets, fid_solver
         self.quiet = quiet if ranks.is_first() else True

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gannorm.errors import UserError
 
-CACHED = 2**18  # values, 2 MiB in float64
+CACHED = 2**16  # values, 512 KiB in float64
 
 
 def moments(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -152,12 +152,13 @@ def batch_dims(x: Tensor) -> tuple[int, ...]:
 
 
 def _exact_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The mean in float64, from some images at a time: torch makes a copy in float64, for which a cache has room."""
+    """The mean in float64, from some images at a time, of which a copy in float64 has room in a cache."""
     within = tuple(d for d in dims if d)
     if not within:
         return x.mean(dims, dtype=torch.float64)
-    images = max(1, CACHED // max(1, x[:1].numel()))
-    means = torch.cat([part.mean(within, dtype=torch.float64) for part in x.split(images)])
+    parts = x.split(max(1, CACHED // max(1, x[:1].numel())))
+    wide = torch.empty_like(parts[0], dtype=torch.float64)  # one for all: fresh memory takes longer than the sums
+    means = torch.cat([wide[: len(part)].copy_(part).mean(within) for part in parts])
     return means.mean(0) if 0 in dims else means
 
 

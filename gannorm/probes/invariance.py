@@ -75,6 +75,12 @@ class BatchInvariance:
                 f"this discriminator judges batches: its accuracy is {gap.accuracy_pure:.2f} on pure batches and "
                 f"{gap.accuracy_mixed:.2f} on the same images mixed (AUC {gap.auc_pure:.2f} and {gap.auc_mixed:.2f})."
             )
+        if max(abs(gap.accuracy_pure - 0.5), abs(gap.auc_pure - 0.5)) < JUDGES_BATCHES_FROM:
+            return (
+                "this discriminator's logits depend on the batch; whether its judgement does cannot be seen, since it "
+                f"tells these images apart no better than chance: its accuracy is {gap.accuracy_pure:.2f} on pure and "
+                f"{gap.accuracy_mixed:.2f} on mixed batches."
+            )
         return (
             "this discriminator's logits depend on the batch, but not its judgement: its accuracy is "
             f"{gap.accuracy_pure:.2f} on pure and {gap.accuracy_mixed:.2f} on mixed batches."

@@ -110,7 +110,7 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise UserError('`--engine ray` needs Ray: it is not installed; pip install "gannorm[cluster]".') from None
+        raise UserError('`--engine ray` needs Ray: it is not installed; pip install -e ".[cluster]".') from None
     # First in a process that can be given up: Ray tries for minutes, and may then end the process that asked.
     ask = "import logging, ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)"
     reason = f"no answer in {CONNECT} s"

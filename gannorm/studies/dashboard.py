@@ -66,7 +66,8 @@ def workspace(entity: str, project: str) -> Workspace:
             import wandb_workspaces.workspaces as ws
     except ImportError:
         raise UserError(
-            "a dashboard needs the package wandb-workspaces: it is not installed; pip install 'gannorm[wandb]'."
+            "a dashboard needs the package wandb-workspaces: it is not installed; pip install -e '.[wandb]' in "
+            "its folder."
         ) from None
     sections = [
         ws.Section(

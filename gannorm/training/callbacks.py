@@ -104,10 +104,10 @@ class Progress(Every):
         super().on_train_batch_end(trainer, gan)
 
     def act(self, trainer: pl.Trainer, gan: GAN) -> None:
-        rate = self._bar.format_dict["rate"] or 0.0
-        images = rate * images_per_step(trainer)
+        rate = self._bar.format_dict["rate"]  # None before the bar was first drawn
+        speed = f" {rate * images_per_step(trainer):,.0f} img/s" if rate else ""
         values = " ".join(f"{name} {value.item():.3f}" for name, value in gan.losses.items())
-        self._bar.set_postfix_str(f"{values} {images:,.0f} img/s", refresh=False)
+        self._bar.set_postfix_str(f"{values}{speed}", refresh=False)
 
     def on_fit_end(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
         self._bar.close()

@@ -99,7 +99,9 @@ def train_to_the_end(
 
 def _stopped(run: RunDir, step: int, reason: str) -> None:
     run.set_status("failed", step, reason)
-    print(f"{reason} at step {step}: --resume {run.path} goes on.", file=sys.stderr)
+    saved = max(run.checkpoints(), default=0)
+    begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
+    print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

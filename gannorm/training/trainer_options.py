@@ -70,7 +70,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
             trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
         check_processes(trainer)
         return trainer
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:  # of a TPU's library, say
         raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
 
 

@@ -33,6 +33,12 @@ def test_a_judge_of_batches_is_called_one() -> None:
     assert result.mode == "unknown"
 
 
+def test_at_chance_there_is_no_judgement_to_acquit() -> None:
+    torch.manual_seed(0)
+    result = batch_invariance(image_network(nn.BatchNorm2d), *torch.randn(2, 256, 3, 8, 8))
+    assert "whether its judgement does cannot be seen, since it tells these images apart no better" in result.verdict
+
+
 def test_a_judge_of_images_is_called_one() -> None:
     torch.manual_seed(0)
     result = batch_invariance(image_network(group_norm), *images())
