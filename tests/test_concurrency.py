@@ -30,7 +30,7 @@ while not Path("done").exists():
     try:
         comparison = compare(find_runs(["runs/study"]), Path(sys.argv[1]))
     except UserError as error:  # nothing is there yet, or nothing has finished
-        assert "found none" in str(error) or "must have finished" in str(error), error
+        assert "config.yaml: runs/study does not" in str(error) or "must have finished" in str(error), error
     else:
         assert not [run for run in comparison.left_out if "damaged" in run.reason], comparison.left_out
         compared += 1

@@ -228,7 +228,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPa
 
 def test_without_ray_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r'needs Ray: it is not installed; pip install "gannorm\[cluster\]"'):
+    with pytest.raises(UserError, match=r'needs Ray: it is not installed; pip install -e "\.\[cluster\]"'):
         RayCluster(FAKE, "auto")
 
 

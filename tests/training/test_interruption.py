@@ -34,7 +34,7 @@ def test_ctrl_c_at_the_command_line_keeps_what_the_run_wrote(tmp_path):
     assert process.returncode == 130
     state = run.status()
     assert (state["state"], state["reason"]) == ("failed", "interrupted")
-    assert f"interrupted at step {state['step']}: --resume study/run goes on." in said
+    assert f"interrupted at step {state['step']}: --resume study/run goes on from step " in said
     with run.lock():  # a dead process holds nothing
         for step, file in run.checkpoints().items():
             assert torch.load(file, weights_only=True)["step"] == step
