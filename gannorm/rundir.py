@@ -89,7 +89,7 @@ class RunDir:
         """An existing run directory. Raises UserError if `path` is not one."""
         run = cls(path)
         if not run.config_file.is_file():
-            raise no_run(run.path)
+            raise _no_run(run.path)
         return run
 
     @contextmanager
@@ -293,13 +293,13 @@ def find_runs(paths: list[str]) -> list[RunDir]:
         inside = sorted(p.parent for p in path.glob("*/config.yaml"))
         candidates = [path] if (path / "config.yaml").is_file() else inside
         if not candidates:
-            raise no_run(path)
+            raise _no_run(path)
         for candidate in candidates:
             found.setdefault(candidate.resolve(), RunDir(candidate))
     return list(found.values())
 
 
-def no_run(path: Path) -> UserError:
+def _no_run(path: Path) -> UserError:
     """What to say of a path that is no run directory."""
     if not path.exists():
         what = "does not exist; give a run, such as runs/digits/batch_0."

@@ -63,16 +63,15 @@ def bring_home(file: IO[bytes], runs: Sequence[RunDir], plan: Path) -> None:
     """Put the packed runs in the place of what is there of them; until all is unpacked, nothing there has changed."""
     folder = Path(tempfile.mkdtemp(prefix=".back-", dir=plan))
     try:
-        unpack(file, runs, folder)
-        for run in runs:
-            new = RunDir(folder / run.path.name)
-            if not new.config_file.exists():  # it ended before there was a run
-                continue
-            config, output = new.config(), str(run.path.parent.parent)
-            if config.get("output") != output:  # it names the node's scratch folder
-                write_text(new.config_file, dump(changed(config, {"output": output})))
-            old = folder / f"{run.path.name}.old"
-            with writing(run.path):
+        with writing(plan.parent):
+            unpack(file, runs, folder)
+            for run in runs:
+                new, old = RunDir(folder / run.path.name), folder / f"{run.path.name}.old"
+                if not new.config_file.exists():  # it ended before there was a run
+                    continue
+                config, output = new.config(), str(run.path.parent.parent)
+                if config.get("output") != output:  # it names the node's scratch folder
+                    write_text(new.config_file, dump(changed(config, {"output": output})))
                 if run.path.exists():
                     run.path.rename(old)
                 try:

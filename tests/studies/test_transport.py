@@ -76,6 +76,21 @@ def test_what_cannot_be_replaced_stays(run: RunDir, tmp_path: Path, monkeypatch:
     assert (home.path / "checkpoints" / "mine").exists()
 
 
+def test_a_full_disk_at_home_is_one_line_and_changes_nothing(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunDir.create(tmp_path / "runs/s/a", {"steps": 3}) as home:
+        (home.path / "checkpoints" / "mine").touch()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gannorm.studies.transport.shutil.copyfileobj", fail)
+    with packed([run]) as file, pytest.raises(UserError, match=r"must be writable: .*: No space left on device"):
+        bring_home(file, [home], home.path.parent)
+    assert (home.path / "checkpoints" / "mine").exists()
+
+
 @pytest.mark.parametrize("name", ["../../b/config.yaml", "/tmp/x", "b/config.yaml", "a", "a/../../x"])
 def test_what_belongs_to_no_run_is_refused(name: str, tmp_path: Path) -> None:
     file = io.BytesIO()
