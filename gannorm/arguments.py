@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import re
+import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
+from gannorm.rundir import writing
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -25,6 +27,7 @@ WHAT_TRAIN_DOES = (
 
 
 Task = Literal["gan", "classifier"]
+LIBRARY = str(Path(__file__).parent)  # this one
 imported: list[str] = []  # the user's own modules of this command line, which a study's runs import too
 
 
@@ -189,6 +192,8 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         return f"`{match[1]}` must be followed by a value: got none; one that begins with - is given as {match[1]}=-…"
     if match := re.search(r"the following arguments are required: (.+)", message):
         return f"`{parser.prog}` must be told what to work on: {match[1]} is missing; see `{parser.prog} --help`."
+    if match := re.search(r"Parser key \"([\w.]+)\": Unable to load config '(.*?)' -", message):
+        return f"`{match[1]}` must be a mapping of keys: got {match[2]}; `{parser.prog} --help` lists them."
     patterns = (
         r"unrecognized arguments: (-[\w.-]*)()",
         r"Group '([\w.]+)' does not accept option '([\w.]+)'",
@@ -275,13 +280,35 @@ def _take(arguments: list[str], flag: str) -> str | None:
 
 
 def import_module(name: str) -> Any:
+    """The user's own module. Raises UserError if there is none, or if it raises an error of its own."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"a module to import must be named as in python: got {name!r}; give for example my_norms.")
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
-            raise  # the module exists and one of its own imports is missing
-        raise UserError(
-            f"a module to import must be found: {name!r} is not; run from its folder or install it."
-        ) from None
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+            raise UserError(
+                f"a module to import must be found: {name!r} is not; run from its folder or install it."
+            ) from None
+        raise UserError(f"a module to import must run without an error: {name}: {raised(error)}") from error
+
+
+def raised(error: Exception) -> str:
+    """What the user's own code raised, and where: in the last line of it that is not a library's."""
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}, line {error.lineno}: "
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(("<", LIBRARY))]
+        place = f"{theirs[-1].filename}, line {theirs[-1].lineno}: " if theirs else ""
+    return f"{place}{type(error).__name__}: {str(error).strip()[:300]}"
+
+
+def output_file(path: str) -> Path:
+    """Where a result goes. Its folder is made first, so that one which cannot be made costs no measuring."""
+    file = Path(path)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,14 +10,16 @@ from typing import Any
 
 from gannorm.arguments import import_module, imported, take_imports
 from gannorm.commands.measures import evaluate, extractor, probe
-from gannorm.commands.runs import describe, sample, train
+from gannorm.commands.runs import check, describe, sample, train
 from gannorm.commands.studies import compare, dashboard, study
-from gannorm.errors import OutOfMemory, UserError, printable
+from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable
 from gannorm.registry import choices
+from gannorm.terminal import leave, require_streams
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "check": check,
     "describe": describe,
     "probe": probe,
     "evaluate": evaluate,
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Exit status: 0; 2 after a caller's mistake, 1 out of memory (one line each); 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = ""
+    require_streams()
     warnings.showwarning = _show_warning
     try:
         sys.path.insert(0, str(Path.cwd()))  # --import and --module name the user's own modules, as `python` would
@@ -52,15 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
         return COMMANDS[name](arguments)
-    except (UserError, OutOfMemory) as error:
-        line = printable(str(error))
+    except (UserError, RuntimeError, MemoryError) as error:
+        if isinstance(error, (UserError, OutOfMemory)):
+            line = printable(str(error))
+        elif reason := out_of_memory(error):
+            line = f"networks and batches must fit into memory: they do not; make them smaller ({reason})."
+        else:
+            raise
         print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print(f"gannorm {name}: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or python would complain at exit
+        leave()  # or python would complain at exit
         return 141
 
 

@@ -18,6 +18,14 @@ class OutOfMemory(RuntimeError):
     """
 
 
+def out_of_memory(error: BaseException) -> str:
+    """What a failed allocation says of itself: Python's, a GPU's, or the CPU's, which torch gives no type; else ""."""
+    on_cpu = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
+        return ""
+    return printable(str(error).split("DefaultCPUAllocator: ")[-1])[:160] or type(error).__name__
+
+
 def printable(text: str) -> str:
     """One line without control characters: names come from strangers and go to terminals and pages.
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gannorm.arguments import import_module
-from gannorm.errors import UserError
+from gannorm.arguments import import_module, raised
+from gannorm.errors import UserError, out_of_memory
 from gannorm.models.checkpoint import refusal
 from gannorm.probes.batch import batch_size_of, map_tensors, running, take
 from gannorm.seeds import stream
@@ -32,10 +32,11 @@ def load_module(name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         try:
             made = made()
-        except TypeError as error:
-            raise UserError(
-                f"`--module` must be callable without arguments: {name}: {error}; give a factory."
-            ) from None
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            hint = "; give a factory that needs no arguments" if isinstance(error, TypeError) else ""
+            raise UserError(f"`--module` must be callable without arguments: {name}: {raised(error)}{hint}.") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"`--module` must make a torch.nn.Module: {name} made {type(made).__name__}.")
     return made
@@ -68,10 +69,12 @@ def load_halves(source: str, f: nn.Module, images: int, seed: int) -> tuple[Any,
     try:
         with running(f, x) as run, torch.no_grad():
             run(take(x, torch.arange(2)))
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        reason = raised(error).split("\n")[0][:240]
         shape = "x".join(map(str, x.shape)) if isinstance(x, torch.Tensor) else type(x).__name__
-        raise UserError(f"`--module` must take the input: {type(f).__name__} on {shape} gave: {reason[:160]}") from None
+        raise UserError(f"`--module` must take the input: {type(f).__name__} on {shape} gave: {reason}") from error
     return halves
 
 

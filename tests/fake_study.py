@@ -27,7 +27,7 @@ def planned(name: str = "s", *, nap: float = 0.0, behave: dict[str, str] | None 
     factors = {"model.discriminator.norm": ["batch", "group"], "seed": [0, 1]}
     Path("base.yaml").write_text(yaml.safe_dump(base))
     Path(f"{name}.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "factors": factors, **study}, sort_keys=False))
-    return plan(Path(f"{name}.yaml"), Path("runs"), ["false"])
+    return plan(Path(f"{name}.yaml"), Path("runs"))
 
 
 def calls() -> list[list[str]]:

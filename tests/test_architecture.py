@@ -11,7 +11,7 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "isolate", "rundir", "seeds"},
+    {"errors", "registry", "isolate", "rundir", "seeds", "terminal"},
     {"normalizers", "losses", "data", "probes", "studies"},
     {"models"},
     {"training", "evaluation"},
@@ -25,7 +25,7 @@ ONLY_IN = {
     "lightning": {"data", "training"},
     "wandb": {"training", "studies"},
     "torch_fidelity": {"evaluation"},
-    "torch": set(LEVEL) - {"studies", "errors", "registry", "rundir"},
+    "torch": set(LEVEL) - {"studies", "errors", "registry", "rundir", "terminal"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

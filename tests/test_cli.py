@@ -35,6 +35,13 @@ number = 3
 
 def text():
     return "not a module"
+
+def broken():
+    return {}["key"]
+
+class Refuses(nn.Module):
+    def forward(self, x):
+        raise KeyError("no such thing")
 """
 
 
@@ -120,6 +127,13 @@ MISTAKES = [
     (["probe", "--module", "nets_for_cli:needs", "--input", "4"], "must be callable without arguments"),
     (["probe", "--module", "nets_for_cli:number", "--input", "4"], "must be callable without arguments"),
     (["probe", "--module", "nets_for_cli:text", "--input", "4"], "made str"),
+    (["probe", "--module", "nets_for_cli:broken", "--input", "4"], "nets_for_cli.py, line 20: KeyError: 'key'"),
+    (["probe", "--module", "nets_for_cli:Refuses", "--input", "4"], "Refuses on 512x4 gave: "),
+    (["--import", "broken_for_cli", "train"], "broken_for_cli.py, line 2: ZeroDivisionError: division by zero"),
+    (["--import", "unparsed_for_cli", "train"], "unparsed_for_cli.py, line 1: SyntaxError"),
+    (["--import", "needy_for_cli", "train"], "line 1: ModuleNotFoundError: No module named 'not_installed_for_cli'"),
+    (["train", "--config", "scalar.yaml"], "`model` must be a mapping of keys: got batch"),
+    (["sample", "empty_run", "--output", "a_file/grid.png"], "the output must be writable: a_file/grid.png"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "3x32x32"], "must take the input"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
@@ -183,13 +197,17 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("argv,message", MISTAKES, ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "")
-def test_mistakes_get_one_line_that_helps(capsys, tmp_path, argv, message):
+def test_mistakes_get_one_line_that_helps(capsys, tmp_path, monkeypatch, argv, message):
     (tmp_path / "broken.yaml").write_text("seed: [1\n")
     (tmp_path / "hostile.yaml").write_text("seed: !!python/object/apply:os.system ['touch owned']\n")
     (tmp_path / "misspelt.yaml").write_text("model: {discriminator: {nrom: group}}\n")
     (tmp_path / "damaged.ckpt").write_bytes(b"PK\x03\x04 half a checkpoint")
     (tmp_path / "a_file").write_text("not a folder")
     (tmp_path / "nets_for_cli.py").write_text(NETS)
+    (tmp_path / "broken_for_cli.py").write_text("half = 1\nhalf /= 0\n")
+    (tmp_path / "unparsed_for_cli.py").write_text("def f(:\n")
+    (tmp_path / "needy_for_cli.py").write_text("import not_installed_for_cli\n")
+    (tmp_path / "scalar.yaml").write_text("model: batch\n")
     np.save(tmp_path / "objects.npy", np.array([{"code": "here"}], dtype=object), allow_pickle=True)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     (tmp_path / "empty.yaml").write_text("")
@@ -204,8 +222,26 @@ def test_mistakes_get_one_line_that_helps(capsys, tmp_path, argv, message):
     (tmp_path / "empty_run").mkdir()
     (tmp_path / "empty_run" / "config.yaml").write_text("")
     before = sorted(p.name for p in tmp_path.rglob("*"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     assert message in fails(capsys, *argv)
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+TOO_WIDE = "--model.discriminator.width=100000000"
+
+
+@pytest.mark.parametrize("argv", [["describe", TOO_WIDE], ["train", TOO_WIDE]], ids=lambda argv: argv[0])
+def test_networks_too_large_for_the_memory_are_one_line_with_status_1(capsys, argv):
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "networks and batches must fit into memory: they do not; make them smaller (can't allocate memory" in err
+
+
+def test_results_go_into_folders_that_are_made(capsys, run):
+    assert main(["sample", str(run), "--output", "new/deep/grid.png", "--rows", "1"]) == 0
+    assert (run.parents[2] / "new/deep/grid.png").is_file()
 
 
 @pytest.fixture
@@ -331,6 +367,10 @@ def test_describe_says_what_a_normalizer_sees_in_microbatches_and_over_devices(c
 @pytest.mark.parametrize("source", ["4", "array.npy", "tensors.pt"])
 def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path, source):
     (tmp_path / "nets_for_cli.py").write_text(NETS)
+    (tmp_path / "broken_for_cli.py").write_text("half = 1\nhalf /= 0\n")
+    (tmp_path / "unparsed_for_cli.py").write_text("def f(:\n")
+    (tmp_path / "needy_for_cli.py").write_text("import not_installed_for_cli\n")
+    (tmp_path / "scalar.yaml").write_text("model: batch\n")
     np.save(tmp_path / "array.npy", np.random.RandomState(0).randn(64, 4))  # float64, as NumPy does
     torch.save((torch.randn(64, 4),), tmp_path / "tensors.pt")
     options = ["--input", source, "--images", "32", "--batch_size", "16", "--fail-on-coupling"]

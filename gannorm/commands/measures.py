@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import evaluate_parser, parse, parser_for, plain
+from gannorm.arguments import evaluate_parser, output_file, parse, parser_for, plain
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
@@ -56,6 +55,7 @@ def probe(argv: Sequence[str]) -> int:
     from gannorm.rundir import atomic_write, write_json
     from gannorm.seeds import stream
 
+    to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
     settings: dict[str, Any] = {}
     if options.run:
         f, real, fake, settings = _run_to_probe(options)
@@ -69,12 +69,12 @@ def probe(argv: Sequence[str]) -> int:
     print(result)
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
         print(line)
-    if options.json:
-        write_json(Path(options.json), result.to_dict())
-    if options.figure:
+    if to_json:
+        write_json(to_json, result.to_dict())
+    if to_figure:
         png = io.BytesIO()
         result.figure().savefig(png, format="png", dpi=150)
-        with atomic_write(Path(options.figure)) as file:
+        with atomic_write(to_figure) as file:
             file.write(png.getvalue())
     return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
 

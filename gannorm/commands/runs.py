@@ -1,13 +1,24 @@
-"""Commands that make a run and show what is in it: train, describe, sample."""
+"""Commands that make a run and show what will be or is in it: train, check, describe, sample."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from gannorm.arguments import add_checkpoint_options, parse, parser_for, plain, take_resume, task_of, train_parser
-from gannorm.errors import UserError
+from gannorm.arguments import (
+    Task,
+    add_checkpoint_options,
+    output_file,
+    parse,
+    parser_for,
+    plain,
+    take_resume,
+    task_of,
+    train_parser,
+)
+from gannorm.errors import UserError, printable
 from gannorm.rundir import PLAN, RunDir
 
 
@@ -45,6 +56,29 @@ def _ended(run: RunDir) -> int:
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
     return 0
+
+
+def check(argv: Sequence[str]) -> int:
+    """tell what in training configs cannot work, without training"""
+    parser = parser_for(
+        "check", "Tell what in training configs cannot work, without their images and without training."
+    )
+    parser.add_argument("configs", type=str, nargs="+", help="YAML files")
+    files = parse(parser, argv).configs
+
+    from gannorm.training import check
+
+    parsers = {task: train_parser(task) for task in get_args(Task)}
+    mistakes = 0
+    for file in files:
+        flags = ["--config", file]
+        try:
+            check(plain(parse(parsers[task_of(flags)], flags)))
+        except UserError as error:
+            mistakes += 1
+            print(f"{file}: {printable(str(error))}", file=sys.stderr)
+    print(f"{len(files) - mistakes} of {len(files)} can be trained")
+    return 2 if mistakes else 0
 
 
 def _next_free(folder: Path, name: str) -> str:
@@ -125,10 +159,10 @@ def sample(argv: Sequence[str]) -> int:
     from gannorm.seeds import stream
     from gannorm.training.callbacks import encode_grid, generate
 
+    output = output_file(options.output)
     generator = load_networks(options.run, options.step, options.ema).generator
     z = torch.randn(options.rows**2, generator.latent_dim, generator=stream(options.seed, "sample"))
     grid = encode_grid(generate(generator, z, batch_size=64, training=False))
-    output = Path(options.output)
     with atomic_write(output) as file:
         file.write(grid)
     print(output)

@@ -40,10 +40,11 @@ def study(argv: Sequence[str]) -> int:
         raise UserError(f"`jobs` must be at least 1: got {options.jobs}.")
 
     from gannorm.studies.engine import describe, execute, save_configs
-    from gannorm.studies.grid import plan
+    from gannorm.studies.grid import plan, require_possible
 
     command = [sys.executable, "-m", "gannorm.cli", *(text for module in imported for text in ("--import", module))]
-    planned = plan(Path(options.file), Path(options.output), command)
+    planned = plan(Path(options.file), Path(options.output))
+    require_possible(planned, command)
     engine = _engine(options, command, planned)
     print(describe(planned, engine, table=options.dry_run), flush=True)
     if options.plan_only:

@@ -1,4 +1,4 @@
-"""Training configs as data: YAML files, dotted keys, and which keys there are.
+"""Training configs as data: YAML files and dotted keys.
 
 A study handles configs without the code that they configure: importing the networks takes seconds, and a run is a
 process of its own anyway.
@@ -7,10 +7,8 @@ process of its own anyway.
 from __future__ import annotations
 
 import copy
-import difflib
 import re
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,28 +78,6 @@ def changed(config: Mapping[str, Any], settings: Flat) -> dict[str, Any]:
     return result
 
 
-def resolved(file: Path, command: Sequence[str]) -> dict[str, Any]:
-    """A config with every default filled in, by the training command: it alone knows all keys, and takes seconds."""
-    asked = [*command, "train", "--config", str(file), "--print_config"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if answer.returncode:
-        line = (answer.stderr.strip() or "no output").splitlines()[-1]
-        raise UserError(f"{file} must be a training config: {line}")
-    return yaml.load(answer.stdout, _Loader)
-
-
-def unknown_keys(keys: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of `keys` that are not config keys and lie in none that takes any options."""
-    stems = {_without_options(key) for key in known}
-    return [key for key in keys if _without_options(key) not in stems]
-
-
-def nearest_key(key: str, known: Iterable[str]) -> str:
-    """The remedy for an unknown key."""
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else "`gannorm train --help` lists the keys."
-
-
 def difference(planned: Mapping[str, Any], there: Mapping[str, Any], ignore: Iterable[str]) -> str:
     """The first planned key that has another value `there`, as "key is …, not …"; "" if there is none.
 
@@ -114,12 +90,3 @@ def difference(planned: Mapping[str, Any], there: Mapping[str, Any], ignore: Ite
         if key not in ignore and held.get(key) != value and str(held.get(key)) != str(value):
             return f"{key} is {held.get(key)!r}, not {value!r}"
     return ""
-
-
-def _without_options(key: str) -> str:
-    """The key up to the part that takes any options: their names are not the config's.
-
-    >>> _without_options("model.discriminator.norm_options.groups")
-    'model.discriminator.norm_options'
-    """
-    return re.sub(r"^(trainer|.*\.(?:norm|initialization)_options)\..*", r"\1", key)

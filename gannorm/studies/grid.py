@@ -24,7 +24,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,9 @@ from gannorm.errors import UserError
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, group
-from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load, nearest_key, resolved, unknown_keys
+from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load
 from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
+from gannorm.studies.tasks import CALLERS_MISTAKE
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
 OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
@@ -94,17 +97,17 @@ class Study:
         return compares_modes(self.evaluate)
 
 
-def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
-    """Read a study file and make the grid of its runs; what can be checked without training is checked.
+def plan(file: Path, output: Path) -> Study:
+    """Read a study file and make the grid of its runs; what can be told without the training code is checked.
 
     Args:
         file: the study file.
         output: folder of all studies.
-        command: how to start `gannorm`; asked for the config keys if the study names one that its base does not.
 
     Raises:
-        UserError: a file that is missing or malformed, an unknown key, an empty grid, two factors that set one key, two
-            runs that are the same, a baseline that is no condition, or a run directory made from another config.
+        UserError: a file that is missing or malformed, an unknown key of a study, an empty grid, two factors that set
+            one key, two runs that are the same, a baseline that is no condition, or a run directory made from another
+            config.
     """
     content = load(file, "a study file")
     for key in content:
@@ -130,7 +133,8 @@ def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
         runs.append(PlannedRun(directory, values, changed(common, settings | own)))
 
     keys = [*overrides, *(key for settings in factors.values() for setting in settings.values() for key in setting)]
-    _require_keys(keys, base_file, base, runs, command)
+    if taken := [key for key in keys if key in OWN_KEYS]:
+        raise UserError(f"the study itself sets `{taken[0]}` of each run: remove it from `set` or `factors`.")
     _require_distinct(runs)
     baseline, evaluate = content.get("baseline"), evaluate_options(content.get("evaluate"), file)
     if baseline is not None:
@@ -138,6 +142,38 @@ def plan(file: Path, output: Path, command: Sequence[str]) -> Study:
     _require_same_configs(runs)
     question = " ".join(str(content.get("question", "")).split())
     return Study(output / file.stem, question, runs, evaluate, baseline)
+
+
+def require_possible(study: Study, command: Sequence[str]) -> None:
+    """Every condition must be one that training accepts. It is asked in one process, which takes seconds.
+
+    A condition with a run that is there was asked before that run began.
+
+    Args:
+        study: the plan.
+        command: how to start `gannorm`.
+
+    Raises:
+        UserError: an unknown key, or a value that cannot work, in some condition.
+    """
+    conditions: dict[str, list[PlannedRun]] = {}
+    for run in study.runs:
+        conditions.setdefault(_content(run, "name", "seed"), []).append(run)
+    new = [runs[0] for runs in conditions.values() if not any(run.directory.config_file.exists() for run in runs)]
+    if not new:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{run.name}.yaml" for run in new]
+        for file, run in zip(files, new, strict=True):
+            file.write_text(run.config_text())
+        asked = [*command, "check", *map(str, files)]
+        answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if answer.returncode == CALLERS_MISTAKE:
+        lines = [line for line in answer.stderr.splitlines() if line.startswith(folder)]
+        first, *others = lines or [answer.stderr.strip()]
+        more = f" ({len(others)} other conditions cannot either)" if others else ""
+        raise UserError(f"every condition must be able to train: {first.removeprefix(folder)[1:]}{more}")
+    # Anything else, such as no memory for a network, is a run's own failure, which does not stop the others.
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -197,34 +233,24 @@ def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _require_keys(
-    keys: Iterable[str], base_file: Path, base: Flat, runs: Sequence[PlannedRun], command: Sequence[str]
-) -> None:
-    """Every key that the study sets is a config key, and not one that the study gives each run itself."""
-    keys = list(dict.fromkeys(keys))
-    for key in keys:
-        if key in OWN_KEYS:
-            raise UserError(f"the study itself sets `{key}` of each run: remove it from `set` or `factors`.")
-    known = [*flatten(base), "seed"]
-    if unknown_keys(keys, known):
-        # The base may leave them to their defaults. A run of the study has the whole list; the training command too.
-        there = next((run.directory.config_file for run in runs if run.directory.config_file.exists()), None)
-        known = list(flatten(load(there, "a run's config") if there else resolved(base_file, command)))
-    for key in unknown_keys(keys, known):
-        raise UserError(f"a factor must name a config key: got {key!r}; {nearest_key(key, known)}")
-
-
 def _require_distinct(runs: Sequence[PlannedRun]) -> None:
     names: dict[str, PlannedRun] = {}
     configs: dict[str, PlannedRun] = {}
     for run in runs:
-        content = repr({key: value for key, value in flatten(run.config).items() if key != "name"})
-        for other, what in ((names.setdefault(run.name, run), "name"), (configs.setdefault(content, run), "config")):
+        for other, what in (
+            (names.setdefault(run.name, run), "name"),
+            (configs.setdefault(_content(run, "name"), run), "config"),
+        ):
             if other is not run:
                 raise UserError(
                     f"runs must differ: {dict(other.values)} and {dict(run.values)} have the same {what}; remove one, "
                     "or give the values of a factor labels."
                 )
+
+
+def _content(run: PlannedRun, *without: str) -> str:
+    """A run's config as text, without some keys."""
+    return repr({key: value for key, value in flatten(run.config).items() if key not in without})
 
 
 def _require_condition(label: Any, runs: Sequence[PlannedRun], by_mode: bool) -> None:

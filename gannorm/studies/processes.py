@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gannorm.studies.tasks import Process, Task
+from gannorm.terminal import leave
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
 RUNS_PER_GPU = 4  # as on a Ray cluster, where a run takes a quarter
@@ -84,16 +85,22 @@ def shares(jobs: int | None, tasks: int, gpus: int = 0) -> tuple[int, int]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM an orderly end, as Ctrl-C is."""
+    """Make SIGTERM, and SIGHUP where it is not ignored, an orderly end, as Ctrl-C is."""
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        if number == signal.SIGHUP:
+            leave()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Child:

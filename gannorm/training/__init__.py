@@ -4,6 +4,6 @@ from gannorm.training.accumulation import accumulate_gradients
 from gannorm.training.classifier import Classifier
 from gannorm.training.gan import GAN
 from gannorm.training.resume import resume
-from gannorm.training.train import prepare, train
+from gannorm.training.train import check, prepare, train
 
-__all__ = ["GAN", "Classifier", "accumulate_gradients", "prepare", "resume", "train"]
+__all__ = ["GAN", "Classifier", "accumulate_gradients", "check", "prepare", "resume", "train"]

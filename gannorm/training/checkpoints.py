@@ -7,6 +7,8 @@ have computed had it not been stopped.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import warnings
@@ -21,6 +23,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from gannorm.errors import UserError
 from gannorm.models.checkpoint import read_checkpoint
 from gannorm.rundir import RunDir, atomic_write
+from gannorm.terminal import leave
 from gannorm.training.callbacks import Every, divergence
 
 
@@ -121,22 +124,32 @@ class Randomness(Callback):
 
 
 class StopOnSignal(Callback):
-    """Ends a run after the present step at SIGTERM, or at SIGUSR1, which SLURM can send before a time limit.
+    """Ends a run after the present step, which then saves, when it is asked to: by one of `signals`.
 
-    Lightning's own handler of SIGTERM would raise an exception there, and what was trained since the last checkpoint
-    would be lost.
+    These are Ctrl-C, kill, a terminal that is closed, and what SLURM can send before a time limit. One that was ignored
+    when the run began stays so, as under nohup. A second Ctrl-C does not wait for the step. Lightning's own handler of
+    SIGTERM would raise an exception there, and what was trained since the last checkpoint would be lost.
     """
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received = 0  # the signal
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if threading.current_thread() is threading.main_thread():  # elsewhere python has no handlers
-            for number in (signal.SIGTERM, signal.SIGUSR1):  # Lightning puts back at the end what it found
-                signal.signal(number, self._receive)
+            for number in self.signals:  # Lightning puts back at the end what it found
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._receive)
 
     def _receive(self, number: int, _: Any) -> None:
         self.received = number
+        if number == signal.SIGHUP:
+            leave()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            with contextlib.suppress(OSError):  # not print, which may be what was interrupted
+                os.write(2, b"\nstopping after this step, to save it; Ctrl-C again stops at once\n")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):  # one process of several suffices

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from gannorm.data import ImageData, Images, to_float
+from gannorm.data import Images, to_float
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
 from gannorm.models import initialize
-from gannorm.models.checkpoint import build_classifier
+from gannorm.models.checkpoint import build_classifier as build_network
 from gannorm.normalizers import set_reference
 from gannorm.seeds import stream
 from gannorm.training.callbacks import Every, record
@@ -120,15 +120,11 @@ def test(network: nn.Module, images: Images, device: torch.device) -> tuple[floa
     return loss / len(images), right / len(images)
 
 
-def prepare_classifier(config: Mapping[str, Any]) -> tuple[Classifier, ImageData]:
-    """The initialized classifier and the loaded data of a config, which also names what in it cannot work."""
+def build_classifier(config: Mapping[str, Any], images: Images) -> Classifier:
+    """The initialized classifier of a config. It has judged a training batch: one that cannot is found here."""
     seed, model = config["seed"], config["model"]
-    data = ImageData(**config["data"], seed=seed, labelled=True)
-    data.prepare_data()
-    data.setup()
-    data.train_dataloader()  # which knows whether the batch size is possible
-    network = build_classifier(model, data.train.image_size, data.train.channels, classes=len(data.train.classes))
-    reference = data.train.take(min(REFERENCE_IMAGES, len(data.train)), seed)
+    network = build_network(model, images.image_size, images.channels, classes=len(images.classes))
+    reference = images.take(min(REFERENCE_IMAGES, len(images)), seed)
     initialize(
         network,
         model["initialization"],
@@ -137,6 +133,6 @@ def prepare_classifier(config: Mapping[str, Any]) -> tuple[Classifier, ImageData
         **model["initialization_options"],
     )
     set_reference(network, reference)
-    with torch.no_grad(), isolated(network) as judge:  # a network that cannot judge a training batch is found here
-        judge(data.train.take(min(config["data"]["batch_size"], len(data.train)), seed))
-    return Classifier(network, **{k: v for k, v in model.items() if k not in BUILDING}), data
+    with torch.no_grad(), isolated(network) as judge:
+        judge(images.take(min(config["data"]["batch_size"], len(images)), seed))
+    return Classifier(network, **{k: v for k, v in model.items() if k not in BUILDING})

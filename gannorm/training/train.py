@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from gannorm.data import ImageData, Images
-from gannorm.errors import OutOfMemory, UserError
+from gannorm.data import DATASETS, GREY, ImageData, Images
+from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
 from gannorm.models.checkpoint import Discriminators, Generators
@@ -28,13 +28,13 @@ from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
 from gannorm.training.callbacks import BatchDependence, Metrics, Progress, Samples, generate
 from gannorm.training.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
-from gannorm.training.classifier import Classifier, TestAccuracy, prepare_classifier
+from gannorm.training.classifier import Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
 from gannorm.training.optimization import Optimization, check_options
 from gannorm.training.precision import Arithmetic, choose
 from gannorm.training.replicas import Follower, Replicas, one_run
-from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet
+from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
 
 BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
@@ -79,12 +79,12 @@ def train_to_the_end(
         if _is_interrupt(error):
             _stopped(run, module.step, "interrupted")
             raise KeyboardInterrupt from None
-        out_of_memory = _out_of_memory(error, config, module.step, run)
-        told = out_of_memory or error
+        too_large = _too_large(error, config, module.step, run)
+        told = too_large or error
         with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
             run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
-        if out_of_memory:
-            raise out_of_memory from error
+        if too_large:
+            raise too_large from error
         raise
     if diverged:
         run.set_status("diverged", module.step, diverged)
@@ -92,6 +92,8 @@ def train_to_the_end(
         run.set_status("finished", module.step)
     elif stop.received:
         _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
+        if stop.received == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + stop.received)  # as if the signal had killed it
     else:  # max_time
         _stopped(run, module.step, "stopped by the trainer")
@@ -109,14 +111,13 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
 
 
-def _out_of_memory(error: BaseException, config: Mapping[str, Any], step: int, run: RunDir) -> OutOfMemory | None:
-    """The line for a person if an allocation failed: Python's, a GPU's, or the CPU's, which torch gives no type."""
-    on_cpu = isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    if not on_cpu and not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+def _too_large(error: BaseException, config: Mapping[str, Any], step: int, run: RunDir) -> OutOfMemory | None:
+    """The line for a person if an allocation failed."""
+    reason = out_of_memory(error)
+    if not reason:
         return None
     saved = max(run.checkpoints(), default=None)
     kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
     return OutOfMemory(
         f"training must fit into memory: after step {step} it did not, with data.batch_size="
         f"{config['data']['batch_size']}; {kept}; lower --data.batch_size or the networks' width ({reason})."
@@ -125,6 +126,29 @@ def _out_of_memory(error: BaseException, config: Mapping[str, Any], step: int, r
 
 def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
+    data = _data(config)
+    check_trainer_options(config["trainer"])
+    data.prepare_data()
+    data.setup()
+    return _model(config, data), data
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Name what in a config cannot work, as `prepare` does, but without its images: random ones stand in for them.
+
+    Raises:
+        UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
+    """
+    data = _data(config)
+    DATASETS[data.name]  # names the choices
+    n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(1, data.image_size)
+    pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
+    data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
+    _model(config, data)
+
+
+def _data(config: Mapping[str, Any]) -> ImageData:
+    """The data module of a config, which holds no images yet, once the numbers of the config are found possible."""
     at_least = {
         "steps": 1,
         "log_every": 1,
@@ -140,27 +164,30 @@ def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
             raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
     if not 0 <= config["seed"] < 2**32:
         raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
-    check_trainer_options(config["trainer"])
-    module, data = (prepare_classifier if config.get("task") == "classifier" else _prepare_gan)(config)
-    check_options(module, config)
-    return module, data
-
-
-def _prepare_gan(config: Mapping[str, Any]) -> tuple[GAN, ImageData]:
-    model = dict(config["model"])
+    require_known(config["trainer"])
     settings = {**config["data"]}
-    settings["batch_size"] *= max(1, model["d_steps"])  # a training step takes one batch for each discriminator update
-    data = ImageData(**settings, seed=config["seed"])
-    data.prepare_data()
-    data.setup()
+    # A training step takes one batch for each discriminator update.
+    settings["batch_size"] *= max(1, config["model"].get("d_steps", 1))
+    return ImageData(**settings, seed=config["seed"], labelled=config.get("task") == "classifier")
+
+
+def _model(config: Mapping[str, Any], data: ImageData) -> GAN | Classifier:
+    """The initialized model of a config."""
     data.train_dataloader()  # which knows whether the batch size is possible
-    networks = build_networks(model, data.train.image_size, data.train.channels)
-    _initialize(*networks, model, data.train, config["data"]["batch_size"], config["seed"])
-    options = {k: v for k, v in model.items() if k not in BUILDING}
-    gan = GAN(*networks, **options, seed=config["seed"])
+    build = build_classifier if data.labelled else _build_gan
+    module = build(config, data.train)
+    check_options(module, config)
+    return module
+
+
+def _build_gan(config: Mapping[str, Any], images: Images) -> GAN:
+    model, batch_size = config["model"], config["data"]["batch_size"]
+    networks = build_networks(model, images.image_size, images.channels)
+    _initialize(*networks, model, images, batch_size, config["seed"])
+    gan = GAN(*networks, **{k: v for k, v in model.items() if k not in BUILDING}, seed=config["seed"])
     if gan.accumulate > 1:
-        gan.check_accumulation(data.train.take(config["data"]["batch_size"], config["seed"]))
-    return gan, data
+        gan.check_accumulation(images.take(batch_size, config["seed"]))
+    return gan
 
 
 def _initialize(

@@ -48,6 +48,22 @@ def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
         A Trainer with these options, which knows the processes of the run and which of them this one is.
 
     Raises:
+        UserError: otherwise.
+    """
+    require_known(options)
+    try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
+        with quiet():
+            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
+        check_processes(trainer)
+        return trainer
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:  # of a TPU's library, say
+        raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
+
+
+def require_known(options: Mapping[str, Any]) -> None:
+    """Options of Lightning's Trainer must be known, not decided by us, and plain values, on any machine.
+
+    Raises:
         UserError: otherwise. Plain values only, so that a config from a stranger cannot name code to import.
     """
     known = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name not in {"self", *OURS}]
@@ -65,13 +81,6 @@ def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
         raise UserError(
             f"several devices each hold both networks, which is `trainer.strategy` ddp: got {options['strategy']!r}."
         )
-    try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
-        with quiet():
-            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
-        check_processes(trainer)
-        return trainer
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:  # of a TPU's library, say
-        raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
 
 
 @contextmanager

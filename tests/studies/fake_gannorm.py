@@ -18,9 +18,6 @@ from gannorm.rundir import RunDir
 
 def train(file: str) -> None:
     config = yaml.safe_load(Path(file).read_text())
-    if "--print_config" in sys.argv:
-        print(yaml.safe_dump(config | {"seed": 0, "wandb": "auto", "trainer": {}}))
-        return
     path = Path(config["output"], config["study"], config["name"])
     begin(config)
     with RunDir.create(path, config) as run:

@@ -40,7 +40,7 @@ sys.modules["gannorm.studies.compare"] = types.SimpleNamespace(compare=lambda *a
 from gannorm.studies.cluster import RayCluster
 from gannorm.studies.engine import execute
 from gannorm.studies.grid import plan
-execute(plan(Path("s.yaml"), Path("runs"), ["false"]), RayCluster(sys.argv[2:], sys.argv[1]), Path("report"))
+execute(plan(Path("s.yaml"), Path("runs")), RayCluster(sys.argv[2:], sys.argv[1]), Path("report"))
 """
 
 

@@ -15,7 +15,7 @@ from gannorm import cli
 from gannorm.arguments import parse, train_parser
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.configs import flatten, unknown_keys
+from gannorm.studies.configs import flatten
 from gannorm.studies.engine import save_configs, state
 
 ROOT = Path(__file__).parents[2]
@@ -63,8 +63,7 @@ def test_a_sweep_varies_config_keys_and_its_agents_command_is_one_of_ours(
     sweep = yaml.safe_load(file.read_text())
     parser = train_parser()
     known = list(flatten(parser.get_defaults().as_dict()))
-    assert unknown_keys(sweep["parameters"], known) == []
-    assert unknown_keys(["model.discriminator.nrom"], known) != []
+    assert set(sweep["parameters"]) <= set(known)
     assert set(sweep["parameters"]["model.discriminator.norm"]["values"]) <= set(NORMALIZERS)
 
     command("gannorm", 'printf "%s\\n" "$@" > arguments.txt')

@@ -1,0 +1,28 @@
+"""Standard output and error, which may be closed from the start or go away before a command ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+
+
+def require_streams() -> None:
+    """Where a command was started with output or error closed, what it prints goes nowhere: python has None there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+
+
+def leave() -> None:
+    """From now on, what would go to a terminal or into a pipe goes nowhere: it is gone, and writing would be an error.
+
+    A file keeps what comes.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)
