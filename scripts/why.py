@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.arguments import parse, plain, train_parser
 from gannorm.data import load_images
+from gannorm.isolate import hooked
 from gannorm.models import Discriminator, ResidualDiscriminator, initialize
 from gannorm.probes.covariate_shift import layers_of
 from gannorm.rundir import RunDir, atomic_write, write_json, write_text
@@ -322,11 +323,8 @@ def _share_left_by_padding(network: nn.Module, images: Tensor) -> float:
         shares.append((1 - 2 / (k * size / stride)) ** 2)  # of k taps a position, one is missing at either end
 
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    handles = [m.register_forward_pre_hook(count) for m in convolutions]
-    with torch.no_grad():
+    with hooked(m.register_forward_pre_hook(count) for m in convolutions), torch.no_grad():
         network(images)
-    for handle in handles:
-        handle.remove()
     return float(np.prod(shares[1:-1]))
 
 
