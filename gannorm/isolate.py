@@ -82,6 +82,19 @@ def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes that have another value in the block, each (owner, name, value): torch's global switches, say."""
+    found = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+    try:
+        for switch in wanted:
+            setattr(*switch)
+        yield
+    finally:
+        for switch in found:
+            setattr(*switch)
+
+
 def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:
     """The modules that a callable runs, by name: itself (""), or what it is bound to, closes over or holds.
 
