@@ -12,12 +12,13 @@ import functools
 import inspect
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @contextmanager
@@ -59,6 +60,39 @@ def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., 
         attributes.restore()
         contents.restore()
         random_state.restore()
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Hooks that are there for the length of the block.
+
+    Args:
+        handles: what registering returns; a generator, so that none stays where a later one cannot be registered.
+
+    >>> calls, layer = [], nn.ReLU()
+    >>> with hooked(m.register_forward_hook(lambda *_: calls.append(1)) for m in [layer]):
+    ...     _ = layer(torch.ones(1))
+    >>> _ = layer(torch.ones(1))
+    >>> calls
+    [1]
+    """
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.enter_context(handle)
+        yield
+
+
+@contextmanager
+def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes that have another value in the block, each (owner, name, value): torch's global switches, say."""
+    found = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+    try:
+        for switch in wanted:
+            setattr(*switch)
+        yield
+    finally:
+        for switch in found:
+            setattr(*switch)
 
 
 def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:

@@ -287,7 +287,7 @@ def training(bench: Bench) -> Iterator[Row]:
 
 def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[Row]:
     """A real run by `train`, which every few steps stops its clock and lets the other loops make as many."""
-    from gannorm.training import GAN, prepare, train
+    from gannorm.training import prepare
     from gannorm.training.precision import choose
 
     small = name.startswith("digits")
@@ -322,19 +322,8 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
             begin = bench.now()
 
     last_call = 10 if on_gpu else 1  # steps; the last pause is at its beginning
-    run = config | {
-        "steps": (rounds + 1) * chunk + last_call,
-        "trainer": {"accelerator": bench.device.type, "devices": 1},
-    }
-    hook = mock.patch.object(GAN, "on_train_batch_start", pause)
-    own = tutorial_process(bench.device.type, config)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        own as tutorial,
-        hook,
-        redirect_stdout(sys.stderr),
-    ):
-        train(run, Path(folder) / "run")
+    with tutorial_process(bench.device.type, config) as tutorial:
+        _train(bench, config | {"steps": (rounds + 1) * chunk + last_call}, pause)
     real = next(batches)
     peak = bench.flops["bfloat16" if arithmetic.precision == "bf16-mixed" else "float32"]
     flops, its_flops = (
@@ -374,7 +363,7 @@ def _products_alone(gan: Any) -> Any:
 
 def _nothing_computed(bench: Bench, config: dict[str, Any], steps: int = 500) -> Row:
     """What a call of the training step costs in Python, Lightning and the loader: a GPU computes meanwhile."""
-    from gannorm.training import GAN, train
+    from gannorm.training import GAN
 
     zero = torch.zeros((), device=bench.device)
     started: list[float] = []
@@ -385,16 +374,20 @@ def _nothing_computed(bench: Bench, config: dict[str, Any], steps: int = 500) ->
             started.append(bench.now())
             times.extend([(started[-1] - started[-2]) / steps] if gan.step > steps else [])  # the first ones warm up
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(GAN, "on_train_batch_start", pause),
-        mock.patch.object(GAN, "_captured", lambda _: lambda images: {"loss_d": zero, "loss_g": zero}),
-        redirect_stdout(sys.stderr),
-    ):
-        trainer = {"accelerator": bench.device.type, "devices": 1}
-        train(config | {"steps": (bench.rounds + 2) * steps, "trainer": trainer}, Path(folder) / "run")
+    with mock.patch.object(GAN, "_captured", lambda _: lambda images: {"loss_d": zero, "loss_g": zero}):
+        _train(bench, config | {"steps": (bench.rounds + 2) * steps}, pause)
     note = "where a step is a CUDA graph, a call makes up to 10"
     return Row("training", "a call with nothing to compute", statistics.median(times), note=note)
+
+
+def _train(bench: Bench, config: dict[str, Any], pause: Callable[..., None]) -> None:
+    """A real run, which calls `pause` at the beginning of each call of the training step."""
+    from gannorm.training import GAN, train
+
+    trainer = {"accelerator": bench.device.type, "devices": 1}
+    hook = mock.patch.object(GAN, "on_train_batch_start", pause)
+    with tempfile.TemporaryDirectory() as folder, hook, redirect_stdout(sys.stderr):
+        train(config | {"trainer": trainer}, Path(folder) / "run")
 
 
 def _flops(run: Callable[[], Any]) -> int:

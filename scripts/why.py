@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.arguments import parse, plain, train_parser
 from gannorm.data import load_images
+from gannorm.isolate import hooked
 from gannorm.models import Discriminator, ResidualDiscriminator, initialize
 from gannorm.probes.covariate_shift import layers_of
 from gannorm.rundir import RunDir, atomic_write, write_json, write_text
@@ -322,11 +323,8 @@ def _share_left_by_padding(network: nn.Module, images: Tensor) -> float:
         shares.append((1 - 2 / (k * size / stride)) ** 2)  # of k taps a position, one is missing at either end
 
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    handles = [m.register_forward_pre_hook(count) for m in convolutions]
-    with torch.no_grad():
+    with hooked(m.register_forward_pre_hook(count) for m in convolutions), torch.no_grad():
         network(images)
-    for handle in handles:
-        handle.remove()
     return float(np.prod(shares[1:-1]))
 
 
@@ -379,6 +377,7 @@ def gradients(options: argparse.Namespace) -> Result:
     pulling = {n: [r["majority_by_gradient"] for r in numbers["rows"] if r["norm"] == n] for n in ("none", "batch")}
     share = {n: float(np.mean(values)) for n, values in pulling.items()}
     more = sum(none > batch for none, batch in zip(pulling["none"], pulling["batch"], strict=True))
+    at_50 = {n: [rows["residual", 50, 16, 64, 0.2, pooled, n] for pooled in (False, True)] for n in ("none", "batch")}
     where = "residual, 106 layers, ReLU, pooled, at a tenth, half and nine tenths of the depth"
     claims = {
         "without norm a/b ≲ 3 in the last layers": _claim(
@@ -390,13 +389,10 @@ def gradients(options: argparse.Namespace) -> Result:
             "early layers have 1024 pixels an image, over which summands of either sign cancel, with BatchNorm and "
             "without; the coherence falls with fewer images and with more channels, and it needs the paper's last "
             "layers: with one weight a pixel, as in a discriminator, the images do not favour one class (share of the "
-            f"majority by output {rows[('residual', 50, 16, 64, 0.2, False, 'none')]['majority_by_activation']:.2f}), "
-            "with the mean over pixels they do "
-            f"({rows[('residual', 50, 16, 64, 0.2, True, 'none')]['majority_by_activation']:.2f}), and a/b at nine "
-            f"tenths of 50 layers falls from {rows[('residual', 50, 16, 64, 0.2, False, 'none')]['coherence'][-1]:.3g} "
-            f"to {rows[('residual', 50, 16, 64, 0.2, True, 'none')]['coherence'][-1]:.3g}, with BatchNorm from "
-            f"{rows[('residual', 50, 16, 64, 0.2, False, 'batch')]['coherence'][-1]:.3g} to "
-            f"{rows[('residual', 50, 16, 64, 0.2, True, 'batch')]['coherence'][-1]:.3g}",
+            f"majority by output {at_50['none'][0]['majority_by_activation']:.2f}), with the mean over pixels they do "
+            f"({at_50['none'][1]['majority_by_activation']:.2f}), and a/b at nine tenths of 50 layers falls from "
+            f"{at_50['none'][0]['coherence'][-1]:.3g} to {at_50['none'][1]['coherence'][-1]:.3g}, with BatchNorm from "
+            f"{at_50['batch'][0]['coherence'][-1]:.3g} to {at_50['batch'][1]['coherence'][-1]:.3g}",
         ),
         "with BatchNorm a/b ≳ 100 in deep layers": _claim(
             normed["coherence"][-1] > 100,

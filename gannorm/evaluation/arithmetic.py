@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState
+from gannorm.isolate import RandomState, switched
 
 
 @contextmanager
@@ -27,18 +27,13 @@ def undisturbed() -> Iterator[None]:
         (backends.cudnn, "benchmark", False),
         (backends.cudnn, "deterministic", True),
     ]
-    found = [getattr(owner, name) for owner, name, _ in wanted]
     random_state = RandomState()
     try:
-        for owner, name, value in wanted:
-            setattr(owner, name, value)
-        with ExitStack() as stack:
+        with switched(*wanted), ExitStack() as stack:
             for device in {"cpu", best_device().type}:
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
-        for (owner, name, _), value in zip(wanted, found, strict=True):
-            setattr(owner, name, value)
         random_state.restore()
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import ranks
-from gannorm.isolate import isolated
+from gannorm.isolate import hooked, isolated
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
 from gannorm.normalizers.sync import alone
@@ -151,15 +151,13 @@ def set_standing_statistics(
     draw = np.random.RandomState([seed, 1])
     batches = -(-samples // batch_size)
     modes = [layer.training for layer in layers]
-    handles = [layer.register_forward_pre_hook(collect) for layer in layers]
     try:
         for layer in layers:
             layer.train()
-        for _ in range(batches):
-            generator(_latents(draw, batch_size, latent_dim, generator))
+        with hooked(layer.register_forward_pre_hook(collect) for layer in layers):
+            for _ in range(batches):
+                generator(_latents(draw, batch_size, latent_dim, generator))
     finally:
-        for handle in handles:
-            handle.remove()
         for layer, training in zip(layers, modes, strict=True):
             layer.train(training)
     for layer in layers:

@@ -74,19 +74,14 @@ def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int
                 )
             )
 
-        handles.append(module.register_forward_hook(hook))
+        module.register_forward_hook(hook)
 
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    with isolated(network), torch.no_grad():
+    with isolated(network), torch.no_grad():  # which takes the hooks away again
         network.eval()  # a ghost batch or a group of images does not fit into two
         set_reference(network, x)
         for name, module, parameters in _rows(network):
             note(name, module, parameters)
-        try:
-            network(x)
-        finally:
-            for handle in handles:
-                handle.remove()
+        network(x)
     return rows
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState, isolated
+from gannorm.isolate import RandomState, hooked, isolated
 from gannorm.models.residual import ResidualBlock, Shift
 from gannorm.normalizers.slots import check_options
 from gannorm.normalizers.virtual import collecting
@@ -196,14 +196,12 @@ def lsuv(network: nn.Module, generator: Generator, reference: Tensor) -> None:
             )
         return output / deviation
 
-    handles = [layer.register_forward_hook(rescale) for layer in _layers(network)]
     buffers = [(m, name, b, b.clone()) for m in network.modules() for name, b in m.named_buffers(recurse=False)]
     try:
-        with seeded(generator), collecting(network):
+        hooks = hooked(layer.register_forward_hook(rescale) for layer in _layers(network))
+        with hooks, seeded(generator), collecting(network):
             network(reference)
     finally:
-        for handle in handles:
-            handle.remove()
         for module, name, buffer, content in buffers:
             setattr(module, name, buffer.copy_(content))
 

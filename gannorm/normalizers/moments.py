@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
+from gannorm.isolate import hooked
 from gannorm.normalizers.statistics import batch_dims, moments
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -76,15 +78,8 @@ def record_activations(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     layers = [(name, m) for name, m in network.named_modules() if isinstance(m, WEIGHTED)][:-1]
     activations: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            activations[name] = output
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        activations[name] = output
 
-        return hook
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in layers]
-    try:
+    with hooked(module.register_forward_hook(partial(keep, name)) for name, module in layers):
         yield activations
-    finally:
-        for handle in handles:
-            handle.remove()

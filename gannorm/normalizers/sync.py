@@ -28,9 +28,6 @@ class SyncBatchNorm(BatchStatistics):
     Source: the parallel variance of Chan et al. 1979; synchronized statistics as in Peng et al. 2018 (1711.07240).
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(channels, eps, momentum)
-
     def normalize(self, x: Tensor) -> Tensor:
         mean, variance = moments(x, batch_dims(x))
         count = mean.new_full((), x.numel() / x.shape[1])  # made on the device

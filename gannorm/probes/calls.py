@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gannorm.isolate import hooked
+
 KERNELS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -37,9 +39,5 @@ def recorded(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator
         return output.clone()  # what follows may work in place
 
     chosen = [(name, m) for name, m in network.named_modules() if isinstance(m, kinds) or m is network]
-    handles = [m.register_forward_hook(partial(record, name)) for name, m in chosen]
-    try:
+    with hooked(m.register_forward_hook(partial(record, name)) for name, m in chosen):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()

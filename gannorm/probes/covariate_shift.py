@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
+from gannorm.isolate import hooked
 from gannorm.probes.batch import default_generator, permutation
 from gannorm.probes.objective import Loss, Objective, Point, difference, inner, norm, objective, plain
 from gannorm.registry import choices
@@ -179,12 +180,8 @@ def _call_order(network: nn.Module) -> Iterator[dict[str, int]]:
     def count(name: str, _module: nn.Module, _args: Any) -> None:
         calls.setdefault(name, len(calls))
 
-    handles = [m.register_forward_pre_hook(partial(count, name)) for name, m in network.named_modules()]
-    try:
+    with hooked(m.register_forward_pre_hook(partial(count, name)) for name, m in network.named_modules()):
         yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _position(module: str, calls: dict[str, int]) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
-from gannorm.isolate import modules_in
+from gannorm.isolate import hooked, modules_in
 from gannorm.probes.batch import Function, batch_first, batch_size_of, map_tensors, running, scalars, take, tensors
 
 
@@ -133,8 +133,7 @@ def _leaf(t: Tensor, leaves: list[Tensor]) -> Tensor:
     return leaves[-1].clone()  # the network may begin with an operation in place, which a leaf refuses
 
 
-@contextmanager
-def _embeddings_cut(f: Function, embedded: list[Tensor]) -> Iterator[None]:
+def _embeddings_cut(f: Function, embedded: list[Tensor]) -> AbstractContextManager[None]:
     """Make the output of every embedding a leaf, and collect it."""
 
     def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -142,9 +141,4 @@ def _embeddings_cut(f: Function, embedded: list[Tensor]) -> Iterator[None]:
         return embedded[-1].clone()
 
     embeddings = {m for root in modules_in(f).values() for m in root.modules() if isinstance(m, nn.Embedding)}
-    handles = [m.register_forward_hook(cut) for m in embeddings]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(m.register_forward_hook(cut) for m in embeddings)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
+from torch.utils.hooks import RemovableHandle
 
-from gannorm.isolate import modules_in
+from gannorm.isolate import hooked, modules_in
 from gannorm.probes.batch import (
     Function,
     Run,
@@ -83,7 +84,7 @@ def locate_coupling(
     n = batch_size_of(x, batch_dim)
     generator = default_generator(generator)
     walk = _Walk(f, codes(n, generator), batch_dim)
-    with eager(), walk.watching(), running(f, x) as run:
+    with eager(), hooked(walk.hooks()), running(f, x) as run:
         with torch.no_grad():
             walk.go(run, x, walk.record)
             for kept, source in plan_swaps(walk.codes, generator):
@@ -144,19 +145,11 @@ class _Walk:
         x = self._visit(None, self.stack[0], x)
         self._visit(self.stack[0], None, run(x))
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Visit the inputs and outputs of every module call."""
-        handles = []
-        try:
-            for name, module in self.modules:
-                enter, leave = partial(self._enter, name), self._leave
-                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-                handles.append(module.register_forward_hook(leave))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def hooks(self) -> Iterator[RemovableHandle]:
+        """Visits to the inputs and outputs of every module call."""
+        for name, module in self.modules:
+            yield module.register_forward_pre_hook(partial(self._enter, name), with_kwargs=True)
+            yield module.register_forward_hook(self._leave)
 
     def _enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         self.stack.append(_Frame(name))

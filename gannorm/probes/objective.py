@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
-from gannorm.isolate import isolated
+from gannorm.isolate import isolated, switched
 from gannorm.probes.gradients import eager
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -101,18 +101,11 @@ def objective(network: nn.Module, loss: Loss, batch: Any) -> Iterator[Objective]
         yield Objective(network, pure, batch)
 
 
-@contextmanager
-def set_to(parameters: Point, point: Point) -> Iterator[None]:
+def set_to(parameters: Point, point: Point) -> AbstractContextManager[None]:
     """Inside, the parameters named in `point` hold its values; their own storage is not written."""
     # Pointing .data elsewhere, unlike copying, bumps no version counter: the caller's graphs stay valid.
-    own = {name: parameters[name].data for name in point}
-    try:
-        for name, value in point.items():
-            parameters[name].data = value.detach().to(own[name])
-        yield
-    finally:
-        for name, data in own.items():
-            parameters[name].data = data
+    pairs = [(parameters[name], value) for name, value in point.items()]
+    return switched(*((own, "data", value.detach().to(own)) for own, value in pairs))
 
 
 def norm(tensors: Iterable[Tensor]) -> float:

@@ -4,7 +4,7 @@ side by side."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -86,9 +86,9 @@ def figures(comparison: Comparison) -> Iterator[Plot]:
     colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
     legend = [(c.title, colours[c.label]) for c in shown]
     networks = measured(comparison)
-    shift, *others = (_over_time(probe, networks, shown, colours, legend) for probe in PROBES)
-    landscape = _landscape(networks, shown, colours, legend)
-    yield from (p for p in (shift, landscape, *others, _by_depth(networks, shown, colours, legend)) if p is not None)
+    shift, *others = (_over_time(probe, networks, shown, colours) for probe in PROBES)
+    plots = (shift, _landscape(networks, shown, colours), *others, _by_depth(networks, shown, colours))
+    yield from (replace(plot, legend=legend) for plot in plots if plot is not None)
 
 
 def _curves(name: str, shown: Sequence[Condition]) -> dict[str, Curve]:
@@ -97,11 +97,7 @@ def _curves(name: str, shown: Sequence[Condition]) -> dict[str, Curve]:
 
 
 def _over_time(
-    probe: Probe,
-    networks: Sequence[str],
-    shown: Sequence[Condition],
-    colours: Mapping[str, str],
-    legend: Sequence[tuple[str, str]],
+    probe: Probe, networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]
 ) -> Plot | None:
     panels, data = [], []
     for network in networks:
@@ -111,15 +107,10 @@ def _over_time(
                 panels.append(_lines(f"{network}: {within(WHY[key][0])}", curves, colours, key in probe.logarithmic))
                 data += [(network, key, label, *point) for label, curve in curves.items() for point in curve]
     header = ("network", "quantity", "condition", "step", *OVER_SEEDS)
-    return Plot(probe.name, probe.title, probe.caption, panels, SIZE, header, data, legend) if panels else None
+    return Plot(probe.name, probe.title, probe.caption, panels, SIZE, header, data) if panels else None
 
 
-def _landscape(
-    networks: Sequence[str],
-    shown: Sequence[Condition],
-    colours: Mapping[str, str],
-    legend: Sequence[tuple[str, str]],
-) -> Plot | None:
+def _landscape(networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     panels, data = [], []
     for network in networks:
         for key, title in (("loss", "loss along the gradient"), ("predictiveness", "change of the gradient")):
@@ -138,15 +129,10 @@ def _landscape(
     )
     header = ("network", "quantity", "condition", "step", *OVER_SEEDS)
     title = "The landscape along the gradient"
-    return Plot("why_landscape", title, caption, panels, SIZE, header, data, legend) if panels else None
+    return Plot("why_landscape", title, caption, panels, SIZE, header, data) if panels else None
 
 
-def _by_depth(
-    networks: Sequence[str],
-    shown: Sequence[Condition],
-    colours: Mapping[str, str],
-    legend: Sequence[tuple[str, str]],
-) -> Plot | None:
+def _by_depth(networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     """Moments by layer at the first measurement, each layer's second moment over seeds."""
     panels, data = [], []
     for network in networks:
@@ -164,7 +150,7 @@ def _by_depth(
     )
     header = ("network", "condition", "layer", *OVER_SEEDS)
     title = "The inputs of the layers, by depth"
-    return Plot("why_depth", title, caption, panels, SIZE, header, data, legend) if panels else None
+    return Plot("why_depth", title, caption, panels, SIZE, header, data) if panels else None
 
 
 def _first_moments(probes: Mapping[int, Path], network: str) -> np.ndarray | None:

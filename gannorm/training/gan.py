@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.data import ImageData
 from gannorm.errors import UserError
-from gannorm.isolate import isolated
+from gannorm.isolate import isolated, switched
 from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
 from gannorm.normalizers.sync import alone
@@ -161,7 +160,7 @@ class GAN(LightningModule):
             parts = dict(self._parts)  # before whoever watches the update computes losses of his own
             d_optimizer.step()
 
-        with _frozen(self._trainable):
+        with switched(*((p, "requires_grad", False) for p in self._trainable)):
             g_optimizer.zero_grad()
             g_loss = self._generator_gradient(real, z, fake)
             g_optimizer.step()
@@ -343,18 +342,6 @@ class GAN(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["step"]
-
-
-@contextmanager
-def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Without gradients of these parameters."""
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _require(holds: bool, message: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from gannorm.errors import UserError
+from gannorm.isolate import switched
 from gannorm.registry import choices
 
 MODES = ("auto", "exact")
@@ -62,17 +63,13 @@ class Arithmetic:
             products = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
             products += [backends.cudnn.conv, backends.cudnn.rnn]  # torch refuses to read one flag of two that differ
             wanted += [(owner, "fp32_precision", "ieee") for owner in products]
-        found = [getattr(owner, name) for owner, name, _ in wanted]
         enabled = torch.are_deterministic_algorithms_enabled()  # the Trainer sets these two
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         try:
-            for owner, name, value in wanted:
-                setattr(owner, name, value)
-            yield
+            with switched(*wanted):
+                yield
         finally:
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-            for (owner, name, _), value in zip(wanted, found, strict=True):
-                setattr(owner, name, value)
 
 
 def choose(config: Mapping[str, Any]) -> Arithmetic:
