@@ -13,7 +13,7 @@ import inspect
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -93,6 +93,14 @@ def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
     finally:
         for switch in found:
             setattr(*switch)
+
+
+def in_float32() -> AbstractContextManager[None]:
+    """Products of float32 numbers in float32, on every device, and not in TF32 or bf16."""
+    backends: Any = torch.backends  # its precision settings have no type stubs
+    owners = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    owners += [backends.cudnn.conv, backends.cudnn.rnn]  # torch refuses to read one flag of two that differ
+    return switched(*((owner, "fp32_precision", "ieee") for owner in owners))
 
 
 def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:

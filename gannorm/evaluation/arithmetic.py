@@ -7,29 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState, switched
+from gannorm.isolate import RandomState, in_float32, switched
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Full float32 precision, deterministic kernels, no autocast; every setting and random state is put back."""
-    backends: Any = torch.backends  # its precision settings have no type stubs
-    wanted = [
-        (backends.cuda.matmul, "fp32_precision", "ieee"),
-        (backends.cudnn.conv, "fp32_precision", "ieee"),
-        (backends.mkldnn.matmul, "fp32_precision", "ieee"),
-        (backends.mkldnn.conv, "fp32_precision", "ieee"),
-        (backends.cudnn, "benchmark", False),
-        (backends.cudnn, "deterministic", True),
-    ]
+    cudnn = torch.backends.cudnn
     random_state = RandomState()
     try:
-        with switched(*wanted), ExitStack() as stack:
+        with in_float32(), switched((cudnn, "benchmark", False), (cudnn, "deterministic", True)), ExitStack() as stack:
             for device in {"cpu", best_device().type}:
                 stack.enter_context(torch.autocast(device, enabled=False))
             yield

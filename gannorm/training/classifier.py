@@ -28,7 +28,7 @@ from gannorm.seeds import stream
 from gannorm.training.callbacks import Every, record
 
 BUILDING = ("classifier", "initialization", "initialization_options", "residual_blocks")  # not Classifier's options
-REFERENCE_IMAGES = 64  # of LSUV and virtual batch normalization
+REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias of a GAN, in whole batches there
 TEST_BATCH = 256
 
 

@@ -9,14 +9,14 @@ from float32 logits, and kernels are deterministic; probes, samples and scores r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from gannorm.errors import UserError
-from gannorm.isolate import switched
+from gannorm.isolate import in_float32, switched
 from gannorm.registry import choices
 
 MODES = ("auto", "exact")
@@ -53,20 +53,15 @@ class Arithmetic:
         """Lay out `module`, and inside set torch's global switches, which are put back, the Trainer's too."""
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        backends: Any = torch.backends  # its precision settings have no type stubs
         wanted: list[tuple[Any, str, Any]] = [
             (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging; it writes every map once
-            (backends.cudnn, "benchmark", False),  # it chooses kernels by timing
-            (backends.cudnn, "deterministic", True),
+            (torch.backends.cudnn, "benchmark", False),  # it chooses kernels by timing
+            (torch.backends.cudnn, "deterministic", True),
         ]
-        if self.exact:
-            products = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-            products += [backends.cudnn.conv, backends.cudnn.rnn]  # torch refuses to read one flag of two that differ
-            wanted += [(owner, "fp32_precision", "ieee") for owner in products]
         enabled = torch.are_deterministic_algorithms_enabled()  # the Trainer sets these two
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         try:
-            with switched(*wanted):
+            with switched(*wanted), in_float32() if self.exact else nullcontext():
                 yield
         finally:
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

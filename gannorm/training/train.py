@@ -28,7 +28,7 @@ from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
 from gannorm.training.callbacks import BatchDependence, Metrics, Progress, Samples, generate
 from gannorm.training.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
-from gannorm.training.classifier import Classifier, TestAccuracy, build_classifier
+from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
 from gannorm.training.optimization import Optimization, check_options
@@ -40,7 +40,6 @@ BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
     *("initialization", "initialization_options", "equalize_bias"),
 )
-REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias, in whole training batches
 
 
 def train(config: Mapping[str, Any], path: Path) -> RunDir:
