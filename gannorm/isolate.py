@@ -99,7 +99,7 @@ def in_float32() -> AbstractContextManager[None]:
     """Products of float32 numbers in float32, on every device, and not in TF32 or bf16."""
     backends: Any = torch.backends  # its precision settings have no type stubs
     owners = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    owners += [backends.cudnn.conv, backends.cudnn.rnn]  # torch refuses to read one flag of two that differ
+    owners += [backends.cudnn.conv, backends.cudnn.rnn]
     return switched(*((owner, "fp32_precision", "ieee") for owner in owners))
 
 
