@@ -101,6 +101,7 @@ def test_nothing_but_products_is_left_of_the_networks(benchmark):
     assert weights(left) == weights(gan)
 
 
+@pytest.mark.slow
 def test_training_is_timed_inside_a_real_run(benchmark, bench):
     config = benchmark.digits_config(data={"name": "digits", "image_size": 8, "batch_size": 16})
     config["model"] |= {

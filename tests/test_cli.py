@@ -227,7 +227,7 @@ def test_mistakes_get_one_line_that_helps(capsys, tmp_path, monkeypatch, argv, m
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
-TOO_WIDE = "--model.discriminator.width=100000000"
+TOO_WIDE = "--model.discriminator.width=1000000000000"
 
 
 @pytest.mark.parametrize("argv", [["describe", TOO_WIDE], ["train", TOO_WIDE]], ids=lambda argv: argv[0])

@@ -51,7 +51,10 @@ def probe(argv: Sequence[str]) -> int:
 
     import io
 
+    from tqdm import tqdm
+
     from gannorm import probes
+    from gannorm.isolate import hooked
     from gannorm.rundir import atomic_write, write_json
     from gannorm.seeds import stream
 
@@ -65,7 +68,14 @@ def probe(argv: Sequence[str]) -> int:
         f = load_module(options.module).train(options.mode == "train")
         real, fake = load_halves(options.input, f, options.images, options.seed)
     f.train(options.mode == "train")
-    result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+    # At 128 pixels it takes minutes, in which a terminal shows that something happens.
+    with tqdm(desc="measuring", unit=" passes", delay=2, leave=False, disable=None) as bar:
+
+        def count(*_: Any) -> None:
+            bar.update()
+
+        with hooked([f.register_forward_hook(count)]):
+            result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
     print(result)
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
         print(line)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def run_process(rank, count, folder):
     """One of `count` processes, into a file; it imports for itself, because the others get nothing but this text."""

@@ -115,6 +115,7 @@ def test_a_damaged_newest_checkpoint_leaves_the_one_before_to_be_scored(run, cap
     assert record["step"] == max(step for step in run.checkpoints() if step < newest)
 
 
+@pytest.mark.slow
 def test_processes_started_by_torchrun_write_the_scores_of_one(run):
     shutil.copytree("run", "alone")
     evaluate = ["-m", "gannorm.cli", "evaluate"]
@@ -211,6 +212,7 @@ def test_contradictions_and_mistakes_are_known_before_anything_is_built(run, cap
     assert capsys.readouterr().err.count("is not scored") == 2
 
 
+@pytest.mark.slow
 def test_an_extractor_is_trained_into_a_folder_that_evaluate_takes(run, capsys):
     assert main(["extractor", "train", "--data.name=digits", "--data.image_size=8", "--output=judge", "--seed=3"]) == 0
     card = json.loads((run.path.parent / "judge" / "card.json").read_text())

@@ -115,6 +115,7 @@ def test_a_study_is_shared_out_to_the_nodes_and_its_repetition_starts_nothing(en
     assert calls() == before
 
 
+@pytest.mark.slow
 def test_runs_are_brought_back_from_nodes_that_do_not_see_the_folder(apart: RayCluster, nodes: Nodes) -> None:
     study = planned(evaluate={"samples": 40}, behave={"batch_1": "fail_once", "group_0": "kill_once"})
     assert execute(study, apart, REPORT) == 0
@@ -130,6 +131,7 @@ def test_runs_are_brought_back_from_nodes_that_do_not_see_the_folder(apart: RayC
     assert nodes.left() == []
 
 
+@pytest.mark.slow
 def test_a_run_whose_node_is_killed_is_made_on_the_other(
     engine: RayCluster, nodes: Nodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_run_whose_node_is_killed_is_made_on_the_other(
     assert "group_0: lost, to be tried again: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_study_leaves_no_process_on_the_nodes_and_goes_on(engine: RayCluster, nodes: Nodes) -> None:
     study = planned(nap=0.3, evaluate=False)
     alone = subprocess.Popen([sys.executable, "-c", ALONE, nodes.cluster.address, *FAKE])

@@ -86,6 +86,7 @@ def panels(spec: Any) -> list[dict[str, Any]]:
     return [panel for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]]
 
 
+@pytest.mark.slow
 def test_panels_show_what_runs_really_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run and its evaluation, logged offline and read back, have every metric, picture and config key."""
     config = tmp_path / "config.yaml"
@@ -175,6 +176,7 @@ def test_a_server_that_does_not_answer_is_one_line() -> None:
     assert "Traceback" not in unheard.stderr and KEY not in unheard.stderr
 
 
+@pytest.mark.slow
 def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     comparison, _ = compared
     runs = [str(run.directory.path) for c in comparison.conditions for run in (*c.runs, *c.diverged)]

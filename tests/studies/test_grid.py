@@ -195,6 +195,7 @@ def test_five_hundred_runs_are_planned_without_torch_and_without_a_process(tmp_p
     assert found.stdout.split() == ["500", "True"]
 
 
+@pytest.mark.slow
 def test_every_condition_of_the_shipped_studies_can_train(tmp_path: Path) -> None:
     studies = [plan(file, tmp_path) for file in SHIPPED]
     assert all("falsif" in study.question.lower() for study in studies)

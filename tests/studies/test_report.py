@@ -244,6 +244,7 @@ def test_the_same_runs_give_the_same_page(compared: tuple[Comparison, Path], tmp
 # -- in a browser -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium to open the page in")
 def test_the_page_opens_in_a_browser_without_errors(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     index = compared[1] / "index.html"

@@ -119,6 +119,7 @@ def test_ctrl_c_in_the_middle_of_a_checkpoint_is_an_interruption(configure, tmp_
     assert run.checkpoints() == {}
 
 
+@pytest.mark.slow
 def test_a_run_started_without_output_and_errors_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     closed = subprocess.run(["bash", "-c", 'exec "$@" >&- 2>&-', "bash", *TRAIN, "--steps=2"], timeout=120)

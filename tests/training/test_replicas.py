@@ -24,6 +24,8 @@ from gannorm.training import prepare
 from gannorm.training.replicas import one_run
 from gannorm.training.trainer_options import check_trainer_options
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(__file__).with_name("replicas_program.py")
 D, G = "--model.discriminator.", "--model.generator."
 STEPS, BATCH = 20, 4  # images a device
@@ -135,7 +137,6 @@ def run(*flags, cwd):
     return subprocess.run([*TRAIN, *flags], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.slow
 def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path):
     done = run(*ONE_RUN, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -246,6 +246,7 @@ def test_the_command_goes_on_and_takes_only_what_changes_nothing(stopping, capsy
     assert found == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
     """Killed twice at its file operations, and twice by the clock; all twenty: pytest -m exhaustive."""
     check_kills(tmp_path, "0", "1")
