@@ -195,7 +195,9 @@ def _read(directory: RunDir, name: str) -> Run:
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
     scores = [score_values(record) for record in directory.scores()]
-    return Run(directory, name, config, seed, status["state"], status["step"], _columns(directory.metrics()), scores)
+    metrics = directory.metrics()
+    step = max([status["step"], *(record["step"] for record in metrics[-1:])])  # a running run's status is old
+    return Run(directory, name, config, seed, directory.state(), step, _columns(metrics), scores)
 
 
 def score_values(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -289,8 +289,10 @@ def test_lower_fid_is_better_and_lower_inception_score_is_worse(make_run: MakeRu
 def test_unfinished_runs_are_named_in_the_text(make_run: MakeRun) -> None:
     runs = [make_run("batch", 0), make_run("group", 0), make_run("group", 1, name="half")]
     runs[-1].set_status("running", 300)
+    with runs[-1].lock():
+        assert "left out: half (running at step 1200)" in analyse(runs).to_text()
     text = analyse(runs).to_text()
-    assert "left out: half (running at step 300)" in text
+    assert "left out: half (interrupted at step 1200)" in text  # no process has it: it was killed
     assert text.startswith("With")
 
 
@@ -298,7 +300,7 @@ def test_no_finished_run_is_one_clear_line(make_run: MakeRun) -> None:
     runs = [make_run("batch", 0), make_run("batch", 1, status="diverged"), make_run("batch", 2)]
     runs[0].set_status("running", 300)
     (runs[2].path / "config.yaml").write_text("{")
-    with pytest.raises(UserError, match=r"one run must have finished: got 1 running, 1 damaged, 1 diverged; "):
+    with pytest.raises(UserError, match=r"one run must have finished: got 1 interrupted, 1 damaged, 1 diverged; "):
         analyse(runs)
     with pytest.raises(UserError, match="got none"):
         analyse([])

@@ -119,11 +119,11 @@ def test_a_damaged_run_is_named_and_the_rest_goes_on(
     assert reason in left_out[0].reason
 
 
-@pytest.mark.parametrize("state", ["running", "failed"])
-def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], state: str) -> None:
+@pytest.mark.parametrize(("said", "told"), [("running", "interrupted"), ("failed", "failed")])
+def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], said: str, told: str) -> None:
     run = make_run("batch", 0)
-    run.set_status(state, 700, "out of memory")
-    assert [r.reason for r in read_runs([run])[1]] == [f"{state} at step 700: out of memory"]
+    run.set_status(said, 1250, "out of memory")
+    assert [r.reason for r in read_runs([run])[1]] == [f"{told} at step 1250: out of memory"]
 
 
 def test_a_cut_last_line_is_a_run_being_written(make_run: Callable[..., RunDir]) -> None:
