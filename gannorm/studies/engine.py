@@ -26,6 +26,7 @@ from gannorm.errors import UserError
 from gannorm.rundir import PLAN, RunDir, write_text, writing
 from gannorm.studies.configs import flatten
 from gannorm.studies.grid import PlannedRun, Study
+from gannorm.studies.pages import require_replaceable
 from gannorm.studies.processes import terminable
 from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
 from gannorm.studies.tasks import Engine, moved, run_all
@@ -46,8 +47,9 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
 
     Raises:
         UserError: a run ended with a caller's mistake, which the other runs would repeat; another process executes this
-            study; no run has finished.
+            study; no run has finished; `report` holds a page that is not ours.
     """
+    require_replaceable(report)
     with _alone(study), terminable():
         try:
             logs = save_configs(study)
