@@ -79,6 +79,11 @@ class Comparison:
     remarks: Sequence[str]
     crossed: Sequence[Line] = ()
 
+    @property
+    def task(self) -> str:
+        """What was trained: "GAN" or "classifier"."""
+        return self.conditions[0].task
+
     def row(self, condition: str, quantity: str) -> Row | None:
         """The row of a condition's label and a quantity's name; None where nothing was measured."""
         return self.rows.get((condition, quantity))
@@ -142,7 +147,7 @@ SUMMARY = {
     "train/accuracy_fall": "fall",
     "inception_score/final": "IS",
     "fid/final": "FID",
-    "test/accuracy": "accuracy",
+    "test/accuracy/final": "accuracy",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies.compare import Comparison, analyse, compare
+from gannorm.studies.figures import figures
 from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, verdict
 from gannorm.studies.quantities import QUANTITIES
 
@@ -193,6 +195,26 @@ def test_baseline_is_the_first_condition_or_the_named_one(make_run: MakeRun) -> 
         analyse(runs, baseline="gruop")
 
 
+def test_conditions_to_choose_from_are_told_apart(make_run: MakeRun) -> None:
+    factors = itertools.product(("batch", "layer"), (8, 16))
+    runs = [make_run(norm, 0, name=f"{norm}_{size}", data={"batch_size": size}) for norm, size in factors]
+    with pytest.raises(UserError, match="choose from 'norm=batch, batch_size=8', 'norm=batch, batch_size=16', 'norm=l"):
+        analyse(runs, baseline="instance")
+
+
+def test_runs_probed_at_other_steps_are_one_condition_and_a_remark_says_so(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0, probe_every=1), make_run("batch", 1, probe_every=2), make_run("group", 0)]
+    rewrite(runs[0], [probe(0.6, 0.5)] * 4)
+    rewrite(runs[1], [{"loss_d": 1.0}, probe(0.8, 0.5)] * 2)
+    comparison = analyse(runs)
+    assert [len(c.runs) for c in comparison.conditions] == [2, 1]
+    assert any(remark.startswith("probe_every is 1 or 2: a run's value is") for remark in comparison.remarks)
+    (curve,) = [plot for plot in figures(comparison) if plot.name == "accuracy"]
+    pure = [row[2:] for row in curve.data if row[:2] == ("batch", "pure")]
+    assert pure == [(2, pytest.approx(0.7), 0.6, 0.8, 2), (4, pytest.approx(0.7), 0.6, 0.8, 2)]
+    assert not any("probe_every" in remark for remark in analyse(runs[1:]).remarks)
+
+
 def test_a_condition_whose_runs_all_diverged_is_no_baseline(make_run: MakeRun) -> None:
     comparison = analyse([make_run("batch", 0, status="diverged"), make_run("group", 0)])
     assert comparison.baseline == "group"
@@ -304,6 +326,36 @@ def test_no_finished_run_is_one_clear_line(make_run: MakeRun) -> None:
         analyse(runs)
     with pytest.raises(UserError, match="got none"):
         analyse([])
+
+
+def test_gans_and_classifiers_are_compared_apart(make_run: MakeRun, make_classifier: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("batch", 1, status="diverged"), make_classifier("batch", 0, [0.9])]
+    with pytest.raises(UserError, match=r"of one task: got 2 GANs and 1 classifier; compare them apart\.$"):
+        analyse(runs)
+
+
+def test_a_page_of_somebody_else_is_not_replaced(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("batch", 0)
+    for name in ("index.html", "why.html"):
+        output = tmp_path / name.removesuffix(".html")
+        output.mkdir()
+        (output / name).write_text("<title>My thesis</title>")
+        with pytest.raises(UserError, match=rf"replaces nothing but a report: .*{name} is another page; choose"):
+            compare([run], output)
+        assert [file.name for file in output.iterdir()] == [name]
+        assert (output / name).read_text() == "<title>My thesis</title>"
+
+
+def test_a_report_replaces_a_report_of_any_age(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("batch", 0)
+    (tmp_path / "index.html").write_text("<title>Images or batches? A gannorm comparison</title>")  # without generator
+    (tmp_path / "why.html").write_text("<title>Why? A gannorm comparison</title>")
+    compare([run], tmp_path)
+    first = (tmp_path / "index.html").read_text()
+    assert '<meta name="generator" content="gannorm ' in first
+    compare([run], tmp_path)
+    assert (tmp_path / "index.html").read_text() == first
+    assert not (tmp_path / "why.html").exists()
 
 
 def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path: Path) -> None:
