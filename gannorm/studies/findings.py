@@ -27,7 +27,7 @@ UNPROBED = "was not probed"
 CHANCE = 0.5  # accuracy of a guess: as many real images as fakes are judged
 TOLD_SCORES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
 TOLD = 4  # effects that a sentence gives in numbers
-NAMED = 4  # conditions that the headline names before it counts the rest
+NAMED, WIDTH = 4, 100  # conditions, and characters of their names, that the headline tells before it counts the rest
 
 
 def verdict(rows: Rows, condition: str) -> str:
@@ -55,7 +55,7 @@ def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
         if members:
             who = "it" if parts else "the discriminator"
             numbers = _accuracies(rows, members[0].label) if len(members) == 1 else ""
-            parts.append(f"with {_names(members, conditions)} {who} {kind}{numbers}")
+            parts.append(f"with {names(members, conditions)} {who} {kind}{numbers}")
     if not parts:
         scores = [s for score in TOLD_SCORES if (s := _scores(rows, conditions, score, most=0))]
         return scores[-1] if scores else "No finished run was probed: nothing is known about batch dependence."
@@ -93,7 +93,7 @@ def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int
     clauses = []
     for word in ("better", "worse", "no difference shown", "no interval from one seed"):
         if members := [c for c, found in words if found == word]:
-            clauses.append(f"{word} with {_names(members, conditions)}")
+            clauses.append(f"{word} with {names(members, conditions)}")
     return f"{start}: {'; '.join(clauses)}."
 
 
@@ -183,7 +183,7 @@ def _accuracies(rows: Rows, condition: str) -> str:
     return f": accuracy {short(pure.estimate.mean)} in pure batches, {short(mixed.estimate.mean)} in mixed ones"
 
 
-def _names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str:
+def names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str:
     """Conditions by name; by what only they have in common, where factors are crossed: "BatchNorm (D separate)"."""
     naming = members[0].naming
     if len(naming) > 1 and len(members) > 1:
@@ -194,6 +194,9 @@ def _names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str
     if len(members) == len(conditions) > NAMED:
         return f"all {len(members)} conditions"
     titles = [c.title for c in members]
-    if len(titles) > NAMED:
-        titles = [*titles[: NAMED - 1], f"{len(titles) - NAMED + 1} more"]
+    count = len(titles) if len(titles) <= NAMED else NAMED - 1
+    while count > 1 and len(", ".join(titles[:count])) > WIDTH:
+        count -= 1
+    if count < len(titles):
+        titles = [*titles[:count], f"{len(titles) - count} more"]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

@@ -29,9 +29,9 @@ from gannorm.studies.intervals import Estimate
 from gannorm.studies.plots import Plot, png, svg
 from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, QUANTITIES, SCORES, Score
 from gannorm.studies.samples import sample_slider
-from gannorm.studies.table import Comparison, Row, interval, short
+from gannorm.studies.table import LISTED_FINDINGS, Comparison, Row, interval, short
 
-LISTED_RUNS, LISTED_FINDINGS = 40, 8  # more than this are folded away
+LISTED_RUNS = 40  # more than this are folded away
 
 
 def write_report(comparison: Comparison, output: Path, more: str = "") -> None:

@@ -15,6 +15,7 @@ from string import Template
 
 from gannorm.rundir import write_text
 from gannorm.studies import report
+from gannorm.studies.findings import names
 from gannorm.studies.plots import Plot
 from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, WHY
 from gannorm.studies.table import Comparison, interval, short
@@ -83,8 +84,8 @@ def headline(comparison: Comparison) -> str:
         shown = []
         for verdict, word in ((larger, "more"), (smaller, "less")):
             rows = [(c, comparison.row(c.label, f"why/{network}/{key}")) for c in others]
-            names = [c.title for c, row in rows if row and row.effect and row.effect.verdict == verdict]
-            shown += [f"{word} {what} with {' and '.join(names)}"] if names else []
+            found = [c for c, row in rows if row and row.effect and row.effect.verdict == verdict]
+            shown += [f"{word} {what} with {names(found, others)}"] if found else []
         parts += shown or [f"no difference in {what} shown"]
     return f"The {network} against {base.title}: {'; '.join(parts)}."
 

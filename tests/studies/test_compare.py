@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ import pytest
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies.compare import Comparison, analyse, compare
+from gannorm.studies.conditions import Condition
 from gannorm.studies.figures import figures
-from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, verdict
+from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, names, verdict
 from gannorm.studies.quantities import QUANTITIES
 
 MakeRun = Callable[..., RunDir]
@@ -234,6 +236,24 @@ def test_a_rise_is_not_called_a_fall_and_images_judged_at_chance_are_said_to_be(
     batch, group, *_ = analyse(runs).findings
     assert "0.46 in pure batches, 0.96 when the same images are mixed, a rise of 0.50 (0.48 to 0.52)" in batch
     assert "judges images: accuracy 0.50 in pure batches, not shown to be above chance, the same when" in group
+
+
+def test_names_are_counted_where_they_are_many_or_long() -> None:
+    def conditions(titles: Sequence[str]) -> list[Condition]:
+        return [Condition(title, title, ["loss"], {"loss": title}, [], []) for title in titles]
+
+    few, long = conditions("abcde"), conditions([f"the loss of the paper by {who} and others" for who in "abcde"])
+    assert [names(few[:n], few) for n in (1, 2, 4)] == ["a", "a and b", "a, b, c and d"]
+    assert names(few, [*few, *long]) == "a, b, c and 2 more"
+    assert names(long[:2], long) == f"{long[0].title} and {long[1].title}"
+    assert names(long[:4], long) == f"{long[0].title}, {long[1].title} and 2 more"
+
+
+def test_the_terminal_tells_the_first_findings_and_counts_the_rest(compared: tuple[Comparison, Path]) -> None:
+    comparison = replace(compared[0], findings=[f"finding {n}." for n in range(10)])
+    text = comparison.to_text()
+    assert "  finding 7.\n  2 more in the report\n\n" in text and "finding 8." not in text
+    assert "more in the report" not in compared[0].to_text()
 
 
 def test_the_known_finding_is_found(compared: tuple[Comparison, Path]) -> None:
