@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
+from gannorm.studies.curves import Curve, draw_curve, folded, over_seeds
 from gannorm.studies.intervals import mean_interval
 from gannorm.studies.plots import INK, Panel, Plot
 from gannorm.studies.quantities import ACCURACY
@@ -21,14 +21,14 @@ def summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
 
     def draw(ax: Axes) -> None:
         for y, (condition, estimate) in enumerate(found):
-            colour = colours.get(condition.label, INK)
+            colour = colours[condition.label] if len(found) <= len(colours) else INK
             for run in condition.runs:
                 if curve := run.series(ACCURACY.name):
                     ax.plot(curve[max(curve)], y + 0.22, "o", color=colour, markersize=3, alpha=0.6)
             if estimate.low is not None and estimate.high is not None:
                 ax.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.7)
             ax.plot(estimate.mean, y, "o", color=colour, markersize=7)
-        ax.set(yticks=range(len(found)), yticklabels=[cut(c.title) for c, _ in found])
+        ax.set(yticks=range(len(found)), yticklabels=[folded(c.title) for c, _ in found])
         ax.set(ylim=(len(found) - 0.4, -0.6), xlabel=ACCURACY.title.lower())
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from gannorm.studies import classifier_figures
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
+from gannorm.studies.curves import Curve, cut, draw_curve, folded, over_seeds
 from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
 from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
@@ -63,7 +63,7 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
         ax.plot([], [], "o", markersize=6, color=RULE, label="pure batches")
         ax.plot([], [], "o", markersize=10, color=RULE, markerfacecolor="none", label="same images, mixed")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handletextpad=0.2)
-        ax.set(yticks=range(len(measured)), yticklabels=[cut(c.title) for c, *_ in measured])
+        ax.set(yticks=range(len(measured)), yticklabels=[folded(c.title) for c, *_ in measured])
         ax.set(xlim=(0, 1.03), ylim=(len(measured) - 0.4, -0.6), xlabel="accuracy of the discriminator")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)

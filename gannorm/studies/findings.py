@@ -84,9 +84,10 @@ def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int
     if not effects:
         return ""
     base = rows[conditions[0].label, name]
-    owner = conditions[0].title
+    owner, value = conditions[0].title, short(base.estimate.mean)
     whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
-    start = f"{score.title}{score.whose} against {whose} {short(base.estimate.mean)}"
+    against = f"{value} with {owner}" if owner.endswith(")") else f"{whose} {value}"
+    start = f"{score.title}{score.whose} against {against}"
     if len(effects) <= most:
         return f"{start}: {'; '.join(_against(c.title, row, score) for c, row in effects)}."
     words = [(c, _worth(row.effect.verdict, score)) for c, row in effects if row.effect]
