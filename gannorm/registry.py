@@ -56,7 +56,8 @@ def choices(name: object, names: Iterable[str]) -> str:
     names = list(names)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}choose from {', '.join(names)}."
+    listed = map(repr, names) if any("," in each for each in names) else names
+    return f"{hint}choose from {', '.join(listed)}."
 
 
 def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:

@@ -77,11 +77,11 @@ class RunDir:
     def require_new(self) -> None:
         """Raises UserError if the run exists already: its name is taken."""
         if self.config_file.exists():
-            status = self.status()
-            go_on = f"go on with it by --resume {self.path}, " if status["state"] in ("running", "failed") else ""
+            state, step = self.state(), max(self.status()["step"], self.last_step())
+            go_on = f"go on with it by --resume {self.path}, " if state in ("interrupted", "failed") else ""
             raise UserError(
-                f"a run's name must be new: {self.path} is {status['state']} at step {status['step']}; {go_on}choose "
-                "another with --name or --study, or remove the directory."
+                f"a run's name must be new: {self.path} is {state} at step {step}; {go_on}choose another with --name "
+                "or --study, or remove the directory."
             )
 
     @classmethod
@@ -142,6 +142,40 @@ class RunDir:
             raise _damaged(file, f"its reason must be text, not {status['reason']!r}")
         _check_step(status, file)
         return {"reason": ""} | status
+
+    def state(self) -> str:
+        """One of STATES, or "interrupted" where the status says running and no process holds the run.
+
+        Where the lock cannot be asked for, as in a folder of another user, it is what the status says.
+        """
+        said = self.status()["state"]
+        if said != "running" or self._is_held():
+            return said
+        said = self.status()["state"]  # it may have ended between the two looks
+        return "interrupted" if said == "running" else said
+
+    def _is_held(self) -> bool:
+        # Asked of a run that has a config, which is written under the lock: no new run finds it taken by us.
+        try:
+            with (self.path / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def last_step(self) -> int:
+        """Of the last complete record in metrics.jsonl, from its end: this is asked several times a second.
+
+        0 without one. A status says no more than where a running run has begun.
+        """
+        try:
+            with (self.path / "metrics.jsonl").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+                return int(json.loads(file.read().split(b"\n")[-2])["step"])
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            return 0
 
     def wandb_id(self) -> str:
         """The id of the training's W&B run, drawn at the first call: a resumed training has the same one."""

@@ -36,6 +36,39 @@ def test_what_is_written_is_read_back(run):
     assert (run.status()["state"], run.status()["step"]) == ("diverged", 2)
 
 
+KILLED = """
+    import os, signal, sys
+    from gannorm.rundir import RunDir
+    with RunDir.create(sys.argv[1], {"seed": 1}) as run:
+        run.append_metrics(30, {"loss_d": 0.5})
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_is_interrupted_and_one_that_a_process_holds_is_running(run, tmp_path):
+    run.append_metrics(20, {"loss_d": 0.5})
+    assert run.state() == "running"
+    with pytest.raises(UserError, match=r"group_1 is running at step 20; choose another"):
+        run.require_new()
+    killed = RunDir(tmp_path / "killed")
+    subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(killed.path)], check=False)
+    assert (killed.status()["state"], killed.state()) == ("running", "interrupted")
+    with pytest.raises(UserError, match=r"interrupted at step 30; go on with it by --resume .*killed, choose"):
+        killed.require_new()
+    killed.set_status("diverged", 31)
+    assert killed.state() == "diverged"
+
+
+def test_where_the_lock_cannot_be_asked_for_a_run_is_what_its_status_says(run, tmp_path):
+    copy = RunDir(shutil.copytree(run.path, tmp_path / "copy"))
+    assert copy.state() == "interrupted"
+    (copy.path / ".lock").unlink()
+    assert copy.state() == "interrupted"  # who writes a run makes the file
+    assert not (copy.path / ".lock").exists()  # looking leaves no trace
+    (copy.path / ".lock").mkdir()  # cannot be opened, by root neither
+    assert copy.state() == "running"
+
+
 def test_rewinding_removes_what_a_killed_writer_left_and_nothing_of_the_users(run):
     half = [run.path / "samples" / ".step_00000007.png.x1", run.path / "checkpoints" / ".last.ckpt.new"]
     own = run.path / "samples" / ".ipynb_checkpoints"

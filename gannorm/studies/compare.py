@@ -21,7 +21,8 @@ from gannorm.studies import why
 from gannorm.studies.conditions import Condition, group, read_runs
 from gannorm.studies.crossed import cross
 from gannorm.studies.findings import findings, headline
-from gannorm.studies.quantities import by_sampling_mode, scored_early, under_one_protocol
+from gannorm.studies.pages import require_replaceable
+from gannorm.studies.quantities import by_sampling_mode, measured_unevenly, scored_early, under_one_protocol
 from gannorm.studies.report import write_report
 from gannorm.studies.table import Comparison, tabulate
 
@@ -45,10 +46,12 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
         The comparison, as it was written to `output`.
 
     Raises:
-        UserError: no run has finished, no condition has the baseline's name, or `output` cannot be written.
+        UserError: no run has finished; there are GANs and classifiers; no condition has the baseline's name; `output`
+            cannot be written, or holds a page that is not ours.
 
     Source: statistics as in `gannorm.studies.intervals`; the verdicts are defined here.
     """
+    require_replaceable(output)
     comparison = analyse(runs, baseline=baseline, by_mode=by_mode)
     with writing(output):
         (output / "figures").mkdir(parents=True, exist_ok=True)
@@ -67,6 +70,10 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         reasons.update(run.state for run in ended)
         found = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
         raise UserError(f"at least one run must have finished: got {found}; let `gannorm train` finish one first.")
+    tasks = Counter(run.task for run in ended)
+    if len(tasks) > 1:
+        found = " and ".join(f"{count} {task}{'s' * (count > 1)}" for task, count in tasks.items())
+        raise UserError(f"runs to compare must be of one task: got {found}; compare them apart.")
     if by_mode:
         ended = by_sampling_mode(ended)
     ended, protocol, more = under_one_protocol(ended)
@@ -82,6 +89,7 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         )
     conditions.sort(key=_from(next(c for c in conditions if c.label == matching[0])))
     rows, lines = tabulate(conditions), cross(conditions)
+    finished = [run for c in conditions for run in c.runs]
     return Comparison(
         headline(rows, conditions),
         findings(rows, conditions, lines),
@@ -90,7 +98,7 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         rows,
         protocol,
         [*left_out, *repeats],
-        [*remarks, *more, *scored_early([run for c in conditions for run in c.runs])],
+        [*remarks, *more, *scored_early(finished), *measured_unevenly(finished)],
         lines,
     )
 

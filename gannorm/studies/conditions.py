@@ -20,12 +20,13 @@ from gannorm.studies.configs import flatten
 # Keys that name, place or show a run, and change neither its weights nor how it is measured.
 NOT_FACTORS = {
     *("seed", "name", "study", "output", "progress", "wandb", "wandb_project"),
-    *("log_every", "sample_every", "test_every", "checkpoint_every", "data.root", "data.download"),
+    *("log_every", "sample_every", "probe_every", "test_every", "checkpoint_every", "data.root", "data.download"),
     *("why_every", "why_budget", "why_layers", "model.cuda_graph"),
+    *(f"trainer.{name}" for name in ("max_time", "log_every_n_steps", "enable_model_summary", "profiler")),
 }
 
 NORM = "model.discriminator.norm"  # the first factor, and what names the runs where nothing was varied
-CLASSIFIER_NORM = "model.classifier.norm"  # where it is in a classifier's config
+NORMS = (NORM, "model.classifier.norm")  # where it is in a classifier's config
 TITLES = {  # its values, as the literature calls them
     "batch": "BatchNorm",
     "group": "GroupNorm",
@@ -35,7 +36,6 @@ TITLES = {  # its values, as the literature calls them
 }
 STATISTICS, WEIGHTS = "evaluation.statistics", "evaluation.weights"  # factors within a run: how G was sampled
 PROSE = {  # how a factor's value reads in a title
-    CLASSIFIER_NORM: "{}",
     "model.generator.norm": "G {}",
     "model.generator.weight_norm": "G weights {}",
     "model.d_composition": "D {}",
@@ -54,9 +54,14 @@ class Run:
     config: Mapping[str, Any]  # dotted key → value
     seed: int
     state: str
-    step: int
+    step: int  # the last one
     metrics: Mapping[str, Mapping[int, float]] = field(default_factory=dict)  # name → step → finite value
     scores: Sequence[Mapping[str, Any]] = ()  # the records of scores.json
+
+    @property
+    def task(self) -> str:
+        """What was trained: "GAN" or "classifier"."""
+        return "classifier" if self.config.get("task") == "classifier" else "GAN"
 
     def series(self, name: str) -> Mapping[int, float]:
         """step → value of one metric; empty where it was not recorded."""
@@ -86,6 +91,11 @@ class Condition:
     values: Mapping[str, Any]
     runs: Sequence[Run]
     diverged: Sequence[Run]
+
+    @property
+    def task(self) -> str:
+        """What was trained: "GAN" or "classifier"."""
+        return (*self.runs, *self.diverged)[0].task
 
     @property
     def divergence(self) -> str:
@@ -135,7 +145,7 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
     points: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(runs, key=_position(runs, factors)):
         points.setdefault(_point(run, factors), []).append(run)
-    naming = _naming(points, factors) or [CLASSIFIER_NORM if CLASSIFIER_NORM in runs[0].config else NORM]
+    naming = _naming(points, factors) or [next((key for key in NORMS if key in runs[0].config), NORM)]
 
     conditions, repeats = [], []
     for members in points.values():
@@ -156,22 +166,22 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
 
 
 def titled(values: Mapping[str, Any]) -> str:
-    """Factors' values for prose, D's normalizer first.
+    """Factors' values for prose, the normalizer of D or of the classifier first.
 
     >>> titled({NORM: "batch", "model.d_composition": "joint", "data.batch_size": 8})
     'BatchNorm (D joint, batch size 8)'
     """
-    if len(values) == 1 and not set(values) & {NORM, *PROSE} and all(isinstance(v, str) for v in values.values()):
+    if len(values) == 1 and not set(values) & {*NORMS, *PROSE} and all(isinstance(v, str) for v in values.values()):
         return text(*values.values())
     words = [worded(key, value, list(values)) for key, value in values.items()]
-    if NORM in values and len(words) > 1:
+    if len(words) > 1 and not values.keys().isdisjoint(NORMS):
         return f"{words[0]} ({', '.join(words[1:])})"
     return " with ".join(words)
 
 
 def worded(key: str, value: Any, keys: Sequence[str]) -> str:
     """One factor's value for prose, where `keys` are the factors that it must not be confused with."""
-    if key == NORM:
+    if key in NORMS:
         return TITLES.get(text(value), text(value))
     if key in PROSE:
         return PROSE[key].format(TITLES.get(text(value), text(value)) if key.endswith(".norm") else text(value))
@@ -195,7 +205,9 @@ def _read(directory: RunDir, name: str) -> Run:
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
     scores = [score_values(record) for record in directory.scores()]
-    return Run(directory, name, config, seed, status["state"], status["step"], _columns(directory.metrics()), scores)
+    metrics = directory.metrics()
+    step = max([status["step"], *(record["step"] for record in metrics[-1:])])  # a running run's status is old
+    return Run(directory, name, config, seed, directory.state(), step, _columns(metrics), scores)
 
 
 def score_values(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,8 +232,8 @@ def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]
 
 
 def _factors(runs: Sequence[Run]) -> list[str]:
-    """The config keys that differ between runs, D's normalizer first, then in the order of the configs."""
-    keys = dict.fromkeys([NORM, *(key for run in runs for key in run.config if key not in NOT_FACTORS)])
+    """The config keys that differ between runs, the normalizer first, then in the order of the configs."""
+    keys = dict.fromkeys([*NORMS, *(key for run in runs for key in run.config if key not in NOT_FACTORS)])
     return [key for key in keys if len({text(run.config.get(key)) for run in runs}) > 1]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gannorm.studies.conditions import NORM, WEIGHTS, Condition, text, worded
+from gannorm.studies.conditions import NORMS, WEIGHTS, Condition, text, worded
 from gannorm.studies.intervals import Effect, Estimate, compare_means, mean_interval, of_changes
 from gannorm.studies.quantities import QUANTITIES
 
@@ -22,6 +22,7 @@ TITLES = {  # quantity → title
     "inception_score/final": "Inception score",
     "fid/final": "FID",
     "reconstruction/final": "Reconstruction error",
+    "test/accuracy/final": "Accuracy on held-out images",
 }
 
 Values = dict[int, float]  # seed → value
@@ -72,7 +73,7 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
     grid = {tuple(text(c.values[key]) for key in naming): c for c in conditions}
     if set(grid) != set(itertools.product(*levels.values())):
         return []
-    column = next((key for key in (NORM, WEIGHTS) if key in naming), naming[-1])
+    column = next((key for key in (*NORMS, WEIGHTS) if key in naming), naming[-1])
     others = [key for key in naming if key != column]
     lines: list[Line] = []
     for quantity in (q for q in QUANTITIES if q.name in TITLES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,18 @@ def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any =
     steps, mean, low, high, _ = (np.array(column) for column in zip(*curve, strict=True))
     ax.fill_between(steps, low, high, color=colour, alpha=band, linewidth=0)
     ax.plot(steps, mean, color=colour, linestyle=linestyle, label=label, marker="o" if len(steps) == 1 else "")
+
+
+def folded(title: str) -> str:
+    """A long title in two lines: cut, those of crossed factors would all read alike.
+
+    >>> folded("BatchNorm"), folded("BatchNorm (batch size 16, learning rate 0.01)")
+    ('BatchNorm', 'BatchNorm (batch size 16,\\nlearning rate 0.01)')
+    """
+    if title == cut(title):
+        return title
+    first, *rest = textwrap.wrap(title, 30) or [""]  # where there are but spaces
+    return f"{first}\n{cut(' '.join(rest))}"
 
 
 def cut(title: str, limit: int = 34) -> str:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +26,7 @@ from gannorm.errors import UserError
 from gannorm.rundir import PLAN, RunDir, write_text, writing
 from gannorm.studies.configs import flatten
 from gannorm.studies.grid import PlannedRun, Study
+from gannorm.studies.pages import require_replaceable
 from gannorm.studies.processes import terminable
 from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
 from gannorm.studies.tasks import Engine, moved, run_all
@@ -48,8 +47,9 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
 
     Raises:
         UserError: a run ended with a caller's mistake, which the other runs would repeat; another process executes this
-            study; no run has finished.
+            study; no run has finished; `report` holds a page that is not ours.
     """
+    require_replaceable(report)
     with _alone(study), terminable():
         try:
             logs = save_configs(study)
@@ -88,16 +88,14 @@ def state(run: RunDir) -> str:
     """What a run's directory says of it, read anew.
 
     Returns:
-        "to do", "running", "finished", "diverged", "failed", "interrupted" (it says running, but no process has it) or
-        "damaged".
+        "to do", "damaged", or as `RunDir.state`.
     """
     if not run.config_file.exists():
         return "to do"
     try:
-        said = run.status().get("state", "damaged")
+        return run.state()
     except UserError:
         return "damaged"
-    return "interrupted" if said == "running" and not _is_locked(run) else said
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -130,7 +128,7 @@ class Training:
         return Training(replace(self.run, directory=directory, config={**self.run.config, "output": str(output)}))
 
     def progress(self) -> int:
-        return self.total if self.is_done() else min(self.total - 1, _last_step(self.run.directory))
+        return self.total if self.is_done() else min(self.total - 1, self.run.directory.last_step())
 
     def is_done(self) -> bool:
         return state(self.run.directory) in ENDED
@@ -177,30 +175,11 @@ def _save_config(run: PlannedRun) -> None:
         write_text(run.config_file, text)
 
 
-def _last_step(run: RunDir) -> int:
-    """Of the last complete record in metrics.jsonl, from the end of the file: it is read several times a second."""
-    try:
-        with (run.path / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            return int(json.loads(file.read().split(b"\n")[-2])["step"])
-    except (OSError, ValueError, IndexError, KeyError, TypeError):
-        return 0
-
-
 def _is_stopped(run: RunDir) -> bool:
     """Whether its process was killed, or ended by a signal or Ctrl-C: nothing is wrong with the run."""
     now = state(run)
     reason = run.status()["reason"] if now == "failed" else ""
     return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by SIG")
-
-
-def _is_locked(run: RunDir) -> bool:
-    # Asked only of a run that has a config, which is written under the lock: no run that starts finds it taken by us.
-    try:
-        with run.lock():
-            return False
-    except UserError:
-        return True
 
 
 @contextmanager

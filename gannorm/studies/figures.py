@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from gannorm.studies import classifier_figures
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
+from gannorm.studies.curves import Curve, cut, draw_curve, folded, over_seeds
 from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
 from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
@@ -27,18 +28,21 @@ COUPLING = LinearSegmentedColormap.from_list("coupling", ["#f7e3cf", "#e9a178", 
 
 def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
-    shown = [c for c in comparison.conditions if c.runs][:SHOWN]
+    finished = [c for c in comparison.conditions if c.runs]
+    summed, shown = finished[:SUMMED], finished[:SHOWN]
     colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
-    made = (make(comparison, shown, colours) for make in (_accuracy, _coupling, scores, crossed, scatter))
-    yield from filter(None, itertools.chain([_summary(comparison, colours)], made))
+    first = (make(comparison, summed, colours) for make in (_summary, classifier_figures.summary))
+    made = (_accuracy, _coupling, scores, classifier_figures.over_training, crossed, scatter)
+    others = (make(comparison, shown, colours) for make in made)
+    yield from filter(None, itertools.chain(first, others))
 
 
 # -- pure against mixed batches ---------------------------------------------------------------------------------------
 
 
-def _summary(comparison: Comparison, colours: Mapping[str, str]) -> Plot | None:
+def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     measured = []
-    for c in [c for c in comparison.conditions if c.runs][:SUMMED]:
+    for c in shown:
         pure, mixed = (comparison.row(c.label, f"train/accuracy_{kind}") for kind in ("pure", "mixed"))
         if pure and mixed:
             measured.append((c, pure.estimate, mixed.estimate))
@@ -59,7 +63,7 @@ def _summary(comparison: Comparison, colours: Mapping[str, str]) -> Plot | None:
         ax.plot([], [], "o", markersize=6, color=RULE, label="pure batches")
         ax.plot([], [], "o", markersize=10, color=RULE, markerfacecolor="none", label="same images, mixed")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handletextpad=0.2)
-        ax.set(yticks=range(len(measured)), yticklabels=[cut(c.title) for c, *_ in measured])
+        ax.set(yticks=range(len(measured)), yticklabels=[folded(c.title) for c, *_ in measured])
         ax.set(xlim=(0, 1.03), ylim=(len(measured) - 0.4, -0.6), xlabel="accuracy of the discriminator")
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)

@@ -1,5 +1,7 @@
 """The sentences of a comparison: which discriminators judge images, which judge batches, and what it did to the scores.
 
+Of classifiers, which meet no fakes, they tell the accuracy on held-out images.
+
 Every sentence is a function of the rows. Logits that stay bitwise equal while their companions change show that images
 are judged. A fall of the accuracy in mixed batches whose interval excludes zero, and that takes at least half of what
 lay above chance, shows that batches are judged. Anything between says what was seen and claims neither.
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from gannorm.studies.conditions import Condition, text, titled
 from gannorm.studies.crossed import TITLES, Line
 from gannorm.studies.intervals import Estimate
-from gannorm.studies.quantities import SCORES, Score
+from gannorm.studies.quantities import ACCURACY, SCORES, Score
 from gannorm.studies.table import Row, Rows, interval, short
 
 # What the discriminator does, in the order in which the headline tells it.
@@ -25,7 +27,7 @@ UNPROBED = "was not probed"
 CHANCE = 0.5  # accuracy of a guess: as many real images as fakes are judged
 TOLD_SCORES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
 TOLD = 4  # effects that a sentence gives in numbers
-NAMED = 4  # conditions that the headline names before it counts the rest
+NAMED, WIDTH = 4, 100  # conditions, and characters of their names, that the headline tells before it counts the rest
 
 
 def verdict(rows: Rows, condition: str) -> str:
@@ -45,16 +47,17 @@ def verdict(rows: Rows, condition: str) -> str:
 
 def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
     """One sentence: the conditions by verdict, with accuracies where a verdict has one condition."""
+    if conditions[0].task == "classifier":
+        return _accuracy(rows, conditions)
     parts: list[str] = []
     for kind in (JUDGES_BATCHES, DEPENDS, OPEN, JUDGES_IMAGES):
         members = [c for c in conditions if verdict(rows, c.label) == kind]
         if members:
             who = "it" if parts else "the discriminator"
             numbers = _accuracies(rows, members[0].label) if len(members) == 1 else ""
-            parts.append(f"with {_names(members, conditions)} {who} {kind}{numbers}")
+            parts.append(f"with {names(members, conditions)} {who} {kind}{numbers}")
     if not parts:
         scores = [s for score in TOLD_SCORES if (s := _scores(rows, conditions, score, most=0))]
-        scores += _accuracy_of_classifiers(rows, conditions)
         return scores[-1] if scores else "No finished run was probed: nothing is known about batch dependence."
     sentence = "; ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
@@ -63,12 +66,14 @@ def headline(rows: Rows, conditions: Sequence[Condition]) -> str:
 def findings(rows: Rows, conditions: Sequence[Condition], crossed: Sequence[Line] = ()) -> list[str]:
     """One sentence a condition on batch dependence, then one a score on the conditions against the baseline.
 
-    Where the conditions are a grid of crossed factors, its changes come first, in the place of the scores.
+    Of classifiers, the sentence on their accuracy alone. Where the conditions are a grid of crossed factors, its
+    changes come first, in the place of the scores.
     """
     sentences = [_dependence(rows, c) for c in conditions if verdict(rows, c.label) != UNPROBED]
     told = list(dict.fromkeys((line.quantity, line.change) for line in crossed if line.change))
     changes = [_change([line for line in crossed if (line.quantity, line.change) == key]) for key in told]
-    scores = [_scores(rows, conditions, score, most=TOLD) for score in TOLD_SCORES]
+    told_scores = [ACCURACY] if conditions[0].task == "classifier" else TOLD_SCORES
+    scores = [_scores(rows, conditions, score, most=TOLD) for score in told_scores]
     return [*changes, *sentences] if changes else [*sentences, *filter(None, scores)]
 
 
@@ -79,16 +84,17 @@ def _scores(rows: Rows, conditions: Sequence[Condition], score: Score, most: int
     if not effects:
         return ""
     base = rows[conditions[0].label, name]
-    owner = conditions[0].title
+    owner, value = conditions[0].title, short(base.estimate.mean)
     whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
-    start = f"{score.title} of the generator against {whose} {short(base.estimate.mean)}"
+    against = f"{value} with {owner}" if owner.endswith(")") else f"{whose} {value}"
+    start = f"{score.title}{score.whose} against {against}"
     if len(effects) <= most:
         return f"{start}: {'; '.join(_against(c.title, row, score) for c, row in effects)}."
     words = [(c, _worth(row.effect.verdict, score)) for c, row in effects if row.effect]
     clauses = []
     for word in ("better", "worse", "no difference shown", "no interval from one seed"):
         if members := [c for c, found in words if found == word]:
-            clauses.append(f"{word} with {_names(members, conditions)}")
+            clauses.append(f"{word} with {names(members, conditions)}")
     return f"{start}: {'; '.join(clauses)}."
 
 
@@ -115,12 +121,17 @@ def _change(lines: Sequence[Line]) -> str:
     return f"{TITLES[lines[0].quantity]}, {lines[0].change}: {'; '.join(parts)}."
 
 
-def _accuracy_of_classifiers(rows: Rows, conditions: Sequence[Condition]) -> list[str]:
-    """The sentence of a comparison of classifiers, which judge no batches of fakes; or none."""
-    found = [(c.title, row.estimate) for c in conditions if (row := rows.get((c.label, "test/accuracy")))]
-    told = "; ".join(f"{title} {interval(estimate)}" for title, estimate in found[:NAMED])
-    more = f"; {len(found) - NAMED} more in the table" if len(found) > NAMED else ""
-    return [f"Accuracy on held-out images: {told}{more}."] if found else []
+def _accuracy(rows: Rows, conditions: Sequence[Condition]) -> str:
+    """How well classifiers learned: few of them in numbers, more by verdict."""
+    found = [(c.title, row) for c in conditions if (row := rows.get((c.label, f"{ACCURACY.name}/final")))]
+    if len(found) > NAMED and (by_verdict := _scores(rows, conditions, ACCURACY, most=0)):
+        return by_verdict
+    clauses = []
+    for title, row in found[:NAMED]:
+        compared = row.effect and row.effect.difference.low is not None
+        worth = f", {_worth(row.effect.verdict, ACCURACY)}" if row.effect and compared else ""
+        clauses.append(f"{title} {short(row.estimate.mean)}{worth}")
+    return f"{ACCURACY.title}: {'; '.join(clauses) or 'no finished run was tested'}."
 
 
 def _worth(verdict: str, score: Score) -> str:
@@ -130,7 +141,7 @@ def _worth(verdict: str, score: Score) -> str:
 def _against(title: str, row: Row, score: Score) -> str:
     effect = row.effect
     assert effect is not None
-    size = interval(effect.percent, " %", signed=True) if effect.percent else interval(effect.difference, signed=True)
+    size = interval(*score.change(effect), signed=True)
     return f"{title} {short(row.estimate.mean)}, {size}, {_worth(effect.verdict, score)} ({effect.design})"
 
 
@@ -173,7 +184,7 @@ def _accuracies(rows: Rows, condition: str) -> str:
     return f": accuracy {short(pure.estimate.mean)} in pure batches, {short(mixed.estimate.mean)} in mixed ones"
 
 
-def _names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str:
+def names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str:
     """Conditions by name; by what only they have in common, where factors are crossed: "BatchNorm (D separate)"."""
     naming = members[0].naming
     if len(naming) > 1 and len(members) > 1:
@@ -184,6 +195,9 @@ def _names(members: Sequence[Condition], conditions: Sequence[Condition]) -> str
     if len(members) == len(conditions) > NAMED:
         return f"all {len(members)} conditions"
     titles = [c.title for c in members]
-    if len(titles) > NAMED:
-        titles = [*titles[: NAMED - 1], f"{len(titles) - NAMED + 1} more"]
+    count = len(titles) if len(titles) <= NAMED else NAMED - 1
+    while count > 1 and len(", ".join(titles[:count])) > WIDTH:
+        count -= 1
+    if count < len(titles):
+        titles = [*titles[:count], f"{len(titles) - count} more"]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} and {titles[-1]}"

@@ -1,7 +1,8 @@
 """What a comparison reads from one run: accuracies, leak, coupling and scores, each reduced to one number.
 
 A probe sees a few hundred images, so a run's value is the mean of its last probes; a companion swap is a proof, so its
-value is the worst of all probes; a score is given as last, best and mean level, since a run may peak and then fall.
+value is the worst of all probes; a score, and a classifier's accuracy on all held-out images, is given as last, best
+and mean level, since a run may peak and then fall.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, score_values, text
-from gannorm.studies.intervals import ANY, Limits, mean_level
+from gannorm.studies.intervals import ANY, Effect, Estimate, Limits, mean_level
 
 FINAL_PROBES = 5  # as many as make up the end of a run
 MODES = ("train", "eval")
@@ -62,13 +63,29 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Score:
-    """A score of the generator, which direction is better, its limits, and the name of real images' own beside it."""
+    """A score of a network, over checkpoints or tests.
+
+    Attributes:
+        name: in the files.
+        title: for people.
+        better: "higher" or "lower".
+        limits: of its values.
+        real: name of real images' own score beside it; "" without.
+        whose: the network, as a sentence goes on after the title.
+        relative: whether a change is told in per cent.
+    """
 
     name: str
     title: str
-    better: str  # "higher" | "lower"
+    better: str
     limits: Limits
     real: str = ""
+    whose: str = " of the generator"
+    relative: bool = True
+
+    def change(self, effect: Effect) -> tuple[Estimate, str]:
+        """How far a condition lies from the baseline, and its unit: per cent where they are told and mean something."""
+        return (effect.percent, " %") if self.relative and effect.percent else (effect.difference, "")
 
 
 SCORES = (
@@ -79,6 +96,7 @@ SCORES = (
     Score("recall", "Recall", "higher", SHARE),
     Score("reconstruction", "Reconstruction error", "lower", POSITIVE),
 )
+ACCURACY = Score("test/accuracy", "Accuracy on held-out images", "higher", SHARE, whose="", relative=False)
 
 
 def final(name: str) -> Measure:
@@ -165,6 +183,19 @@ def scored_early(runs: Sequence[Run]) -> list[str]:
     return [f"last scored earlier than the others, is a checkpoint damaged? {told}."] * bool(early)
 
 
+def measured_unevenly(runs: Sequence[Run]) -> list[str]:
+    """A remark for each kind of probe whose spacing differs between runs, and so what a run's value is the mean of."""
+    remarks = []
+    for key in ("probe_every", "why_every"):
+        spacings = sorted({run.config.get(key) or 0 for run in runs} - {0})
+        if len(spacings) > 1:
+            remarks.append(
+                f"{key} is {' or '.join(map(str, spacings))}: a run's value is the mean of its last {FINAL_PROBES} "
+                "probes, which lie closer together in some runs; curves show the steps that all seeds share."
+            )
+    return remarks
+
+
 def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:
     """Each run once a sampling mode of G under which it was scored, as if the mode were a part of its config.
 
@@ -237,13 +268,12 @@ def _quantities() -> Iterator[Quantity]:
             ),
         ):
             yield Quantity(f"{mode}/{name}", f"{title} {where}", measure, limits)
-    for score in SCORES:
+    for score in (*SCORES, ACCURACY):
         yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last), score.limits)
         yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)), score.limits)
         yield Quantity(
             f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level), score.limits
         )
-    yield Quantity("test/accuracy", "Accuracy on held-out images", final("test/accuracy"), SHARE)
     for network in NETWORKS:
         for name, (title, limits) in WHY.items():
             yield Quantity(f"why/{network}/{name}", f"{title} ({network})", final(f"why/{network}/{name}"), limits)
@@ -270,7 +300,7 @@ def _over(reduce: Callable[[Sequence[float]], float], name: str) -> Measure:
 
 def _score(score: Score, reduce: Callable[[Mapping[int, float]], float]) -> Measure:
     def measure(run: Run) -> float | None:
-        curve = run.score(score.name)
+        curve = run.series(score.name) if score is ACCURACY else run.score(score.name)
         return reduce(curve) if curve else None
 
     return measure

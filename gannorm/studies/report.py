@@ -11,7 +11,8 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -26,11 +27,11 @@ from gannorm.studies.figures import SHOWN, SUMMED, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
 from gannorm.studies.intervals import Estimate
 from gannorm.studies.plots import Plot, png, svg
-from gannorm.studies.quantities import FINAL_PROBES, QUANTITIES, SCORES
+from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, QUANTITIES, SCORES, Score
 from gannorm.studies.samples import sample_slider
-from gannorm.studies.table import Comparison, Row, interval, short
+from gannorm.studies.table import LISTED_FINDINGS, Comparison, Row, interval, short
 
-LISTED_RUNS, LISTED_FINDINGS = 40, 8  # more than this are folded away
+LISTED_RUNS = 40  # more than this are folded away
 
 
 def write_report(comparison: Comparison, output: Path, more: str = "") -> None:
@@ -59,34 +60,77 @@ def write_figures(plots: Iterable[Plot], output: Path) -> None:
 
 def page(comparison: Comparison, plots: Sequence[Plot], more: str = "") -> str:
     """The page as text."""
-    template = files("gannorm.studies").joinpath("report.html").read_text("utf-8")
+    template, kind = _template("report.html"), KINDS[comparison.task]
     drawn = {plot.name: _figure(plot) for plot in plots}
     script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
     assert script is not None
     return Template(template).substitute(
         script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
+        title=kind.title,
+        question=kind.question,
         headline=escape(comparison.headline),
-        final_probes=FINAL_PROBES,
         findings=_findings(comparison.findings),
-        summary=drawn.get("accuracy_summary", ""),
+        summary=drawn.get(kind.summary, ""),
         cautions=_cautions(comparison),
         more=more,
-        dependence=_dependence_table(comparison),
-        accuracy=drawn.get("accuracy", "<p>No run recorded accuracies over training.</p>"),
-        coupling=drawn.get("coupling", "<p>No run recorded a coupling matrix.</p>"),
-        samples=sample_slider(comparison),
-        score_table=_score_table(comparison),
-        scores=drawn.get("scores", ""),
+        sections=kind.sections(comparison, drawn),
         crossed=_crossed(comparison, drawn.get("crossed", "")),
-        scatter=drawn.get("coupling_against_score", ""),
-        score_protocol=_mapping(comparison.protocol or {}, "The runs hold no scores."),
-        baseline=escape(comparison.conditions[0].title),
         quantities=_quantity_table(comparison),
         runs=_run_table(comparison),
         left_out=_left_out(comparison),
         shared=_mapping(_shared_config(comparison), "The runs share no setting."),
         version=escape(version("gannorm")),
     )
+
+
+def _template(name: str) -> str:
+    return files("gannorm.studies").joinpath(name).read_text("utf-8")
+
+
+# -- what is told of GANs, and of classifiers --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of report: what it asks, its first figure, and the sections that make up its own part of the page."""
+
+    title: str
+    question: str
+    summary: str
+    sections: Callable[[Comparison, Mapping[str, str]], str]
+
+
+def _of_gans(comparison: Comparison, drawn: Mapping[str, str]) -> str:
+    return Template(_template("report_gans.html")).substitute(
+        final_probes=FINAL_PROBES,
+        dependence=_dependence_table(comparison),
+        accuracy=drawn.get("accuracy", "<p>No run recorded accuracies over training.</p>"),
+        coupling=drawn.get("coupling", "<p>No run recorded a coupling matrix.</p>"),
+        samples=sample_slider(comparison),
+        score_table=_score_table(comparison, SCORES, "Scores of the generator")
+        or "<p>No finished run holds scores: <code>gannorm evaluate</code> adds them.</p>",
+        scores=drawn.get("scores", ""),
+        scatter=drawn.get("coupling_against_score", ""),
+        score_protocol=_mapping(comparison.protocol or {}, "The runs hold no scores."),
+        baseline=escape(comparison.conditions[0].title),
+    )
+
+
+def _of_classifiers(comparison: Comparison, drawn: Mapping[str, str]) -> str:
+    return Template(_template("report_classifiers.html")).substitute(
+        accuracy_table=_score_table(comparison, [ACCURACY], "Accuracy of the classifiers")
+        or "<p>No finished run was tested: <code>--test_every</code> says how often.</p>",
+        accuracy_curves=drawn.get("test_accuracy", ""),
+        baseline=escape(comparison.conditions[0].title),
+    )
+
+
+KINDS = {
+    "GAN": Kind("Images or batches?", "Does the discriminator judge images, or batches?", "accuracy_summary", _of_gans),
+    "classifier": Kind(
+        "How well do they learn?", "How well do the classifiers learn?", "test_accuracy_summary", _of_classifiers
+    ),
+}
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -175,25 +219,22 @@ _WITH_INTERVAL = {"accuracy_fall": "Fall of accuracy", "leak_ratio": "Leak ratio
 _SWAP = ("swap_max_change", "swap_bitwise_equal")
 
 
-def _score_table(comparison: Comparison) -> str:
+def _score_table(comparison: Comparison, scores: Iterable[Score], caption: str) -> str:
+    """A line a score and condition; "" where nothing was scored."""
     rows = []
-    for score in SCORES:
+    for score in scores:
         for c in comparison.conditions:
             last = comparison.row(c.label, f"{score.name}/final")
             if last:
                 effect = last.effect
                 change = "baseline" if c.label == comparison.baseline else "–"
-                if effect and effect.percent:
-                    change = _estimate(effect.percent, " %", signed=True)
-                elif effect:
-                    change = _estimate(effect.difference, signed=True)
+                if effect:
+                    change = _estimate(*score.change(effect), signed=True)
                 others = (_cell(comparison.row(c.label, f"{score.name}/{kind}")) for kind in ("best", "level"))
                 rows.append([f"{score.title} <small>{score.better} is better</small>", escape(c.title)])
                 rows[-1] += [_cell(last), change, _verdict(last), *others]
-    if not rows:
-        return "<p>No finished run holds scores: <code>gannorm evaluate</code> adds them.</p>"
     header = ("Score", "Condition", "Last", "Against the baseline", "Verdict", "Best", "Mean level over training")
-    return _table("Scores of the generator", header, rows)
+    return _table(caption, header, rows) if rows else ""
 
 
 def _crossed(comparison: Comparison, figure: str) -> str:

@@ -50,6 +50,8 @@ class Row:
         }
 
 
+LISTED_FINDINGS = 8  # more than this are folded away
+
 Rows = Mapping[tuple[str, str], Row]
 
 
@@ -79,12 +81,17 @@ class Comparison:
     remarks: Sequence[str]
     crossed: Sequence[Line] = ()
 
+    @property
+    def task(self) -> str:
+        """What was trained: "GAN" or "classifier"."""
+        return self.conditions[0].task
+
     def row(self, condition: str, quantity: str) -> Row | None:
         """The row of a condition's label and a quantity's name; None where nothing was measured."""
         return self.rows.get((condition, quantity))
 
     def to_text(self) -> str:
-        """For the terminal: headline, findings, a short table, and what was left out."""
+        """For the terminal: headline, the first findings, a short table, and what was left out."""
         columns = [q for q in SUMMARY if any(quantity == q for _, quantity in self.rows)]
         lines = [["", "seeds", "diverged", *(SUMMARY[q] for q in columns)]]
         for c in self.conditions:
@@ -97,7 +104,9 @@ class Comparison:
         table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         notes = [f"note: {remark}" for remark in self.remarks]
         notes += [f"left out: {run.name} ({run.reason})" for run in self.left_out]
-        return "\n".join([self.headline, "", *(f"  {f}" for f in self.findings), "", *table, "", *notes]).rstrip()
+        told, more = self.findings[:LISTED_FINDINGS], len(self.findings) - LISTED_FINDINGS
+        found = [f"  {sentence}" for sentence in (*told, *[f"{more} more in the report"] * (more > 0))]
+        return "\n".join([self.headline, "", *found, "", *table, "", *notes]).rstrip()
 
     def to_csv(self) -> str:
         """One line a row; empty cells where there is no interval or no baseline."""
@@ -142,7 +151,7 @@ SUMMARY = {
     "train/accuracy_fall": "fall",
     "inception_score/final": "IS",
     "fid/final": "FID",
-    "test/accuracy": "accuracy",
+    "test/accuracy/final": "accuracy",
 }
 
 

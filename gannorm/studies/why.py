@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from gannorm.rundir import write_text
 from gannorm.studies import report
+from gannorm.studies.findings import names
 from gannorm.studies.plots import Plot
-from gannorm.studies.quantities import FINAL_PROBES, WHY
+from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, WHY
 from gannorm.studies.table import Comparison, interval, short
 from gannorm.studies.why_figures import SHOWN, figures, measured, within
 
@@ -49,11 +49,11 @@ def link(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
     """The page as text."""
-    template = files("gannorm.studies")
-    style = re.search(r"<style>(.*?)</style>", template.joinpath("report.html").read_text("utf-8"), re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", report._template("report.html"), re.DOTALL)
     assert style is not None
     told = findings(comparison)
-    return Template(template.joinpath(PAGE).read_text("utf-8")).substitute(
+    return Template(report._template(PAGE)).substitute(
+        title=report.KINDS[comparison.task].title,
         style=style[1],
         headline=escape(headline(comparison)),
         findings="<ul class=findings>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in told) + "</ul>",
@@ -84,8 +84,8 @@ def headline(comparison: Comparison) -> str:
         shown = []
         for verdict, word in ((larger, "more"), (smaller, "less")):
             rows = [(c, comparison.row(c.label, f"why/{network}/{key}")) for c in others]
-            names = [c.title for c, row in rows if row and row.effect and row.effect.verdict == verdict]
-            shown += [f"{word} {what} with {' and '.join(names)}"] if names else []
+            found = [c for c, row in rows if row and row.effect and row.effect.verdict == verdict]
+            shown += [f"{word} {what} with {names(found, others)}"] if found else []
         parts += shown or [f"no difference in {what} shown"]
     return f"The {network} against {base.title}: {'; '.join(parts)}."
 
@@ -99,7 +99,7 @@ def findings(comparison: Comparison) -> list[str]:
         for key in key_quantities
     }
     sentences = []
-    for name, title in {"test/accuracy": "Accuracy on held-out images", **told}.items():
+    for name, title in {f"{ACCURACY.name}/final": ACCURACY.title, **told}.items():
         base = comparison.row(comparison.baseline, name)
         if base is None:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,22 @@ PROTOCOL = {"extractor": "digits classifier", "extractor_sha256": "ab12", "fake_
 def make_run(tmp_path: Path) -> MakeRun:
     """make_run(norm, seed, name=…, status=…, **config) writes one run below tmp_path/study."""
     return partial(_make_run, tmp_path / "study")
+
+
+@pytest.fixture
+def make_classifier(make_run: MakeRun) -> MakeRun:
+    """make_classifier(norm, seed, accuracies, …) writes a classifier's run, tested at steps 0, 10, 20, …"""
+
+    def make(norm: str, seed: int, accuracies: Sequence[float], rate: float = 0.1, **more: Any) -> RunDir:
+        model = {"classifier": {"norm": norm, "width": 16}, "learning_rate": rate}
+        run = make_run(norm, seed, **{"name": f"c_{norm}_{rate}_{seed}", "task": "classifier", "model": model, **more})
+        for file in [*run.path.glob("scores.json"), *run.samples().values(), *run.probes().values()]:
+            file.unlink()
+        records = [f'{{"step": {10 * i}, "test/accuracy": {accuracy}}}\n' for i, accuracy in enumerate(accuracies)]
+        (run.path / "metrics.jsonl").write_text("".join(records))
+        return run
+
+    return make
 
 
 @pytest.fixture(scope="session")

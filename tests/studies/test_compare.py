@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ import pytest
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies.compare import Comparison, analyse, compare
-from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, verdict
+from gannorm.studies.conditions import Condition
+from gannorm.studies.figures import figures
+from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, names, verdict
 from gannorm.studies.quantities import QUANTITIES
 
 MakeRun = Callable[..., RunDir]
@@ -193,6 +197,26 @@ def test_baseline_is_the_first_condition_or_the_named_one(make_run: MakeRun) -> 
         analyse(runs, baseline="gruop")
 
 
+def test_conditions_to_choose_from_are_told_apart(make_run: MakeRun) -> None:
+    factors = itertools.product(("batch", "layer"), (8, 16))
+    runs = [make_run(norm, 0, name=f"{norm}_{size}", data={"batch_size": size}) for norm, size in factors]
+    with pytest.raises(UserError, match="choose from 'norm=batch, batch_size=8', 'norm=batch, batch_size=16', 'norm=l"):
+        analyse(runs, baseline="instance")
+
+
+def test_runs_probed_at_other_steps_are_one_condition_and_a_remark_says_so(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0, probe_every=1), make_run("batch", 1, probe_every=2), make_run("group", 0)]
+    rewrite(runs[0], [probe(0.6, 0.5)] * 4)
+    rewrite(runs[1], [{"loss_d": 1.0}, probe(0.8, 0.5)] * 2)
+    comparison = analyse(runs)
+    assert [len(c.runs) for c in comparison.conditions] == [2, 1]
+    assert any(remark.startswith("probe_every is 1 or 2: a run's value is") for remark in comparison.remarks)
+    (curve,) = [plot for plot in figures(comparison) if plot.name == "accuracy"]
+    pure = [row[2:] for row in curve.data if row[:2] == ("batch", "pure")]
+    assert pure == [(2, pytest.approx(0.7), 0.6, 0.8, 2), (4, pytest.approx(0.7), 0.6, 0.8, 2)]
+    assert not any("probe_every" in remark for remark in analyse(runs[1:]).remarks)
+
+
 def test_a_condition_whose_runs_all_diverged_is_no_baseline(make_run: MakeRun) -> None:
     comparison = analyse([make_run("batch", 0, status="diverged"), make_run("group", 0)])
     assert comparison.baseline == "group"
@@ -212,6 +236,24 @@ def test_a_rise_is_not_called_a_fall_and_images_judged_at_chance_are_said_to_be(
     batch, group, *_ = analyse(runs).findings
     assert "0.46 in pure batches, 0.96 when the same images are mixed, a rise of 0.50 (0.48 to 0.52)" in batch
     assert "judges images: accuracy 0.50 in pure batches, not shown to be above chance, the same when" in group
+
+
+def test_names_are_counted_where_they_are_many_or_long() -> None:
+    def conditions(titles: Sequence[str]) -> list[Condition]:
+        return [Condition(title, title, ["loss"], {"loss": title}, [], []) for title in titles]
+
+    few, long = conditions("abcde"), conditions([f"the loss of the paper by {who} and others" for who in "abcde"])
+    assert [names(few[:n], few) for n in (1, 2, 4)] == ["a", "a and b", "a, b, c and d"]
+    assert names(few, [*few, *long]) == "a, b, c and 2 more"
+    assert names(long[:2], long) == f"{long[0].title} and {long[1].title}"
+    assert names(long[:4], long) == f"{long[0].title}, {long[1].title} and 2 more"
+
+
+def test_the_terminal_tells_the_first_findings_and_counts_the_rest(compared: tuple[Comparison, Path]) -> None:
+    comparison = replace(compared[0], findings=[f"finding {n}." for n in range(10)])
+    text = comparison.to_text()
+    assert "  finding 7.\n  2 more in the report\n\n" in text and "finding 8." not in text
+    assert "more in the report" not in compared[0].to_text()
 
 
 def test_the_known_finding_is_found(compared: tuple[Comparison, Path]) -> None:
@@ -289,8 +331,10 @@ def test_lower_fid_is_better_and_lower_inception_score_is_worse(make_run: MakeRu
 def test_unfinished_runs_are_named_in_the_text(make_run: MakeRun) -> None:
     runs = [make_run("batch", 0), make_run("group", 0), make_run("group", 1, name="half")]
     runs[-1].set_status("running", 300)
+    with runs[-1].lock():
+        assert "left out: half (running at step 1200)" in analyse(runs).to_text()
     text = analyse(runs).to_text()
-    assert "left out: half (running at step 300)" in text
+    assert "left out: half (interrupted at step 1200)" in text  # no process has it: it was killed
     assert text.startswith("With")
 
 
@@ -298,10 +342,40 @@ def test_no_finished_run_is_one_clear_line(make_run: MakeRun) -> None:
     runs = [make_run("batch", 0), make_run("batch", 1, status="diverged"), make_run("batch", 2)]
     runs[0].set_status("running", 300)
     (runs[2].path / "config.yaml").write_text("{")
-    with pytest.raises(UserError, match=r"one run must have finished: got 1 running, 1 damaged, 1 diverged; "):
+    with pytest.raises(UserError, match=r"one run must have finished: got 1 interrupted, 1 damaged, 1 diverged; "):
         analyse(runs)
     with pytest.raises(UserError, match="got none"):
         analyse([])
+
+
+def test_gans_and_classifiers_are_compared_apart(make_run: MakeRun, make_classifier: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("batch", 1, status="diverged"), make_classifier("batch", 0, [0.9])]
+    with pytest.raises(UserError, match=r"of one task: got 2 GANs and 1 classifier; compare them apart\.$"):
+        analyse(runs)
+
+
+def test_a_page_of_somebody_else_is_not_replaced(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("batch", 0)
+    for name in ("index.html", "why.html"):
+        output = tmp_path / name.removesuffix(".html")
+        output.mkdir()
+        (output / name).write_text("<title>My thesis</title>")
+        with pytest.raises(UserError, match=rf"replaces nothing but a report: .*{name} is another page; choose"):
+            compare([run], output)
+        assert [file.name for file in output.iterdir()] == [name]
+        assert (output / name).read_text() == "<title>My thesis</title>"
+
+
+def test_a_report_replaces_a_report_of_any_age(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("batch", 0)
+    (tmp_path / "index.html").write_text("<title>Images or batches? A gannorm comparison</title>")  # without generator
+    (tmp_path / "why.html").write_text("<title>Why? A gannorm comparison</title>")
+    compare([run], tmp_path)
+    first = (tmp_path / "index.html").read_text()
+    assert '<meta name="generator" content="gannorm ' in first
+    compare([run], tmp_path)
+    assert (tmp_path / "index.html").read_text() == first
+    assert not (tmp_path / "why.html").exists()
 
 
 def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path: Path) -> None:

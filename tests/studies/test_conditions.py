@@ -48,6 +48,14 @@ def test_a_classifier_is_called_by_its_normalizer(make_run: Callable[..., RunDir
     assert [(c.label, c.title) for c in group(runs)[0]] == [(norm, called[norm]) for norm in norms]
 
 
+def test_what_shows_or_stops_a_run_is_no_factor_and_what_computes_it_is(make_run: Callable[..., RunDir]) -> None:
+    shown = {"max_time": "00:01:00:00", "profiler": "simple", "log_every_n_steps": 7, "enable_model_summary": True}
+    runs = [make_run("batch", 0, probe_every=0), make_run("batch", 1, probe_every=7, trainer=shown)]
+    assert len(group(read_runs(runs)[0])[0]) == 1
+    runs += [make_run("batch", seed, trainer=o) for seed, o in ((2, {"precision": "64"}), (3, {"devices": 2}))]
+    assert len(group(read_runs(runs)[0])[0]) == 3
+
+
 def test_how_kernels_are_launched_is_no_factor(make_run: Callable[..., RunDir]) -> None:
     """A run from before the key was there has the bits of one that has it."""
     runs, _ = read_runs([make_run("batch", 0), make_run("batch", 1, **{"model.cuda_graph": True})])
@@ -119,11 +127,11 @@ def test_a_damaged_run_is_named_and_the_rest_goes_on(
     assert reason in left_out[0].reason
 
 
-@pytest.mark.parametrize("state", ["running", "failed"])
-def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], state: str) -> None:
+@pytest.mark.parametrize(("said", "told"), [("running", "interrupted"), ("failed", "failed")])
+def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], said: str, told: str) -> None:
     run = make_run("batch", 0)
-    run.set_status(state, 700, "out of memory")
-    assert [r.reason for r in read_runs([run])[1]] == [f"{state} at step 700: out of memory"]
+    run.set_status(said, 1250, "out of memory")
+    assert [r.reason for r in read_runs([run])[1]] == [f"{told} at step 1250: out of memory"]
 
 
 def test_a_cut_last_line_is_a_run_being_written(make_run: Callable[..., RunDir]) -> None:

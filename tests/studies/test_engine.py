@@ -269,6 +269,15 @@ def test_a_study_is_executed_by_one_process() -> None:
     assert not Path("calls.txt").exists()
 
 
+def test_a_report_that_would_replace_another_page_stops_a_study_before_it_starts() -> None:
+    study = planned()
+    Path("report").mkdir()
+    Path("report/index.html").write_text("mine")
+    with pytest.raises(UserError, match="replaces nothing but a report"):
+        execute(study, HERE, Path("report"))
+    assert not study.folder.exists() and not Path("calls.txt").exists()
+
+
 def test_a_damaged_status_is_not_taken_for_a_finished_run() -> None:
     study = planned(evaluate=False)
     execute(study, HERE, Path("report"))

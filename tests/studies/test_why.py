@@ -68,6 +68,12 @@ def test_the_page_compares_the_normalizers_and_is_linked(measured: Callable[...,
     assert depth == [2.0, 6.0, 930.0]  # mean² + variance
 
 
+def test_the_headline_counts_conditions_that_are_many(measured: Callable[..., RunDir]) -> None:
+    rough = [measured("none", seed, 30.0, name=f"r{n}_{seed}", probe_images=n) for n in range(6) for seed in range(2)]
+    text = page(analyse([*(measured("batch", seed, 3.0) for seed in range(2)), *rough]), [])
+    assert "more roughness with all 6 conditions." in text
+
+
 def test_the_page_needs_nothing_from_outside_and_runs_no_script(measured: Callable[..., RunDir]) -> None:
     hostile = "<script>alert(1)</script>"
     text = page_of(measured("batch", 0, 1.0), measured(hostile, 0, 2.0, name="hostile"))
