@@ -7,7 +7,7 @@ import difflib
 import importlib
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -58,7 +58,29 @@ def train_parser(task: str = "gan") -> ArgumentParser:
     options = "of D's or the classifier's, such as {zero_classifier: true}"
     parser.add_argument("--model.initialization_options", type=dict[str, Any], default={}, help=options)
     parser.add_argument("--trainer", type=dict[str, Any], default={}, help="any option of Lightning's Trainer")
+    _list_names(parser)
     return parser
+
+
+def _list_names(parser: ArgumentParser) -> None:
+    """Let the help of a key that takes a name list the names that there are, the user's own too."""
+    from gannorm.data import DATASETS
+    from gannorm.losses import LOSSES, PENALTIES
+    from gannorm.models import INITIALIZERS
+    from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
+
+    registries: dict[str, Iterable[str]] = {
+        "data.name": DATASETS,
+        "loss": LOSSES,
+        "penalty": PENALTIES,
+        "initialization": INITIALIZERS,
+        "norm": NORMALIZERS,
+        "weight_norm": WEIGHT_NORMALIZERS,
+    }
+    for action in parser._actions:
+        for key, names in registries.items():
+            if f".{action.dest}".endswith(f".{key}"):
+                action.help = f"{(action.help or '').rstrip('.')}: {', '.join(names)}"
 
 
 def _add_gan(parser: ArgumentParser) -> None:

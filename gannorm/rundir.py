@@ -96,12 +96,16 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Hold the run for writing. Raises UserError when another process holds it; the system frees a dead one's."""
         with self._open_lock(".lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            for patience in (0.1, 0.1, 0.0):  # `state` may be asking this moment who holds the run
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    time.sleep(patience)
+            else:
                 raise UserError(
                     f"one process writes a run: another is writing {self.path}; wait for it or choose another --name."
-                ) from None
+                )
             yield
 
     def _open_lock(self, name: str) -> IO[str]:

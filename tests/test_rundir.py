@@ -1,11 +1,13 @@
 """The run directory keeps what was written, whole, whatever happens to the writer."""
 
+import fcntl
 import json
 import math
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,16 @@ def test_a_second_process_cannot_write_the_same_run(run):
     """
     out = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
     assert "one process writes a run" in out.stdout
+
+
+def test_whoever_asks_who_holds_a_run_does_not_keep_its_writer_out(tmp_path):
+    with RunDir.create(tmp_path / "run", {}) as run:
+        pass
+    asking = (run.path / ".lock").open()
+    fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    threading.Timer(0.05, asking.close).start()
+    with run.lock():
+        pass
 
 
 def test_an_unwritable_folder_is_one_clear_line(tmp_path):

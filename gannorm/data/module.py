@@ -14,7 +14,7 @@ class ImageData(pl.LightningDataModule):
     """A data set by name; after `setup`, `train` and `test` are its two splits.
 
     Args:
-        name: digits, cifar10, cifar100, mnist, fashion_mnist, svhn, stl10, celeba or folder.
+        name: a name in DATASETS.
         image_size: images are cropped to a square and resized to this many pixels a side.
         root: where the data set's files are; for folder, the tree of images.
         batch_size: images a batch, on each device.

@@ -48,7 +48,7 @@ class GAN(LightningModule):
         generator: (N, Z) -> (N, C, H, W) in [−1, 1], with an attribute `latent_dim`.
         discriminator: (N, C, H, W) -> (N,) logits, positive for "real".
         loss: a name in LOSSES.
-        penalty: a name in PENALTIES: "none", "r1" or "gradient".
+        penalty: of the discriminator, a name in PENALTIES.
         penalty_weight: factor of the penalty in the discriminator's loss.
         moment_weight: factor of the penalty that pulls each of the discriminator's layers toward zero mean and unit
             variance, an alternative to normalizing; its parts are logged by layer.
