@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gannorm.arguments import evaluate_parser, output_file, parse, parser_for, plain
@@ -77,6 +78,8 @@ def probe(argv: Sequence[str]) -> int:
         with hooked([f.register_forward_hook(count)]):
             result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
     print(result)
+    if options.module and not Path(options.input).suffix:
+        print("  (both classes are the same noise: accuracies and leak ratio need images; the couplings do not)")
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
         print(line)
     if to_json:
