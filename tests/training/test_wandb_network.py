@@ -112,7 +112,10 @@ def require_complete(run, kind):
     assert list(run.checkpoints()) == [3, 6]
     files = [p for p in (run.path / "wandb").glob("*run-*/run-*.wandb") if p.parent.name.startswith(f"{kind}-")]
     assert files
-    return max(p.read_bytes().count(b"loss_d") for p in files)  # uncompressed protobuf
+    deadline = time.monotonic() + 20  # W&B's service closes its file after it has told us that the run is finished
+    while (rows := max(p.read_bytes().count(b"loss_d") for p in files)) < STEPS and time.monotonic() < deadline:
+        time.sleep(0.1)  # uncompressed protobuf
+    return rows
 
 
 @pytest.fixture
