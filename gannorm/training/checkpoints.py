@@ -135,8 +135,10 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self.received = 0  # the signal
+        self._speaks = True  # of several processes, the first
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._speaks = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():  # elsewhere python has no handlers
             for number in self.signals:  # Lightning puts back at the end what it found
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -148,8 +150,9 @@ class StopOnSignal(Callback):
             leave()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            with contextlib.suppress(OSError):  # not print, which may be what was interrupted
-                os.write(2, b"\nstopping after this step, to save it; Ctrl-C again stops at once\n")
+            if self._speaks:
+                with contextlib.suppress(OSError):  # not print, which may be what was interrupted
+                    os.write(2, b"\nstopping after this step, to save it; Ctrl-C again stops at once\n")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):  # one process of several suffices

@@ -53,6 +53,10 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
         if trainer.is_global_zero:
             raise
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        if trainer.is_global_zero:
+            raise
+        raise SystemExit(130) from None
     finally:
         if distributed.is_initialized() and not connected:
             distributed.destroy_process_group()

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,10 +181,32 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     assert not all(torch.equal(found[name], value) for name, value in saved[2]["state_dict"].items())
 
 
+def test_ctrl_c_stops_both_processes_after_one_step_and_is_told_once(tmp_path):
+    command = [*TRAIN, *ONE_RUN, "--steps=100000", "--checkpoint_every=100000", "--log_every=1", "--sample_every=0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    directory = RunDir(tmp_path / "runs" / "run")
+    try:
+        deadline = time.monotonic() + 120
+        while directory.last_step() < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        heard = process.communicate(timeout=60)[1]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, heard
+    assert list(directory.checkpoints()) == [directory.status()["step"]]
+    assert heard.count("stopping after this step") == heard.count("goes on from step") == 1
+    assert heard.count("interrupted.") == 1 and "Traceback" not in heard
+
+
 ALONE = {"world_size": 1, "strategy": None}
 
 
-@pytest.mark.parametrize("mistake,status", [(UserError("no"), 2), (None, 0)])
+@pytest.mark.parametrize("mistake,status", [(UserError("no"), 2), (KeyboardInterrupt(), 130), (None, 0)])
 def test_processes_beside_the_first_are_silent_and_write_nothing(tmp_path, capsys, mistake, status):
     with pytest.raises(SystemExit) as ended, one_run(SimpleNamespace(is_global_zero=False, **ALONE)) as directory:
         with directory.create(tmp_path / "run", {"seed": 3}) as own, own.lock():
