@@ -331,6 +331,8 @@ def raised(error: Exception) -> str:
 def output_file(path: str) -> Path:
     """Where a result goes. Its folder is made first, so that one which cannot be made costs no measuring."""
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"a result goes into a file: {path} is a folder; give for example {file / 'result'}.")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     return file

@@ -35,8 +35,10 @@ def load_module(name: str) -> nn.Module:
         except Exception as error:
             if out_of_memory(error):
                 raise
-            hint = "; give a factory that needs no arguments" if isinstance(error, TypeError) else ""
-            raise UserError(f"`--module` must be callable without arguments: {name}: {raised(error)}{hint}.") from error
+            what = raised(error)
+            by_the_call = what.startswith("TypeError")  # and not by a line of theirs
+            hint = "; give a factory that needs none" if by_the_call else ""
+            raise UserError(f"`--module` must be callable without arguments: {name}: {what}{hint}.") from error
     if not isinstance(made, nn.Module):
         raise UserError(f"`--module` must make a torch.nn.Module: {name} made {type(made).__name__}.")
     return made

@@ -9,7 +9,13 @@ import sys
 
 
 def require_streams() -> None:
-    """Where a command was started with output or error closed, what it prints goes nowhere: python has None there."""
+    """Where a command was started with output or error closed, what it prints goes nowhere: python has None there.
+
+    No file that is opened later becomes descriptor 1 or 2, to which libraries print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # the lowest that is free
+        pass
+    os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)

@@ -133,7 +133,6 @@ MISTAKES = [
     (["--import", "unparsed_for_cli", "train"], "unparsed_for_cli.py, line 1: SyntaxError"),
     (["--import", "needy_for_cli", "train"], "line 1: ModuleNotFoundError: No module named 'not_installed_for_cli'"),
     (["train", "--config", "scalar.yaml"], "`model` must be a mapping of keys: got batch"),
-    (["sample", "empty_run", "--output", "a_file/grid.png"], "the output must be writable: a_file/grid.png"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "3x32x32"], "must take the input"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
@@ -242,6 +241,10 @@ def test_networks_too_large_for_the_memory_are_one_line_with_status_1(capsys, ar
 def test_results_go_into_folders_that_are_made(capsys, run):
     assert main(["sample", str(run), "--output", "new/deep/grid.png", "--rows", "1"]) == 0
     assert (run.parents[2] / "new/deep/grid.png").is_file()
+    capsys.readouterr()
+    below_a_file = fails(capsys, "sample", str(run), "--output", "new/deep/grid.png/grid.png")
+    assert "the output must be writable: new/deep/grid.png/grid.png" in below_a_file
+    assert "a result goes into a file: new is a folder" in fails(capsys, "probe", str(run), "--json", "new")
 
 
 @pytest.fixture

@@ -61,6 +61,18 @@ def test_a_killed_run_is_interrupted_and_one_that_a_process_holds_is_running(run
     assert killed.state() == "diverged"
 
 
+def test_a_run_that_ends_between_two_looks_is_not_interrupted(tmp_path, monkeypatch):
+    with RunDir.create(tmp_path / "run", {}) as run:
+        pass
+
+    def ends(run):
+        run.set_status("finished", 3)
+        return False
+
+    monkeypatch.setattr(RunDir, "_is_held", ends)
+    assert run.state() == "finished"
+
+
 def test_where_the_lock_cannot_be_asked_for_a_run_is_what_its_status_says(run, tmp_path):
     copy = RunDir(shutil.copytree(run.path, tmp_path / "copy"))
     assert copy.state() == "interrupted"

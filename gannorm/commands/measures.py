@@ -59,7 +59,6 @@ def probe(argv: Sequence[str]) -> int:
     from gannorm.rundir import atomic_write, write_json
     from gannorm.seeds import stream
 
-    to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
     settings: dict[str, Any] = {}
     if options.run:
         f, real, fake, settings = _run_to_probe(options)
@@ -69,6 +68,7 @@ def probe(argv: Sequence[str]) -> int:
         f = load_module(options.module).train(options.mode == "train")
         real, fake = load_halves(options.input, f, options.images, options.seed)
     f.train(options.mode == "train")
+    to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
     # At 128 pixels it takes minutes, in which a terminal shows that something happens.
     with tqdm(desc="measuring", unit=" passes", delay=2, leave=False, disable=None) as bar:
 

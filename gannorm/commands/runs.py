@@ -18,7 +18,7 @@ from gannorm.arguments import (
     task_of,
     train_parser,
 )
-from gannorm.errors import UserError, printable
+from gannorm.errors import UserError, out_of_memory, printable
 from gannorm.rundir import PLAN, RunDir
 
 
@@ -69,7 +69,7 @@ def check(argv: Sequence[str]) -> int:
     from gannorm.training import check
 
     parsers = {task: train_parser(task) for task in get_args(Task)}
-    mistakes = 0
+    mistakes = too_large = 0
     for file in files:
         flags = ["--config", file]
         try:
@@ -77,8 +77,13 @@ def check(argv: Sequence[str]) -> int:
         except UserError as error:
             mistakes += 1
             print(f"{file}: {printable(str(error))}", file=sys.stderr)
-    print(f"{len(files) - mistakes} of {len(files)} can be trained")
-    return 2 if mistakes else 0
+        except (RuntimeError, MemoryError) as error:
+            if not (reason := out_of_memory(error)):
+                raise
+            too_large += 1
+            print(f"{file}: does not fit into this machine's memory ({reason})")
+    print(f"{len(files) - mistakes - too_large} of {len(files)} can be trained")
+    return 2 if mistakes else int(too_large > 0)
 
 
 def _next_free(folder: Path, name: str) -> str:
@@ -159,8 +164,8 @@ def sample(argv: Sequence[str]) -> int:
     from gannorm.seeds import stream
     from gannorm.training.callbacks import encode_grid, generate
 
-    output = output_file(options.output)
     generator = load_networks(options.run, options.step, options.ema).generator
+    output = output_file(options.output)
     z = torch.randn(options.rows**2, generator.latent_dim, generator=stream(options.seed, "sample"))
     grid = encode_grid(generate(generator, z, batch_size=64, training=False))
     with atomic_write(output) as file:

@@ -18,10 +18,11 @@ def summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
     found = [(c, row.estimate) for c in shown if (row := comparison.row(c.label, f"{ACCURACY.name}/final"))]
     if not found:
         return None
+    coloured = all(c.label in colours for c, _ in found)
 
     def draw(ax: Axes) -> None:
         for y, (condition, estimate) in enumerate(found):
-            colour = colours[condition.label] if len(found) <= len(colours) else INK
+            colour = colours[condition.label] if coloured else INK
             for run in condition.runs:
                 if curve := run.series(ACCURACY.name):
                     ax.plot(curve[max(curve)], y + 0.22, "o", color=colour, markersize=3, alpha=0.6)

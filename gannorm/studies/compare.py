@@ -90,9 +90,10 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
     conditions.sort(key=_from(next(c for c in conditions if c.label == matching[0])))
     rows, lines = tabulate(conditions), cross(conditions)
     finished = [run for c in conditions for run in c.runs]
+    told = headline(rows, conditions)
     return Comparison(
-        headline(rows, conditions),
-        findings(rows, conditions, lines),
+        told,
+        [sentence for sentence in findings(rows, conditions, lines) if sentence != told],
         matching[0],
         conditions,
         rows,

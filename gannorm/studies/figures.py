@@ -49,11 +49,13 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
     if not measured:
         return None
 
+    coloured = all(c.label in colours for c, *_ in measured)
+
     def draw(ax: Axes) -> None:
         ax.axvline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
         ax.annotate("chance", (0.51, len(measured) - 0.45), color=RULE, fontsize=8, va="bottom")
         for y, (condition, pure, mixed) in enumerate(measured):
-            colour = colours[condition.label] if len(measured) <= SHOWN else INK
+            colour = colours[condition.label] if coloured else INK
             ax.plot([mixed.mean, pure.mean], [y, y], color=colour, linewidth=3, alpha=0.4, zorder=1)
             for estimate, face, size, offset in ((pure, colour, 6, -0.28), (mixed, "none", 10, 0.28)):
                 if estimate.low is not None and estimate.high is not None:

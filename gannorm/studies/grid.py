@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -34,7 +35,7 @@ from typing import Any
 from gannorm.errors import UserError
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
-from gannorm.studies.conditions import STATISTICS, WEIGHTS, Run, group
+from gannorm.studies.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
 from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load
 from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
 from gannorm.studies.tasks import CALLERS_MISTAKE
@@ -106,8 +107,8 @@ def plan(file: Path, output: Path) -> Study:
 
     Raises:
         UserError: a file that is missing or malformed, an unknown key of a study, an empty grid, two factors that set
-            one key, two runs that are the same, a baseline that is no condition, or a run directory made from another
-            config.
+            one key, seeds that are none, two tasks, two runs that a comparison cannot tell apart, a baseline that is no
+            condition, or a run directory made from another config.
     """
     content = load(file, "a study file")
     for key in content:
@@ -135,8 +136,18 @@ def plan(file: Path, output: Path) -> Study:
     keys = [*overrides, *(key for settings in factors.values() for setting in settings.values() for key in setting)]
     if taken := [key for key in keys if key in OWN_KEYS]:
         raise UserError(f"the study itself sets `{taken[0]}` of each run: remove it from `set` or `factors`.")
+    for seed in (run.config.get("seed", 0) for run in runs):
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise UserError(f"every `seed` must be an integer in 0 … 4294967295: got {seed!r} in {file}.")
+    tasks = list(dict.fromkeys(str(run.config.get("task", "gan")) for run in runs))
+    if len(tasks) > 1:
+        raise UserError(f"the runs of a study are compared, and must be of one task: got {', '.join(tasks)} in {file}.")
     _require_distinct(runs)
     baseline, evaluate = content.get("baseline"), evaluate_options(content.get("evaluate"), file)
+    if tasks == ["classifier"]:
+        if content.get("evaluate"):
+            raise UserError(f"`evaluate` scores generators, and classifiers have none: remove it from {file}.")
+        evaluate = None
     if baseline is not None:
         _require_condition(baseline, runs, compares_modes(evaluate))
     _require_same_configs(runs)
@@ -169,10 +180,11 @@ def require_possible(study: Study, command: Sequence[str]) -> None:
         asked = [*command, "check", *map(str, files)]
         answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if answer.returncode == CALLERS_MISTAKE:
-        lines = [line for line in answer.stderr.splitlines() if line.startswith(folder)]
+        own = f"{folder}{os.sep}"
+        lines = [line.removeprefix(own) for line in answer.stderr.splitlines() if line.startswith(own)]
         first, *others = lines or [answer.stderr.strip()]
         more = f" ({len(others)} other conditions cannot either)" if others else ""
-        raise UserError(f"every condition must be able to train: {first.removeprefix(folder)[1:]}{more}")
+        raise UserError(f"every condition must be able to train: {first}{more}")
     # Anything else, such as no memory for a network, is a run's own failure, which does not stop the others.
 
 
@@ -239,7 +251,7 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         for other, what in (
             (names.setdefault(run.name, run), "name"),
-            (configs.setdefault(_content(run, "name"), run), "config"),
+            (configs.setdefault(_content(run, *NOT_FACTORS - {"seed"}), run), "config, in all that makes a condition"),
         ):
             if other is not run:
                 raise UserError(

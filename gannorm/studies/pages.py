@@ -15,11 +15,10 @@ MARKS = (b'<meta name="generator" content="gannorm ', b" A gannorm comparison</t
 def require_replaceable(output: Path) -> None:
     """Raises UserError if a page in the folder `output` is somebody else's: a report would replace it."""
     for page in (output / name for name in PAGES):
-        if page.exists():
-            with writing(page):
-                content = page.read_bytes()
-            if not any(mark in content for mark in MARKS):
-                raise UserError(
-                    f"a report replaces nothing but a report: {page} is another page; choose another folder or "
-                    "move it away."
-                )
+        with writing(page):
+            content = page.read_bytes() if page.exists() else None
+        if content is not None and not any(mark in content for mark in MARKS):
+            raise UserError(
+                f"a report replaces nothing but a report: {page} is another page; choose another folder or "
+                "move it away."
+            )

@@ -187,7 +187,8 @@ def measured_unevenly(runs: Sequence[Run]) -> list[str]:
     """A remark for each kind of probe whose spacing differs between runs, and so what a run's value is the mean of."""
     remarks = []
     for key in ("probe_every", "why_every"):
-        spacings = sorted({run.config.get(key) or 0 for run in runs} - {0})
+        given = [run.config.get(key) for run in runs]
+        spacings = sorted({every for every in given if isinstance(every, int)} - {0})
         if len(spacings) > 1:
             remarks.append(
                 f"{key} is {' or '.join(map(str, spacings))}: a run's value is the mean of its last {FINAL_PROBES} "

@@ -124,7 +124,7 @@ class Randomness(Callback):
 
 
 class StopOnSignal(Callback):
-    """Ends a run after the present step, which then saves, when it is asked to: by one of `signals`.
+    """Ends a run after the present step when it is asked to, by one of `signals`; `Checkpoints` saves it then.
 
     These are Ctrl-C, kill, a terminal that is closed, and what SLURM can send before a time limit. One that was ignored
     when the run began stays so, as under nohup. A second Ctrl-C does not wait for the step. Lightning's own handler of
@@ -152,7 +152,7 @@ class StopOnSignal(Callback):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._speaks:
                 with contextlib.suppress(OSError):  # not print, which may be what was interrupted
-                    os.write(2, b"\nstopping after this step, to save it; Ctrl-C again stops at once\n")
+                    os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         if trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):  # one process of several suffices

@@ -139,8 +139,9 @@ def check(config: Mapping[str, Any]) -> None:
         UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
     """
     data = _data(config)
+    check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
     DATASETS[data.name]  # names the choices
-    n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(1, data.image_size)
+    n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
     _model(config, data)

@@ -366,6 +366,18 @@ def test_a_page_of_somebody_else_is_not_replaced(make_run: MakeRun, tmp_path: Pa
         assert (output / name).read_text() == "<title>My thesis</title>"
 
 
+def test_a_folder_that_cannot_be_looked_into_is_one_line(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the output must be writable: .*: File name too long"):
+        compare([make_run("batch", 0)], tmp_path / ("a" * 300))
+
+
+def test_probes_of_no_number_of_steps_do_not_end_a_comparison(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(3)]
+    for run, every in zip(runs, (2, "often", [1]), strict=True):
+        run.config_file.write_text(json.dumps({**run.config(), "probe_every": every}))  # which is YAML too
+    assert len(analyse(runs).conditions[0].runs) == 3
+
+
 def test_a_report_replaces_a_report_of_any_age(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("batch", 0)
     (tmp_path / "index.html").write_text("<title>Images or batches? A gannorm comparison</title>")  # without generator

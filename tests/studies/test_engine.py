@@ -242,10 +242,22 @@ def test_a_stopped_study_leaves_no_process(number: signal.Signals) -> None:
     until(lambda: sum(line[0] == "sleep" for line in calls()) == 2)
     process.send_signal(number)
     _, told = process.communicate(timeout=30)
-    hung_up = number == signal.SIGHUP  # what it says then goes nowhere
-    assert hung_up or "stopped; the same command goes on from here." in told
+    if number == signal.SIGHUP:
+        assert told == ""  # its terminal, say, is gone
+    else:
+        assert "stopped; the same command goes on from here." in told
     assert process.returncode != 0
     assert_all_gone()
+
+
+def test_under_nohup_a_study_outlives_its_terminal() -> None:
+    planned(nap=0.2, evaluate=False)
+    process = alone("nohup")
+    until(lambda: len(trained()) == 2)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert trained() == sorted(NAMES)
 
 
 def test_a_run_that_another_process_trains_is_awaited_and_not_repeated() -> None:
@@ -331,7 +343,6 @@ def test_a_child_that_says_nothing_is_known_by_its_status(tmp_path: Path) -> Non
     assert child.last_line() == "exit status 3 without a word"
 
 
-def alone() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", ALONE, *FAKE], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def alone(*before: str) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-c", ALONE, *FAKE]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -82,6 +82,11 @@ def test_names_hold_what_varies_and_are_safe(tmp_path: Path, factors: Any, names
         ({"factors": {"model.discriminator.norm": ["a b", "a-b"]}}, "have the same name"),
         ({"factors": {"rate": {"a": {"seed": 1}, "b": {"seed": 1}}}}, "have the same config"),
         ({"factors": {"rate": {"a": {"seed": 1}}, "seed": [0]}}, "`rate` and `seed` both set `seed`"),
+        ({"factors": {"seed": [0, -1]}}, "every `seed` must be an integer in 0 … 4294967295: got -1"),
+        ({"factors": {"seed": ["zero"]}}, "every `seed` must be an integer in 0 … 4294967295: got 'zero'"),
+        ({"factors": {"task": ["gan", "classifier"]}}, "must be of one task: got gan, classifier"),
+        ({"set": {"task": "classifier"}, "evaluate": {"samples": 8}}, "classifiers have none: remove it"),
+        ({"factors": {"probe_every": [1, 2]}}, "have the same config, in all that makes a condition"),
         ({"factors": {"name": ["a", "b"]}}, "the study itself sets `name` of each run: remove it"),
         ({"factors": {"model.discriminator.norm": ["plan", "group"]}}, "gives 'plan'; give the values labels"),
         ({"factors": {"trainer": [{}]}}, "gives ''; give the values labels"),
@@ -114,7 +119,7 @@ CANNOT = {
     "range": ({"model.lr_d": -1}, "learning rates must be positive"),
     "pair": ({"model.initialization": "fixup", "model.discriminator.weight_norm": "weight"}, "fixup"),
     "trainer": ({"trainer.acelerator": "cpu"}, "did you mean 'accelerator'"),
-    "task": ({"task": "clasifier"}, "did you mean 'classifier'"),
+    "value": ({"trainer.precision": "nonsense"}, "Lightning's Trainer refuses its options"),
     "data": ({"data.name": "digit"}, "did you mean 'digits'"),
 }
 
@@ -151,6 +156,19 @@ def test_a_condition_that_cannot_train_is_told_before_anything_starts(checked: d
 
 def test_the_conditions_that_can_are_not_named(checked: dict[str, str]) -> None:
     assert set(checked) == {f"{name}_0" for name in CANNOT}  # nor is what needs another machine
+
+
+def test_a_network_too_large_hides_no_mistake_and_stops_no_study(tmp_path: Path) -> None:
+    wide = {"model.discriminator.width": 10**12}
+    content = {"factors": {"what": {"wide": wide, "bad": {"model.discriminator.norm": "grup"}}}}
+    with pytest.raises(UserError, match=r"must be able to train: bad.yaml: unknown normalizer 'grup'.*\w\.$"):
+        require_possible(planned(tmp_path, **content), GANNORM)
+    require_possible(planned(tmp_path, set=wide, factors={"seed": [0]}), GANNORM)
+
+
+def test_a_study_of_classifiers_asks_for_no_scores(tmp_path: Path) -> None:
+    assert planned(tmp_path, factors={"seed": [0]}).evaluate == {}
+    assert planned(tmp_path, set={"task": "classifier"}, factors={"seed": [0]}).evaluate is None
 
 
 def test_a_condition_that_has_a_run_is_not_asked_about(tmp_path: Path) -> None:

@@ -227,10 +227,20 @@ def test_classifiers_without_a_test_or_with_one_seed_still_get_a_page(make_class
     assert "<img" not in (tmp_path / "report/index.html").read_text()
 
 
+def test_more_classifiers_than_colours_of_which_some_were_never_tested(
+    make_classifier: MakeRun, tmp_path: Path
+) -> None:
+    runs = [make_classifier("batch", 0, [] if i < 5 else [0.5 + i / 100], 0.01 * i) for i in range(1, 13)]
+    compare(runs, tmp_path / "report")
+    assert (tmp_path / "report/index.html").is_file()
+
+
 def test_many_classifiers_are_told_by_verdict(make_classifier: MakeRun) -> None:
     rates = {("batch", 0.1): 0.8, ("batch", 0.2): 0.9, ("batch", 0.3): 0.7, ("none", 0.1): 0.6, ("none", 0.2): 0.5}
     runs = [make_classifier(norm, s, [end + 0.01 * s], rate) for (norm, rate), end in rates.items() for s in range(2)]
-    assert analyse(runs).headline == (
+    comparison = analyse(runs)
+    assert comparison.headline not in comparison.findings
+    assert comparison.headline == (
         "Accuracy on held-out images against 0.81 with BatchNorm (learning rate 0.1): better with BatchNorm (learning "
         "rate 0.2); worse with BatchNorm (learning rate 0.3), no normalizer (learning rate 0.1) and no normalizer "
         "(learning rate 0.2)."
