@@ -191,4 +191,15 @@ def has_key() -> bool:
 
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
-    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    # wandb.login asks the server for the account's name, also unverified. Without a network that took 5 s, and once 10
+    # minutes more at exit, where wandb 0.31 waited for a service that had not heard that it should end.
+    try:
+        from wandb.sdk import wandb_setup
+        from wandb.sdk.lib.wbauth import read_netrc_auth
+
+        settings = wandb_setup.singleton().settings
+        return bool(settings.api_key or settings.identity_token_file or read_netrc_auth(host=settings.base_url))
+    except (ImportError, AttributeError):  # another version's inside
+        return wandb.login(prompt=False, verify=False)
