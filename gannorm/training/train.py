@@ -139,6 +139,7 @@ def check(config: Mapping[str, Any]) -> None:
         UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
     """
     data = _data(config)
+    require_known(config["trainer"])
     check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
     DATASETS[data.name]  # names the choices
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
@@ -164,7 +165,6 @@ def _data(config: Mapping[str, Any]) -> ImageData:
             raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
     if not 0 <= config["seed"] < 2**32:
         raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
-    require_known(config["trainer"])
     settings = {**config["data"]}
     # A training step takes one batch for each discriminator update.
     settings["batch_size"] *= max(1, config["model"].get("d_steps", 1))
