@@ -891,14 +891,14 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def hardware(bench: Bench) -> dict[str, Any]:
-    from gannorm.training.precision import bf16_hardware
+    from gannorm.training.precision import fast_bf16
 
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     device = bench.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.get("cpu_name", platform.machine())
     return {
         "device": name,
-        "bf16": bf16_hardware(device.type),
+        "fast_bf16": fast_bf16(device.type),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],

@@ -6,7 +6,7 @@ from training.plain_loop import final_state, plain_loop
 
 from gannorm.errors import UserError
 from gannorm.training import prepare, train
-from gannorm.training.precision import choose
+from gannorm.training.precision import choose, fast_bf16
 
 STEPS = 50
 
@@ -93,14 +93,31 @@ def test_channels_last_reaches_every_network(configure, tmp_path):
 
 def test_the_choice_follows_hardware_and_config_and_says_why(configure, monkeypatch):
     auto, exact = configure(), configure("--precision", "exact")
-    monkeypatch.setattr("gannorm.training.precision.bf16_hardware", lambda device: "AMX")
+    monkeypatch.setattr("gannorm.training.precision.fast_bf16", lambda device: "AMX")
     assert str(choose(auto)) == "bf16-mixed (precision auto: AMX), channels_last"
     assert str(choose(exact)) == "32-true (precision exact), channels_last"
     assert choose({**exact, "trainer": {"precision": "bf16-mixed"}}).precision == "bf16-mixed"
-    monkeypatch.setattr("gannorm.training.precision.bf16_hardware", lambda device: "")
-    assert str(choose(auto)) == "32-true (precision auto: no bf16 hardware), channels_last"
+    monkeypatch.setattr("gannorm.training.precision.fast_bf16", lambda device: "")
+    assert str(choose(auto)) == "32-true (precision auto: bf16 would not be faster here), channels_last"
     with pytest.raises(UserError, match="did you mean 'exact'"):
         choose({**auto, "precision": "exakt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "instructions", "taken"),
+    [
+        ("Intel Xeon", {"amx_tile", "avx512_bf16", "avx512_fp16"}, "AMX"),  # Sapphire Rapids and later
+        ("Intel Xeon", {"avx512_bf16", "avx512_fp16"}, ""),  # the same in a virtual machine without AMX
+        ("Intel Xeon", {"avx512_bf16"}, "AVX512-bf16"),  # Cooper Lake
+        ("AMD EPYC", {"avx512_bf16"}, "AVX512-bf16"),  # Zen 4
+        ("AMD EPYC", {"avx512_bf16", "avx512_fp16"}, "AVX512-bf16"),
+        ("Intel Xeon", set(), ""),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster_not_where_it_is_possible(monkeypatch, name, instructions, taken):
+    capabilities = {"cpu_name": name} | dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fast_bf16("cpu") == taken
 
 
 def test_a_layout_that_costs_time_or_moves_noise_is_not_taken(configure):
