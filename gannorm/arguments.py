@@ -172,7 +172,8 @@ def evaluate_parser() -> ArgumentParser:
 def parser_for(name: str, description: str) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"gannorm {name}", description=description, exit_on_error=False)
+    # An abbreviated key would be a key that nobody checks: --conf, --step for --steps.
+    return ArgumentParser(prog=f"gannorm {name}", description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        print(f"gannorm {name}: interrupted.", file=sys.stderr)
+        print(f"gannorm{name and f' {name}'}: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever reads, `head` for example, has seen enough
         leave()  # or python would complain at exit

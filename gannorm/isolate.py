@@ -95,6 +95,17 @@ def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
             setattr(*switch)
 
 
+@contextmanager
+def determinism_kept() -> Iterator[None]:
+    """Whatever the block sets of torch's determinism, as a Trainer does for good, is put back."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
 def in_float32() -> AbstractContextManager[None]:
     """Products of float32 numbers in float32, on every device, and not in TF32 or bf16."""
     backends: Any = torch.backends  # its precision settings have no type stubs

@@ -281,7 +281,7 @@ class RunDir:
             UserError: metrics.jsonl has been changed since.
         """
         file = self.path / "metrics.jsonl"
-        kept = file.read_bytes()[:metrics] if metrics else b""
+        kept = file.read_bytes()[:metrics] if metrics and file.exists() else b""
         if len(kept) != metrics or kept[-1:] not in (b"", b"\n"):
             raise UserError(
                 f"a run goes on with the records that it wrote: {file} has been changed since step {step}; put it back."
@@ -323,7 +323,7 @@ class RunDir:
 
 
 def find_runs(paths: list[str]) -> list[RunDir]:
-    """The run directories among `paths` and one level below them (a study folder), sorted by name."""
+    """The run directories among `paths` and one level below them (a study folder), there sorted by name."""
     found: dict[Path, RunDir] = {}
     for path in map(Path, paths):
         if path.name == PLAN and len(paths) > 1:
@@ -402,12 +402,20 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def parse_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
-    """YAML from a stranger, as plain data of a bounded size.
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4.
 
-    Args:
-        text: the file's content.
-        loader: a safe one, in pure Python: libyaml's crashes the process where brackets are nested deep enough.
+    In pure Python: libyaml's loader crashes the process where brackets are nested deep enough.
+    """
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML from a stranger, as plain data of a bounded size.
 
     Raises:
         yaml.YAMLError: malformed; tags that name objects; a value that is nested in itself, or deeper than Python's
@@ -415,7 +423,7 @@ def parse_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
             take MAX_VALUES values.
     """
     try:
-        content = yaml.load(text, loader)
+        content = yaml.load(text, _Loader)
         values = _values(content, {})
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply, or in itself") from None
@@ -435,7 +443,7 @@ def _values(content: Any, known: dict[int, int]) -> int:
 
 def _read(file: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(file.read_text())
+        return parse(file.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{file} must be readable: {error.strerror}.") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:

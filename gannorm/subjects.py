@@ -55,15 +55,22 @@ def load_halves(source: str, f: nn.Module, images: int, seed: int) -> tuple[Any,
         seed: of random inputs.
 
     Raises:
-        UserError: an unreadable source, fewer than four samples, or a module that does not take it.
+        UserError: an unreadable source, fewer than two samples a half, or a module that does not take it.
     """
     if re.fullmatch(r"\d+(x\d+)*", source):
-        x: Any = torch.randn(2 * images, *map(int, source.split("x")), generator=stream(seed, "input"))
+        try:
+            x: Any = torch.randn(2 * images, *map(int, source.split("x")), generator=stream(seed, "input"))
+        except (RuntimeError, TypeError) as error:
+            if out_of_memory(error):
+                raise
+            raise UserError(f"`--input` must be a shape that a tensor can have: got {source}.") from None
     else:
         x = _read(Path(source))
     parameter = next(iter(f.parameters()), None)
     if parameter is not None:
         x = map_tensors(lambda t: t.to(parameter.dtype) if t.is_floating_point() else t, x)
+    if images < 2:
+        raise UserError(f"`images`, of each half, must be at least 2: got {images}.")
     count = min(batch_size_of(x) // 2, images)
     if count < 2:
         raise UserError(f"`--input` must hold at least four samples: got {batch_size_of(x)} in {source}.")

@@ -1,4 +1,4 @@
-"""Standard output and error, which may be closed from the start or go away before a command ends."""
+"""Standard output and error, which may be closed from the start or go away before a command ends; tables for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Sequence
 
 
 def require_streams() -> None:
@@ -32,3 +33,13 @@ def leave() -> None:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in columns.
+
+    >>> aligned([["norm", "FID"], ["batch", "23.5"]])
+    ['norm   FID', 'batch  23.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

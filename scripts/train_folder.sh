@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # BatchNorm and GroupNorm discriminators on your own images, compared: scripts/train_folder.sh path/to/images [flags …]
-# Flags go to `gannorm train`, for example --steps 2000 --data.skip_bad true. A normalizer that is done is not repeated.
+# Flags go to `gannorm train`, for example --steps 2000 --data.skip_bad true. The same command goes on where it stopped: a
+# normalizer that is done is not repeated, and one that was interrupted is resumed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
@@ -13,8 +14,12 @@ root=$1
 study=folder_$(basename "$root")
 shift
 for norm in batch group; do
-  if ! grep -qs '"finished"' "runs/$study/${norm}_0/status.json"; then
-    gannorm train --config configs/folder.yaml --data.root "$root" --study "$study" --model.discriminator.norm "$norm" "$@"
+  run=runs/$study/$norm
+  if [ ! -e "$run/config.yaml" ]; then
+    gannorm train --config configs/folder.yaml --data.root "$root" --model.discriminator.norm "$norm" "$@" \
+      --output runs --study "$study" --name "$norm"
+  elif ! grep -qsE '"state": "(finished|diverged)"' "$run/status.json"; then
+    gannorm train --resume "$run"
   fi
 done
 gannorm compare "runs/$study" --output "report/$study"

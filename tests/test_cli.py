@@ -65,6 +65,8 @@ MISTAKES = [
     (["--import"], "must be followed by a module"),
     (["--import", "no_such_module", "train"], "'no_such_module' is not"),
     (["train", "--sede", "1"], "unknown key 'sede': did you mean 'seed'"),
+    (["train", "--step", "5"], "unknown key 'step': did you mean 'steps'"),  # no abbreviations
+    (["train", "--conf", "hostile.yaml"], "unknown key 'conf'"),
     (["train", "--seed", "one"], "`seed` must be int: got one"),
     (["train", "--norm", "group"], "did you mean 'model.discriminator.norm' or 'model.generator.norm'"),
     (["train", "--trainer.accelerator", "tpu"], "Lightning's Trainer refuses its options"),
@@ -137,6 +139,8 @@ MISTAKES = [
     (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--images", "-4"], "`images` must be at least 1"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--images", "1"], "`images`, of each half, must be"),
+    (["probe", "--module", "nets_for_cli:Critic", "--input", f"{9**20}"], "must be a shape that a tensor can have"),
     (["--import", "", "train"], "must be followed by a module"),
     (["--import=no_such_module", "train"], "'no_such_module' is not"),
     (["--import", "../my_norms", "train"], "must be named as in python"),

@@ -50,8 +50,6 @@ def probe(argv: Sequence[str]) -> int:
     if options.batch_size < 1:
         raise UserError(f"`batch_size` must be at least 1: got {options.batch_size}.")
 
-    import io
-
     from tqdm import tqdm
 
     from gannorm import probes
@@ -85,10 +83,8 @@ def probe(argv: Sequence[str]) -> int:
     if to_json:
         write_json(to_json, result.to_dict())
     if to_figure:
-        png = io.BytesIO()
-        result.figure().savefig(png, format="png", dpi=150)
         with atomic_write(to_figure) as file:
-            file.write(png.getvalue())
+            result.figure().savefig(file, format="png", dpi=150)
     return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
 
 

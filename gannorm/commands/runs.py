@@ -20,6 +20,7 @@ from gannorm.arguments import (
 )
 from gannorm.errors import UserError, out_of_memory, printable
 from gannorm.rundir import PLAN, RunDir
+from gannorm.terminal import aligned
 
 
 def train(argv: Sequence[str]) -> int:
@@ -130,9 +131,8 @@ def describe(argv: Sequence[str]) -> int:
             shape = "x".join(map(str, row.shape)) or "1"
             cells = (row.name, row.kind, shape, f"{row.parameters:,}", row.weight_norm, row.coupling)
             table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            print(("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))).rstrip())
+        for line in aligned(table):
+            print(f"  {line}")
         if note := NORMALIZERS[model[name]["norm"]].note:
             print(f"  {model[name]['norm']}: {note}")
     return 0
@@ -141,8 +141,11 @@ def describe(argv: Sequence[str]) -> int:
 def _processes(trainer: Mapping[str, Any]) -> int:
     """How many processes a config's Trainer options ask for, where they say a number."""
     devices = trainer.get("devices", 1)
+    if isinstance(devices, str) and "," in devices:  # "0,1": these two, to Lightning
+        devices = [device for device in devices.split(",") if device.strip()]
     here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
-    return here * int(trainer.get("num_nodes") or 1)
+    nodes = str(trainer.get("num_nodes"))
+    return here * (int(nodes) if nodes.isdigit() else 1)
 
 
 def sample(argv: Sequence[str]) -> int:

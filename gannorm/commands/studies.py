@@ -111,7 +111,7 @@ def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
         dir=str(output),
     )
     if logger:
-        logger.log_record(record(comparison, output / "figures"), {"headline": comparison.headline})
+        logger.log_record(record(comparison, output), {"headline": comparison.headline})
         logger.finalize("success")
 
 

@@ -166,12 +166,17 @@ def _map(base: Path, images: int, size: int) -> Tensor:
 # caller's main module in each worker, torch and all, or fork a process that may already hold CUDA and its threads.
 
 
+MOST_WORKERS = 32  # Linux grants the pipes of one user 64 MiB, and each takes 1
+
+
 def _decode_all(root: Path, names: list[str], image_size: int) -> Iterator[tuple[bool, bytes]]:
     """(True, pixels) or (False, reason) for every file, in order; the pipes' size bounds how far workers run ahead."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, min(cores, len(names) // 256))
-    workers = [_Worker(root, names[k::count], image_size) for k in range(count)]
+    count = max(1, min(cores, MOST_WORKERS, len(names) // 256))
+    workers: list[_Worker] = []
     try:
+        for k in range(count):
+            workers.append(_Worker(root, names[k::count], image_size))
         for k in range(len(names)):
             yield workers[k % count].answer()
     finally:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import lightning.pytorch as pl
 
+from gannorm.data.cache import cache_dir
 from gannorm.data.datasets import load_images
 from gannorm.data.images import Images
 from gannorm.data.loader import ImageLoader
 from gannorm.errors import UserError
+from gannorm.rundir import writing
 
 
 class ImageData(pl.LightningDataModule):
@@ -51,16 +57,11 @@ class ImageData(pl.LightningDataModule):
         self.skip_bad = skip_bad
         self.labelled = labelled
 
-    def prepare_data(self) -> None:
-        """Download, in one process only. (The cache of decoded images has a lock of its own.)"""
-        if self.download and not hasattr(self, "test"):
-            self._load("train", download=True)
-            self._load("test", download=True)
-
     def setup(self, stage: str | None = None) -> None:
         """Load both splits, once."""
         if not hasattr(self, "test"):
-            self.train, self.test = self._load("train"), self._load("test")
+            with _one_at_a_time() if self.download else nullcontext():
+                self.train, self.test = self._load("train"), self._load("test")
             if self.labelled and (self.train.labels is None or self.test.labels is None):
                 raise UserError(
                     f"a classifier needs labels: data set {self.name!r} has none; choose another, or sort a folder's "
@@ -81,15 +82,27 @@ class ImageData(pl.LightningDataModule):
             joined=getattr(trainer.lightning_module, "steps_per_call", 1) if trainer else 1,
         )
 
-    def _load(self, split: str, download: bool = False) -> Images:
+    def _load(self, split: str) -> Images:
         return load_images(
             self.name,
             split,
             image_size=self.image_size,
             root=self.root,
-            download=download,
+            download=self.download,
             skip_bad=self.skip_bad,
         )
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """The processes of a run would unpack one archive into one folder."""
+    lock = cache_dir() / "download.lock"
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class _FetchedAhead(ImageLoader):

@@ -133,18 +133,10 @@ def _floor(features: Tensor, seed: int) -> float:
 
 
 def _write(file: Path, reference: Reference) -> None:
-    arrays: dict[str, Any] = {f"features/{layer}": f.numpy() for layer, f in reference.features.items()}
+    arrays: dict[str, Any] = {f"features/{layer}": features for layer, features in reference.features.items()}
+    arrays |= {k: np.nan if v is None else v for k, v in vars(reference).items() if k != "features"}
     with atomic_write(file) as stream:  # two writers at once: each its own temporary file, the last rename wins
-        np.savez(
-            stream,
-            mean=reference.mean,
-            covariance=reference.covariance,
-            root=reference.root,
-            radii=reference.radii.numpy(),
-            floor=reference.floor,
-            inception_score=np.nan if reference.inception_score is None else reference.inception_score,
-            **arrays,
-        )
+        np.savez(stream, **arrays)
 
 
 def _read(file: Path) -> Reference | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import ranks
-from gannorm.isolate import hooked, isolated
+from gannorm.isolate import hooked, isolated, switched
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
 from gannorm.normalizers.sync import alone
@@ -150,16 +150,10 @@ def set_standing_statistics(
 
     draw = np.random.RandomState([seed, 1])
     batches = -(-samples // batch_size)
-    modes = [layer.training for layer in layers]
-    try:
-        for layer in layers:
-            layer.train()
-        with hooked(layer.register_forward_pre_hook(collect) for layer in layers):
-            for _ in range(batches):
-                generator(_latents(draw, batch_size, latent_dim, generator))
-    finally:
-        for layer, training in zip(layers, modes, strict=True):
-            layer.train(training)
+    averaging = switched(*((layer, "training", True) for layer in layers))
+    with averaging, hooked(layer.register_forward_pre_hook(collect) for layer in layers):
+        for _ in range(batches):
+            generator(_latents(draw, batch_size, latent_dim, generator))
     for layer in layers:
         mean, square = sums[layer] / batches
         layer.running_mean.copy_(mean)

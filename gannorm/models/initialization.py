@@ -19,7 +19,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,20 +35,9 @@ from gannorm.registry import Registry
 Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
-@dataclass(frozen=True)
-class Initialization:
-    """How a network's weights are set: apply(network, generator, **options), lsuv also with `reference`."""
-
-    apply: Callable[..., None]
-    needs_reference: bool = False
-
-    @property
-    def options(self) -> list[str]:
-        given = ("network", "generator", "reference")
-        return [name for name in inspect.signature(self.apply).parameters if name not in given]
-
-
-INITIALIZERS: Registry[Initialization] = Registry("initialization")
+# How a network's weights are set: function(network, generator, **options), some also with `reference`.
+INITIALIZERS: Registry[Callable[..., None]] = Registry("initialization")
+GIVEN = ("network", "generator", "reference")  # the rest are options
 
 
 def initialize(
@@ -73,14 +61,15 @@ def initialize(
     >>> bool(torch.allclose(w @ w.T, torch.eye(8), atol=1e-6))
     True
     """
-    entry = INITIALIZERS[name]
-    check_options(f"initialization {name!r}", entry.apply, entry.options, options)
-    if entry.needs_reference:
+    apply = INITIALIZERS[name]
+    accepted = list(inspect.signature(apply).parameters)
+    check_options(f"initialization {name!r}", apply, [a for a in accepted if a not in GIVEN], options)
+    if "reference" in accepted:
         if reference is None:
             raise UserError(f"initialization {name!r} needs a reference batch: got none; pass `reference`.")
         options["reference"] = reference
     with torch.no_grad():
-        entry.apply(network, generator, **options)
+        apply(network, generator, **options)
 
 
 def equalize_bias(discriminator: nn.Module, batches: Sequence[Tensor]) -> float:
@@ -239,13 +228,8 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
         _set_zero(classifier)
 
 
-INITIALIZERS.register("dcgan", Initialization(dcgan))
-INITIALIZERS.register("kaiming", Initialization(kaiming))
-INITIALIZERS.register("xavier", Initialization(xavier))
-INITIALIZERS.register("orthogonal", Initialization(orthogonal))
-INITIALIZERS.register("delta_orthogonal", Initialization(delta_orthogonal))
-INITIALIZERS.register("lsuv", Initialization(lsuv, needs_reference=True))
-INITIALIZERS.register("fixup", Initialization(fixup))
+for function in (dcgan, kaiming, xavier, orthogonal, delta_orthogonal, lsuv, fixup):
+    INITIALIZERS.register(function.__name__, function)
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 LEAST = 2**20  # values of a map, 4 MiB: memory of less, malloc keeps by itself
-MOST = 16  # maps whose memory is kept, those that came back last
+LARGEST = 2**24  # 64 MiB
+MOST = 16  # maps whose memory is kept, those that came back last: at most 1 GiB
 
 
 class _Kept(threading.local):
@@ -30,14 +31,14 @@ _kept = _Kept()
 
 
 def map_like(x: Tensor) -> Tensor:
-    """torch.empty_like, for a large, dense float32 map on a CPU in memory that was used before.
+    """torch.empty_like, for a dense float32 map of 4 to 64 MiB on a CPU in memory that was used before.
 
     The memory comes back when the last tensor on it is gone. Any other x gets torch's own.
 
     >>> map_like(torch.zeros(2, 3, 4, 4)).shape
     torch.Size([2, 3, 4, 4])
     """
-    if not is_plain(x) or x.numel() < LEAST:
+    if not is_plain(x) or not LEAST <= x.numel() <= LARGEST:
         return torch.empty_like(x)
     kept, memory, others = _kept.maps, None, []
     while kept and memory is None:

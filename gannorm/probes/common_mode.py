@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gannorm.errors import UserError
 from gannorm.probes.batch import Function, default_generator, permutation
 from gannorm.probes.gradients import graph
 
@@ -34,13 +35,15 @@ def common_mode_gain(
         to a shift of their own image beyond rounding, as after an instance normalization of it.
 
     Raises:
-        UserError: as `coupling_matrix`.
+        UserError: as `coupling_matrix`; fewer than one sample.
 
     Source: defined here.
 
     >>> round(common_mode_gain(torch.nn.BatchNorm1d(1), torch.randn(64, 1)), 4)
     -1.0
     """
+    if samples < 1:
+        raise UserError(f"`samples` must be at least 1: got {samples}.")
     chosen = default_generator(generator)
     with graph(f, x, batch_dim) as g:
         rows = {i: g.pull_back(torch.eye(len(g))[i]) for i in permutation(len(g), chosen)[:samples].tolist()}

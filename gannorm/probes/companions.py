@@ -13,10 +13,8 @@ from gannorm.probes.batch import (
     batch_size_of,
     concatenate,
     default_generator,
-    logits,
-    running,
-    take,
 )
+from gannorm.probes.composition import batched_logits
 
 
 def companion_variance(
@@ -115,12 +113,7 @@ def companion_sets(companions: Any, draws: int, batch_size: int, generator: torc
 
 def kept_logits(f: Function, x: Any, companions: Any, sets: Tensor, batch_dim: int) -> Tensor:
     """(n, draws): the logit of each image of `x` at the first place, before each set of companions."""
-    n, size = batch_size_of(x, batch_dim), sets.shape[1] + 1
-    values = torch.empty(n, len(sets), dtype=torch.float64)
-    with running(f, x) as run, torch.no_grad():
-        for c, index in enumerate(sets):
-            company = take(companions, index, batch_dim)
-            for i in range(n):
-                kept = take(x, torch.tensor([i]), batch_dim)
-                values[i, c] = logits(run(concatenate(kept, company, batch_dim)), size, batch_dim)[0]
-    return values
+    n = batch_size_of(x, batch_dim)
+    batches = (torch.cat([torch.tensor([i]), n + index]) for index in sets for i in range(n))
+    found = batched_logits(f, concatenate(x, companions, batch_dim), batches, batch_dim)
+    return found.view(len(sets), n, -1)[:, :, 0].T.double()

@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import hooked
 from gannorm.probes.batch import default_generator, permutation
-from gannorm.probes.objective import Loss, Objective, Point, difference, inner, norm, objective, plain
-from gannorm.registry import choices
+from gannorm.probes.objective import Loss, Objective, Point, chosen, difference, inner, norm, objective, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ def internal_covariate_shift(
     ([0.0, 1.0], [1.0, 1.0])
     """
     owned = _parameters_by_module(network)
-    measurable = _chosen(layers_of(network), layers)
+    measurable = chosen(layers_of(network), layers, "a module with weights to train")
     if sample is not None and sample < 1:
         raise UserError(f"`sample` must be at least 1 layer: got {sample}; leave it out for all layers.")
     with objective(network, loss, batch) as o:
@@ -151,13 +150,6 @@ def _parameters_by_module(network: nn.Module) -> dict[str, dict[str, Tensor]]:
         if p.requires_grad:
             owned.setdefault(re.sub(r"\.?(parametrizations\..*|[^.]*)$", "", name), {})[name] = p
     return owned
-
-
-def _chosen(names: list[str], wanted: Sequence[str] | None) -> list[str]:
-    for name in wanted or ():
-        if name not in names:
-            raise UserError(f"a layer must be a module with weights to train: got {name!r}; {choices(name, names)}")
-    return names if wanted is None else list(dict.fromkeys(wanted))
 
 
 def _point(o: Objective, values: Point, argument: str) -> dict[str, Tensor]:

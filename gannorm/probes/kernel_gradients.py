@@ -20,8 +20,7 @@ from torch.nn import functional as F
 
 from gannorm.errors import UserError
 from gannorm.probes.calls import KERNELS, Call, recorded
-from gannorm.probes.objective import Loss, at_least_single, objective, plain
-from gannorm.registry import choices
+from gannorm.probes.objective import Loss, at_least_single, chosen, objective, plain
 
 CHUNK = 2**22  # numbers held of the summands at one time
 
@@ -99,13 +98,7 @@ def gradient_statistics(
                 by_name.setdefault(call.name, []).append(call)
         if not by_name:
             raise UserError("the loss must use a Linear, Conv2d or ConvTranspose2d layer of the network: it uses none.")
-        for name in layers or ():
-            if name not in by_name:
-                raise UserError(
-                    f"a layer must be a Linear, Conv2d or ConvTranspose2d that the loss uses: got {name!r}; "
-                    f"{choices(name, by_name)}"
-                )
-        names = list(by_name if layers is None else dict.fromkeys(layers))
+        names = chosen(by_name, layers, "a Linear, Conv2d or ConvTranspose2d that the loss uses")
         used = [call for name in names for call in by_name[name]]
         grads = torch.autograd.grad(value, [c.output for c in used], allow_unused=True)
         cotangents = {id(c): torch.zeros_like(c.output) if g is None else g for c, g in zip(used, grads, strict=True)}

@@ -87,7 +87,8 @@ def sgd_noise(
     """
     n = batch_size_of(batch)
     if not 1 <= batch_size < n or n % batch_size:
-        raise UserError(f"`batch_size` must divide the {n} samples into two or more: got {batch_size}; try {n // 2}.")
+        largest = max((b for b in range(1, n) if n % b == 0), default=1)
+        raise UserError(f"`batch_size` must divide the {n} samples into two or more: got {batch_size}; try {largest}.")
     parts = permutation(n, default_generator(generator)).split(batch_size)
     with objective(network, loss, batch) as o:
         _, full = o.checked_gradient()

@@ -8,7 +8,7 @@ generator's loss the network is the generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import isolated, switched
 from gannorm.probes.gradients import eager
+from gannorm.registry import choices
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Point = Mapping[str, Tensor]  # values of parameters, by qualified name
@@ -131,6 +132,17 @@ def moved(point: Point, direction: Mapping[str, Tensor], step: float) -> dict[st
 def at_least_single(t: Tensor) -> Tensor:
     """`t`, in float32 if it is of half precision, which overflows in sums of squares."""
     return t.float() if t.element_size() < 4 else t
+
+
+def chosen(known: Iterable[str], wanted: Sequence[str] | None, kind: str) -> list[str]:
+    """The wanted layers, each once, or all that are known. Raises UserError if one is not, or none is wanted."""
+    known = list(known)
+    for name in wanted or ():
+        if name not in known:
+            raise UserError(f"a layer must be {kind}: got {name!r}; {choices(name, known)}")
+    if wanted is not None and not wanted:
+        raise UserError("`layers` must name at least one: got none; leave it out for all.")
+    return known if wanted is None else list(dict.fromkeys(wanted))
 
 
 def plain(value: Any) -> Any:

@@ -86,7 +86,6 @@ class RayCluster:
             self._token = log.parent.resolve() / ".token", str(uuid.uuid4())
             write_text(*self._token)
         worker = self.ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)
-        task.prepare()
         return RemoteProcess(self.ray, worker.remote(), task, self.gannorm[1:], self._token, log, threads)
 
     def _nodes(self) -> list[dict[str, float]]:
@@ -144,7 +143,6 @@ class RemoteProcess:
     ) -> None:
         self.log, self._ray, self._worker, self._task = log, ray, worker, task
         self._command, self._threads = command, threads
-        self._since = time.monotonic()
         self._met = False
         self._logged, self._line = 0, ""
         self._done: int | None = None
@@ -162,9 +160,6 @@ class RemoteProcess:
 
     def progress(self) -> int | None:
         return self._done
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
 
     def last_line(self) -> str:
         return self._line

@@ -21,7 +21,7 @@ from gannorm.studies import why
 from gannorm.studies.conditions import Condition, group, read_runs
 from gannorm.studies.crossed import cross
 from gannorm.studies.findings import findings, headline
-from gannorm.studies.pages import require_replaceable
+from gannorm.studies.pages import linked_figures, require_replaceable
 from gannorm.studies.quantities import by_sampling_mode, measured_unevenly, scored_early, under_one_protocol
 from gannorm.studies.report import write_report
 from gannorm.studies.table import Comparison, tabulate
@@ -55,10 +55,13 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
     comparison = analyse(runs, baseline=baseline, by_mode=by_mode)
     with writing(output):
         (output / "figures").mkdir(parents=True, exist_ok=True)
+        before = linked_figures(output)
         write_text(output / "table.csv", comparison.to_csv())
         write_json(output / "table.json", comparison.to_dict())
         write_report(comparison, output, more=why.link(comparison))
         why.write_why(comparison, output)
+        for file in set(before) - set(linked_figures(output)):
+            file.unlink(missing_ok=True)  # of the report that was here
     return comparison
 
 

@@ -7,7 +7,6 @@ process of its own anyway.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,13 @@ from gannorm.rundir import parse_yaml
 Flat = dict[str, Any]  # dotted key → value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def load(file: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError, which calls the file `what`, if there is none."""
     try:
-        content = parse_yaml(file.read_text(), _Loader)
+        content = parse_yaml(file.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{what} must be readable: {file}: {error.strerror}.") from None
     except (ValueError, yaml.YAMLError) as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +20,17 @@ def over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
     shared = sorted(set.intersection(*map(set, series))) if series else []
     values = {step: [s[step] for s in series] for step in shared}
     return [(step, float(np.mean(v)), min(v), max(v), len(v)) for step, v in values.items()]
+
+
+def arrays(probes: Iterable[tuple[int, Path]], *names: str) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """(step, the arrays of these names) of each probe's file; of another probe or a damaged one, nothing."""
+    for step, file in probes:
+        try:
+            with file.open("rb") as stream, np.load(stream) as content:
+                found = [np.asarray(content[name], dtype=float) for name in names]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError):
+            continue
+        yield step, found
 
 
 def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-", band: float = 0.16) -> None:

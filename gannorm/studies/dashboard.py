@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gannorm.errors import UserError
 from gannorm.studies.conditions import NORM
+from gannorm.studies.pages import linked_figures
 from gannorm.studies.table import SUMMARY, Comparison
 
 if TYPE_CHECKING:
@@ -119,12 +120,12 @@ def save(project: str) -> str:
         raise UserError(f"the dashboard of {project} could not be saved: {type(error).__name__}: {line}") from None
 
 
-def record(comparison: Comparison, figures: Path) -> dict[str, Any]:
-    """What a comparison logs: table.csv, a line a condition, and the headline's figures, as W&B objects.
+def record(comparison: Comparison, output: Path) -> dict[str, Any]:
+    """What a comparison logs: table.csv, a line a condition, and the figures, as W&B objects.
 
     Args:
         comparison: as it was written.
-        figures: the report's folder of PNGs.
+        output: the report's folder.
     """
     import wandb
 
@@ -136,11 +137,11 @@ def record(comparison: Comparison, figures: Path) -> dict[str, Any]:
         bounds = [(e.mean, e.low, e.high) if (e := row and row.estimate) else (None,) * 3 for row in found]
         conditions.append([c.label, len(c.runs), len(c.diverged), *(number for triple in bounds for number in triple)])
     heads = [f"{SUMMARY[q]}{part}" for q in quantities for part in ("", " low", " high")]
-    pictures = {file.stem: file for file in sorted(figures.glob("*.png"))}
+    pictures = [file for file in linked_figures(output) if file.suffix == ".png"]
     return {
         "comparison/table": wandb.Table(list(rows[0]), [list(row.values()) for row in rows], allow_mixed_types=True),
         "comparison/conditions": wandb.Table(
             ["condition", "seeds", "diverged", *heads], conditions, allow_mixed_types=True
         ),
-        **{f"figures/{name}": wandb.Image(str(file)) for name, file in pictures.items()},
+        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in pictures},
     }

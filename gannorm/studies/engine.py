@@ -30,6 +30,7 @@ from gannorm.studies.pages import require_replaceable
 from gannorm.studies.processes import terminable
 from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
 from gannorm.studies.tasks import Engine, moved, run_all
+from gannorm.terminal import aligned
 
 ENDED = ("finished", "diverged")
 
@@ -169,7 +170,7 @@ def save_configs(study: Study) -> Path:
 def _save_config(run: PlannedRun) -> None:
     """A config that is there already is not touched, so that its time says when it was made."""
     text = run.config_text()
-    if not run.config_file.exists() or run.config_file.read_text() != text:
+    if not run.config_file.exists() or run.config_file.read_text("utf-8") != text:
         with writing(run.config_file):
             run.config_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(run.config_file, text)
@@ -200,8 +201,7 @@ def _alone(study: Study) -> Iterator[None]:
 def _table(study: Study, states: Sequence[str]) -> list[str]:
     cells = [["run", "state", *study.runs[0].values]]
     cells += [[run.name, now, *map(str, run.values.values())] for run, now in zip(study.runs, states, strict=True)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return aligned(cells)
 
 
 def _estimate(study: Study, states: Sequence[str], engine: Engine) -> str:
@@ -210,15 +210,23 @@ def _estimate(study: Study, states: Sequence[str], engine: Engine) -> str:
     todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
     if not todo:
         return "Nothing is left to train."
-    speeds = [v for run in ended[-10:] for v in run.directory.series("images_per_second")[1] if v > 0]
+    speeds = [v for run in ended[-10:] for v in _speeds(run.directory) if v > 0]
     if not speeds:
         return "The time that it takes will be known after the first run."
     defaults = flatten(ended[0].directory.config())
     configs = [defaults | flatten(run.config) for run in todo]
-    images = sum(c["steps"] * c["data.batch_size"] * c.get("model.d_steps", 1) for c in configs)
+    images = sum(int(c["steps"]) * int(c["data.batch_size"]) * int(c.get("model.d_steps", 1)) for c in configs)
     workers, _ = engine.shares(len(todo))
     minutes = images * fmean(1 / v for v in speeds) / workers / 60
     return f"About {max(1, round(minutes))} min of training are left with {workers} at once."
+
+
+def _speeds(run: RunDir) -> Sequence[float]:
+    """Images per second over a run; of a damaged one, nothing."""
+    try:
+        return run.series("images_per_second")[1]
+    except UserError:
+        return ()
 
 
 # -- evaluation -------------------------------------------------------------------------------------------------------

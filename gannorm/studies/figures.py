@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from gannorm.studies import classifier_figures
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, cut, draw_curve, folded, over_seeds
+from gannorm.studies.curves import Curve, arrays, cut, draw_curve, folded, over_seeds
 from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
 from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
@@ -150,12 +149,7 @@ def _coupling(comparison: Comparison, shown: Sequence[Condition], colours: Mappi
 def _last_coupling(condition: Condition) -> tuple[int, np.ndarray] | None:
     """(step, matrix) of the last readable probe in train mode, of the lowest seed that has one."""
     for run in sorted(condition.runs, key=lambda run: run.seed):
-        for step, file in reversed(run.directory.probes().items()):
-            try:
-                with file.open("rb") as stream, np.load(stream) as arrays:
-                    matrix = np.asarray(arrays["coupling_train"], dtype=float)
-            except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError):
-                continue  # a damaged file: the probe before it serves
+        for step, (matrix,) in arrays(reversed(run.directory.probes().items()), "coupling_train"):
             if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 1 and np.isfinite(matrix).all():
                 return step, matrix
     return None

@@ -151,7 +151,7 @@ def plan(file: Path, output: Path) -> Study:
     if baseline is not None:
         _require_condition(baseline, runs, compares_modes(evaluate))
     _require_same_configs(runs)
-    question = " ".join(str(content.get("question", "")).split())
+    question = " ".join(str(content.get("question") or "").split())
     return Study(output / file.stem, question, runs, evaluate, baseline)
 
 
@@ -176,7 +176,7 @@ def require_possible(study: Study, command: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{run.name}.yaml" for run in new]
         for file, run in zip(files, new, strict=True):
-            file.write_text(run.config_text())
+            file.write_text(run.config_text(), "utf-8")
         asked = [*command, "check", *map(str, files)]
         answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if answer.returncode == CALLERS_MISTAKE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from gannorm.errors import UserError
@@ -22,3 +23,10 @@ def require_replaceable(output: Path) -> None:
                 f"a report replaces nothing but a report: {page} is another page; choose another folder or "
                 "move it away."
             )
+
+
+def linked_figures(output: Path) -> list[Path]:
+    """The files of figures that the pages in the folder `output` lead to, in their order: PNG and CSV."""
+    pages = [page.read_text("utf-8") for name in PAGES if (page := output / name).exists()]
+    names = re.findall(r'href="(figures/\w+\.(?:png|csv))"', "".join(pages))
+    return [output / name for name in dict.fromkeys(names)]

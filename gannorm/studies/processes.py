@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,7 +43,6 @@ class Local:
         return shares(self.jobs, tasks, len(self.gpus))
 
     def start(self, task: Task, log: Path, threads: int) -> Process:
-        task.prepare()
         self._users = [(gpu, child) for gpu, child in self._users if child.status() is None]
         uses = Counter(gpu for gpu, _ in self._users)
         own = {"CUDA_VISIBLE_DEVICES": min(self.gpus, key=lambda gpu: uses[gpu])} if self.gpus else {}
@@ -122,7 +120,7 @@ class Child:
         threads: int,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.log, self.progress, self._since = log, progress, time.monotonic()
+        self.log, self.progress = log, progress
         with log.open("ab") as output:
             self._begin = output.tell()
             self._process = subprocess.Popen(
@@ -136,9 +134,6 @@ class Child:
 
     def status(self) -> int | None:
         return self._process.poll()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._since
 
     def last_line(self) -> str:
         with self.log.open("rb") as file:

@@ -49,6 +49,7 @@ WHY = {  # its quantities, as the records name them: title and limits
 }
 
 Measure = Callable[[Run], float | None]
+CurveOfRun = Mapping[int, float]  # step → value
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,7 @@ ACCURACY = Score("test/accuracy", "Accuracy on held-out images", "higher", SHARE
 
 def final(name: str) -> Measure:
     """The mean of a metric's last FINAL_PROBES records in a run."""
-
-    def measure(run: Run) -> float | None:
-        values = list(run.series(name).values())[-FINAL_PROBES:]
-        return fmean(values) if values else None
-
-    return measure
+    return _reduced(name, lambda curve: fmean(list(curve.values())[-FINAL_PROBES:]))
 
 
 def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
@@ -243,79 +239,73 @@ def _details(protocol: Mapping[str, Any] | None) -> str:
 def _quantities() -> Iterator[Quantity]:
     for mode in MODES:
         p, where = f"probe/{mode}", f"({mode} mode)"
-        for name, title, measure, limits in (
-            ("accuracy_pure", "Accuracy in pure batches", final(f"{p}/accuracy_pure"), SHARE),
-            ("accuracy_mixed", "Accuracy in mixed batches", final(f"{p}/accuracy_mixed"), SHARE),
-            ("accuracy_fall", "Accuracy, pure minus mixed", _fall(f"{p}/accuracy"), SIGNED_SHARE),
-            ("auc_pure", "AUC in pure batches", final(f"{p}/auc_pure"), SHARE),
-            ("auc_mixed", "AUC in mixed batches", final(f"{p}/auc_mixed"), SHARE),
-            ("auc_fall", "AUC, pure minus mixed", _fall(f"{p}/auc"), SIGNED_SHARE),
-            ("leak_ratio", "Leak ratio", final(f"{p}/leak_ratio"), POSITIVE),
-            ("icc_real", "ICC of logits among real images", final(f"{p}/icc_real"), SIGNED_SHARE),
-            ("icc_fake", "ICC of logits among fakes", final(f"{p}/icc_fake"), SIGNED_SHARE),
-            ("coupling_ratio", "Coupling ratio", final(f"{p}/coupling_ratio"), POSITIVE),
-            ("common_mode_gain", "Common-mode gain", final(f"{p}/common_mode_gain"), ANY),
-            (
-                "swap_max_change",
-                "Largest logit change by a companion swap",
-                _over(max, f"{p}/swap_max_change"),
-                POSITIVE,
-            ),
-            (
-                "swap_bitwise_equal",
-                "Bitwise equal in every companion swap",
-                _over(min, f"{p}/swap_bitwise_equal"),
-                SHARE,
-            ),
+        for name, title, limits, measure in (
+            ("accuracy_pure", "Accuracy in pure batches", SHARE, final),
+            ("accuracy_mixed", "Accuracy in mixed batches", SHARE, final),
+            ("accuracy_fall", "Accuracy, pure minus mixed", SIGNED_SHARE, _fall),
+            ("auc_pure", "AUC in pure batches", SHARE, final),
+            ("auc_mixed", "AUC in mixed batches", SHARE, final),
+            ("auc_fall", "AUC, pure minus mixed", SIGNED_SHARE, _fall),
+            ("leak_ratio", "Leak ratio", POSITIVE, final),
+            ("icc_real", "ICC of logits among real images", SIGNED_SHARE, final),
+            ("icc_fake", "ICC of logits among fakes", SIGNED_SHARE, final),
+            ("coupling_ratio", "Coupling ratio", POSITIVE, final),
+            ("common_mode_gain", "Common-mode gain", ANY, final),
+            ("swap_max_change", "Largest logit change by a companion swap", POSITIVE, _over(max)),
+            ("swap_bitwise_equal", "Bitwise equal in every companion swap", SHARE, _over(min)),
         ):
-            yield Quantity(f"{mode}/{name}", f"{title} {where}", measure, limits)
+            yield Quantity(f"{mode}/{name}", f"{title} {where}", measure(f"{p}/{name}"), limits)
     for score in (*SCORES, ACCURACY):
-        yield Quantity(f"{score.name}/final", f"{score.title}, last", _score(score, _last), score.limits)
-        yield Quantity(f"{score.name}/best", f"{score.title}, best", _score(score, _best(score)), score.limits)
-        yield Quantity(
-            f"{score.name}/level", f"{score.title}, mean level over training", _score(score, _level), score.limits
-        )
+        read = Run.series if score is ACCURACY else Run.score
+        for name, title, reduce in (
+            ("final", "last", _last),
+            ("best", "best", _best(score)),
+            ("level", "mean level over training", _level),
+        ):
+            measured = _reduced(score.name, reduce, read)
+            yield Quantity(f"{score.name}/{name}", f"{score.title}, {title}", measured, score.limits)
     for network in NETWORKS:
         for name, (title, limits) in WHY.items():
             yield Quantity(f"why/{network}/{name}", f"{title} ({network})", final(f"why/{network}/{name}"), limits)
-    yield Quantity(
-        "images_per_second", "Images per second in training, median", _over(median, "images_per_second"), POSITIVE
-    )
+    rate = "images_per_second"
+    yield Quantity(rate, "Images per second in training, median", _over(median)(rate), POSITIVE)
 
 
-def _fall(name: str) -> Measure:
+def _reduced(
+    name: str, reduce: Callable[[CurveOfRun], float], read: Callable[[Run, str], CurveOfRun] = Run.series
+) -> Measure:
+    """One number of a metric's curve over a run; None where there is none."""
+
     def measure(run: Run) -> float | None:
-        pure, mixed = final(f"{name}_pure")(run), final(f"{name}_mixed")(run)
-        return None if pure is None or mixed is None else pure - mixed
-
-    return measure
-
-
-def _over(reduce: Callable[[Sequence[float]], float], name: str) -> Measure:
-    def measure(run: Run) -> float | None:
-        values = list(run.series(name).values())
-        return reduce(values) if values else None
-
-    return measure
-
-
-def _score(score: Score, reduce: Callable[[Mapping[int, float]], float]) -> Measure:
-    def measure(run: Run) -> float | None:
-        curve = run.series(score.name) if score is ACCURACY else run.score(score.name)
+        curve = read(run, name)
         return reduce(curve) if curve else None
 
     return measure
 
 
-def _last(curve: Mapping[int, float]) -> float:
+def _over(reduce: Callable[[Sequence[float]], float]) -> Callable[[str], Measure]:
+    return lambda name: _reduced(name, lambda curve: reduce(list(curve.values())))
+
+
+def _fall(name: str) -> Measure:
+    kind = name.removesuffix("_fall")
+
+    def measure(run: Run) -> float | None:
+        pure, mixed = final(f"{kind}_pure")(run), final(f"{kind}_mixed")(run)
+        return None if pure is None or mixed is None else pure - mixed
+
+    return measure
+
+
+def _last(curve: CurveOfRun) -> float:
     return curve[max(curve)]
 
 
-def _best(score: Score) -> Callable[[Mapping[int, float]], float]:
+def _best(score: Score) -> Callable[[CurveOfRun], float]:
     return lambda curve: max(curve.values()) if score.better == "higher" else min(curve.values())
 
 
-def _level(curve: Mapping[int, float]) -> float:
+def _level(curve: CurveOfRun) -> float:
     return mean_level(sorted(curve), [curve[step] for step in sorted(curve)])
 
 

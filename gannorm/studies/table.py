@@ -16,6 +16,7 @@ from gannorm.studies.conditions import Condition, LeftOut
 from gannorm.studies.crossed import Line
 from gannorm.studies.intervals import CONFIDENCE, Effect, Estimate, compare_means, mean_interval, rate_interval
 from gannorm.studies.quantities import QUANTITIES
+from gannorm.terminal import aligned
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,22 @@ class Row:
 
     def flat(self) -> dict[str, Any]:
         """One line of table.csv."""
-        difference = self.effect.difference if self.effect else None
-        percent = self.effect.percent if self.effect else None
+        effect = self.effect
         return {
             "condition": self.condition,
             "quantity": self.quantity,
-            "mean": self.estimate.mean,
-            "low": self.estimate.low,
-            "high": self.estimate.high,
-            "n": self.estimate.n,
-            "difference": difference.mean if difference else None,
-            "difference_low": difference.low if difference else None,
-            "difference_high": difference.high if difference else None,
-            "percent": percent.mean if percent else None,
-            "percent_low": percent.low if percent else None,
-            "percent_high": percent.high if percent else None,
-            "pairing": None if self.effect is None else "by seed" if self.effect.paired else "none",
-            "difference_n": difference.n if difference else None,
-            "verdict": self.effect.verdict if self.effect else None,
+            **asdict(self.estimate),  # mean, low, high, n
+            **_bounds("difference", effect.difference if effect else None),
+            **_bounds("percent", effect.percent if effect else None),
+            "pairing": effect and ("by seed" if effect.paired else "none"),
+            "difference_n": effect and effect.difference.n,
+            "verdict": effect and effect.verdict,
         }
+
+
+def _bounds(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    values = (estimate.mean, estimate.low, estimate.high) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 LISTED_FINDINGS = 8  # more than this are folded away
@@ -100,13 +98,11 @@ class Comparison:
                 row = self.row(c.label, quantity)
                 cells.append("–" if row is None else interval(row.estimate))
             lines.append(cells)
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         notes = [f"note: {remark}" for remark in self.remarks]
         notes += [f"left out: {run.name} ({run.reason})" for run in self.left_out]
         told, more = self.findings[:LISTED_FINDINGS], len(self.findings) - LISTED_FINDINGS
         found = [f"  {sentence}" for sentence in (*told, *[f"{more} more in the report"] * (more > 0))]
-        return "\n".join([self.headline, "", *found, "", *table, "", *notes]).rstrip()
+        return "\n".join([self.headline, "", *found, "", *aligned(lines), "", *notes]).rstrip()
 
     def to_csv(self) -> str:
         """One line a row; empty cells where there is no interval or no baseline."""

@@ -68,9 +68,6 @@ class Process(Protocol):
     def progress(self) -> int | None:
         """How much of the task is done; None while it waits for a place."""
 
-    def seconds(self) -> float:
-        """Since the start."""
-
     def last_line(self) -> str:
         """The last line that it printed, and what killed it, if something did."""
 
@@ -88,7 +85,7 @@ class Engine(Protocol):
         """(processes at once, threads for each) where so many tasks are to be done."""
 
     def start(self, task: Task, log: Path, threads: int) -> Process:
-        """Start a task."""
+        """Start a task, which is prepared."""
 
 
 def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: str) -> list[str]:
@@ -114,22 +111,24 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
     workers, threads = engine.shares(len(waiting))
     failures: Counter[str] = Counter()
     losses: Counter[str] = Counter()
-    active: dict[str, tuple[Task, Process]] = {}
+    active: dict[str, tuple[Task, Process, float]] = {}  # since when
     view = _View(tasks, what, unit)
     try:
         while waiting or active:
             while len(active) < workers and (task := next((t for t in waiting if not t.is_busy()), None)):
                 waiting.remove(task)
                 if not task.is_done():  # a process that is not ours may have ended since we looked
-                    active[task.name] = task, engine.start(task, logs / f"{task.name}.log", threads)
+                    task.prepare()
+                    process = engine.start(task, logs / f"{task.name}.log", threads)
+                    active[task.name] = task, process, time.monotonic()
                     view.begun(task)
-            view.show({name: process.progress for name, (_, process) in active.items()})
+            view.show({name: process.progress for name, (_, process, _) in active.items()})
             time.sleep(TICK)
-            for task, process in [pair for pair in active.values() if pair[1].status() is not None]:
+            for task, process, since in [started for started in active.values() if started[1].status() is not None]:
                 process.close()
                 del active[task.name]
                 if task.is_done():
-                    view.say(task, f"{task.outcome()} ({process.seconds():.0f} s)")
+                    view.say(task, f"{task.outcome()} ({time.monotonic() - since:.0f} s)")
                     continue
                 if process.status() == CALLERS_MISTAKE:
                     raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', process.last_line())}")
@@ -143,7 +142,7 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
                     waiting.append(task)
     finally:
         view.clear()
-        stop([process for _, process in active.values()])
+        stop([process for _, process, _ in active.values()])
     return [name for name, count in failures.items() if count == 2]
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, draw_curve, over_seeds
+from gannorm.studies.curves import Curve, arrays, draw_curve, over_seeds
 from gannorm.studies.plots import COLOURS, Panel, Plot, logarithmic
 from gannorm.studies.quantities import NETWORKS, WHY
 from gannorm.studies.table import Comparison
@@ -154,15 +153,10 @@ def _by_depth(networks: Sequence[str], shown: Sequence[Condition], colours: Mapp
 
 
 def _first_moments(probes: Mapping[int, Path], network: str) -> np.ndarray | None:
-    for file in probes.values():
-        try:
-            with file.open("rb") as stream, np.load(stream) as arrays:
-                means, variances = (np.asarray(arrays[f"why/{network}/moments/{k}"]) for k in ("means", "variances"))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError):
-            continue  # of another probe, or damaged: a later one serves
-        moments = np.square(means) + variances
-        if moments.ndim == 1 and np.isfinite(moments).all():
-            return moments
+    names = (f"why/{network}/moments/{kind}" for kind in ("means", "variances"))
+    for _, (means, variances) in arrays(probes.items(), *names):
+        if means.shape == variances.shape == (means.size,) and np.isfinite(means + variances).all():
+            return np.square(means) + variances
     return None
 
 

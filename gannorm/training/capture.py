@@ -187,16 +187,15 @@ class Captured:
                 for name, value in kept.items():
                     if isinstance(value, Tensor):
                         state.setdefault(f"{name} of optimizer {number}", []).append(value)
-        return _Snapshot(state, self.generators, device)
+        return _Snapshot(state, [*self.generators, _global_generator(device)])
 
 
 class _Snapshot:
     """Copies of all that a step updates."""
 
-    def __init__(self, state: State, generators: Sequence[torch.Generator], device: torch.device) -> None:
+    def __init__(self, state: State, generators: Sequence[torch.Generator]) -> None:
         self.groups = {group: [(t, t.detach().clone()) for t in tensors] for group, tensors in state.items()}
         self.generators = [(generator, generator.get_state()) for generator in generators]
-        self.device, self.noise = device, _random_state(device)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -205,15 +204,14 @@ class _Snapshot:
                 tensor.copy_(copy)
         for generator, state in self.generators:
             generator.set_state(state)
-        _set_random_state(self.device, self.noise)
 
     def same_memory(self, other: _Snapshot) -> bool:
         mine, its = ([t for copies in s.groups.values() for t, _ in copies] for s in (self, other))
         return len(mine) == len(its) and all(a is b for a, b in zip(mine, its, strict=True))
 
     def same_randomness(self, other: _Snapshot) -> bool:
-        mine, its = ([*(state for _, state in s.generators), s.noise] for s in (self, other))
-        return all(torch.equal(a, b) for a, b in zip(mine, its, strict=True))
+        pairs = zip(self.generators, other.generators, strict=True)
+        return all(torch.equal(mine, its) for (_, mine), (_, its) in pairs)
 
     def distances(self, after: _Snapshot) -> dict[str, float]:
         """How far each group lies from `after` now, over how far `after` lies from here."""
@@ -241,12 +239,5 @@ def _capturable(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
             group["capturable"] = value
 
 
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+def _global_generator(device: torch.device) -> torch.Generator:
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator

@@ -122,7 +122,8 @@ class GAN(LightningModule):
         self.cuda_graph = cuda_graph
         self.launching = ""  # how a GPU's kernels are launched, for the printed line
         self.steps_per_call = 1  # how many steps a call of `training_step` makes; it is given the images of all
-        self.watched = False  # whether somebody has hooks on this step, which the replay of a graph would not call
+        self.watched = False  # whether somebody looks into this step, who would see nothing of a graph's replay
+        self.shown: tuple[Tensor, ...] = ()  # real images, latents and fakes of its last discriminator update
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
         self.losses: dict[str, Tensor] = {}
@@ -155,6 +156,8 @@ class GAN(LightningModule):
         for real in batches:
             z = self.latents(len(real))
             fake = self._fakes(z, last=real is batches[-1]).to(real.dtype)  # under autocast they are bf16
+            if self.watched:
+                self.shown = real, z, fake.detach()
             d_optimizer.zero_grad()
             d_loss = self._discriminator_gradient(real, fake.detach())
             parts = dict(self._parts)  # before whoever watches the update computes losses of his own
@@ -305,17 +308,17 @@ class GAN(LightningModule):
         if reason:
             return self._update
         randomness = [self._latent_randomness, self._penalty_randomness]
-        return Captured(
-            self._update,
-            lambda: {
-                f"{kind} of {name}": list(tensors)
-                for name, network in zip(("the generator", "the discriminator", "the average"), networks, strict=True)
-                for kind, tensors in (("weights", network.parameters()), ("buffers", network.buffers()))
-            },
-            self._optimizers,
-            randomness,
-            graphs,
-        )
+        return Captured(self._update, self._state, self._optimizers, randomness, graphs)
+
+    def _state(self) -> dict[str, list[Tensor]]:
+        """What a step updates: the weights of each network, and its buffers of each name, which have one scale."""
+        groups: dict[str, list[Tensor]] = {}
+        networks = {"the generator": self.generator, "the discriminator": self.discriminator, "the average": self.ema}
+        for owner, network in networks.items():
+            groups[f"weights of {owner}"] = list(network.parameters())
+            for name, buffer in network.named_buffers():
+                groups.setdefault(f"{name.rpartition('.')[2]} of {owner}", []).append(buffer)
+        return groups
 
     def _unseen_steps(self) -> int:
         """How many steps may be made at a time, so that whoever acts after a step, or watches one, finds it as ever."""

@@ -89,14 +89,15 @@ class Optimization(Callback):
     ) -> None:
         if not self.every or module.step % self.every:
             return
+        _wait_for(module)
         # All processes measure or none: a synchronized normalizer waits for every one of them.
         if not trainer.strategy.broadcast(self._affordable()):
             self.skipped += 1
             record(trainer, module.step, {"why/skipped": self.skipped})
             return
         self._seconds, self._metrics, self._arrays = 0.0, {}, {}
-        module.watched = True  # by hooks, which the replay of a graph would not call
-        for trained in trained_in(module, batch, self._hooks):
+        module.watched = True
+        for trained in trained_in(module, batch):
             self._hooks += [
                 trained.optimizer.register_step_pre_hook(partial(self._before, trained)),
                 trained.optimizer.register_step_post_hook(partial(self._after, trained, module.step)),
@@ -108,6 +109,8 @@ class Optimization(Callback):
         while self._hooks:
             self._hooks.pop().remove()
         module.watched = False
+        if isinstance(module, GAN):
+            module.shown = ()
         self.spent += self._seconds
         self.cost = self._seconds
         share = self.spent / (time.perf_counter() - self._start)
@@ -124,6 +127,7 @@ class Optimization(Callback):
         return self.spent + self.cost <= self.budget * (elapsed + self.cost)
 
     def _before(self, trained: Trained, *_: Any) -> None:
+        _wait_for(trained.network)
         start = time.perf_counter()
         trained.before = probes.snapshot(trained.network)
         trained.updates += 1
@@ -132,6 +136,7 @@ class Optimization(Callback):
     def _after(self, trained: Trained, step: int, *_: Any) -> None:
         if trained.updates < trained.last_update:
             return
+        _wait_for(trained.network)
         start = time.perf_counter()
         with torch.autocast(next(trained.network.parameters()).device.type, enabled=False):  # float32, like all probes
             self._measure(trained, step)
@@ -167,6 +172,13 @@ class Optimization(Callback):
                     continue
                 self._metrics |= {f"why/{trained.name}/{key}": value for key, value in metrics.items()}
                 self._arrays |= {f"why/{trained.name}/{name}/{key}": array for key, array in arrays.items()}
+
+
+def _wait_for(network: nn.Module) -> None:
+    """Until a GPU has done what it was given, so that the time of the training is not counted as a measurement's."""
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def check_options(module: GAN | Classifier, config: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gannorm.errors import UserError
-from gannorm.isolate import in_float32, switched
+from gannorm.isolate import determinism_kept, in_float32, switched
 from gannorm.registry import choices
 
 MODES = ("auto", "exact")
@@ -58,13 +58,8 @@ class Arithmetic:
             (torch.backends.cudnn, "benchmark", False),  # it chooses kernels by timing
             (torch.backends.cudnn, "deterministic", True),
         ]
-        enabled = torch.are_deterministic_algorithms_enabled()  # the Trainer sets these two
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        try:
-            with switched(*wanted), in_float32() if self.exact else nullcontext():
-                yield
-        finally:
-            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        with determinism_kept(), switched(*wanted), in_float32() if self.exact else nullcontext():
+            yield
 
 
 def choose(config: Mapping[str, Any]) -> Arithmetic:

@@ -127,7 +127,6 @@ def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
     data = _data(config)
     check_trainer_options(config["trainer"])
-    data.prepare_data()
     data.setup()
     return _model(config, data), data
 

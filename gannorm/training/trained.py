@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from gannorm.training.classifier import Classifier, cross_entropy
 from gannorm.training.gan import GAN
@@ -28,7 +29,7 @@ class Trained:
 
     name: str
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     loss: Callable[[nn.Module, Any], Tensor]
     batch: Callable[[], Any]
     last_update: int = 1
@@ -43,24 +44,12 @@ def networks_of(module: GAN | Classifier) -> dict[str, nn.Module]:
     return {"classifier": module.network}
 
 
-def trained_in(module: GAN | Classifier, batch: Any, hooks: list[Any]) -> list[Trained]:
-    """The networks that this step will train, in order. The hooks that see the step's fakes are added to `hooks`."""
+def trained_in(module: GAN | Classifier, batch: Any) -> list[Trained]:
+    """The networks that this step will train, in order; a GAN must be `watched` in it."""
     if isinstance(module, Classifier):
         optimizer: Any = module.optimizers(use_pl_optimizer=False)
         return [Trained("classifier", module.network, optimizer, _classifier_loss, lambda: batch)]
-    gan, real = module, batch.chunk(module.d_steps)[-1]
-    calls: list[tuple[Tensor, Tensor]] = []  # of the generator, in microbatches perhaps: latents and fakes
-    seen: list[Tensor] = []  # those of the last discriminator update, which the generator's shares
-
-    def see(_module: nn.Module, args: Any, fake: Tensor) -> None:
-        if not seen:
-            calls.append((args[0].detach(), fake.detach().to(real.dtype)))
-
-    def last(kind: int) -> Tensor:
-        seen[:] = seen or [torch.cat(parts)[-len(real) :] for parts in zip(*calls, strict=True)]
-        return seen[kind]
-
-    hooks.append(gan.generator.register_forward_hook(see))
+    gan = module
     d_optimizer, g_optimizer = gan.optimizers(use_pl_optimizer=False)  # type: ignore[misc]
 
     def judge(_: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
@@ -72,8 +61,8 @@ def trained_in(module: GAN | Classifier, batch: Any, hooks: list[Any]) -> list[T
     discriminator: Any = gan.discriminator
     generator: Any = gan.generator
     return [
-        Trained("discriminator", discriminator, d_optimizer, judge, lambda: (real, last(1)), gan.d_steps),
-        Trained("generator", generator, g_optimizer, deceive, lambda: (real, last(0))),
+        Trained("discriminator", discriminator, d_optimizer, judge, lambda: itemgetter(0, 2)(gan.shown), gan.d_steps),
+        Trained("generator", generator, g_optimizer, deceive, lambda: itemgetter(0, 1)(gan.shown)),
     ]
 
 

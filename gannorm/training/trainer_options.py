@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gannorm.errors import UserError
+from gannorm.isolate import determinism_kept, switched
 from gannorm.registry import choices
 from gannorm.training.replicas import check_processes
 
@@ -52,7 +54,8 @@ def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
     """
     require_known(options)
     try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
-        with quiet():
+        cudnn: Any = torch.backends.cudnn
+        with quiet(), determinism_kept(), switched((cudnn, "benchmark", cudnn.benchmark)):
             trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
         check_processes(trainer)
         return trainer

@@ -56,7 +56,6 @@ def test_a_run_resumed_by_lightning_sees_the_batches_of_one_that_never_stopped(t
 
 def test_setup_loads_two_disjoint_splits_once():
     data = ImageData(image_size=8)
-    data.prepare_data()
     data.setup()
     train = data.train
     data.setup("fit")

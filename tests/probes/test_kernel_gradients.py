@@ -194,6 +194,8 @@ def test_layers_that_do_not_exist_or_have_no_kernel_are_refused() -> None:
     for name in ("conv", "1"):
         with pytest.raises(UserError, match=f"that the loss uses: got '{name}'.* choose from 0"):
             gradient_statistics(f, lambda f, x: f(x).square().mean(), torch.randn(4, 2), layers=[name])
+    with pytest.raises(UserError, match="`layers` must name at least one"):
+        gradient_statistics(f, lambda f, x: f(x).square().mean(), torch.randn(4, 2), layers=[])
     with pytest.raises(UserError, match="must use a Linear, Conv2d or ConvTranspose2d layer"):
         gradient_statistics(f[1], lambda f, x: f(x).square().mean(), torch.randn(4, 2))
     with pytest.raises(UserError, match="`bins` must be at least 1"):

@@ -86,6 +86,13 @@ def test_a_batch_size_that_does_not_divide_is_refused(b: int) -> None:
         sgd_noise(linear(), classify, samples(), b)
 
 
+def test_the_batch_size_that_a_refusal_names_is_taken() -> None:
+    network, x = nn.Linear(3, 1), torch.randn(9, 3)
+    with pytest.raises(UserError, match=r"divide the 9 samples into two or more: got 2; try 3\.$"):
+        sgd_noise(network, lambda f, x: f(x).square().mean(), x, 2)
+    assert sgd_noise(network, lambda f, x: f(x).square().mean(), x, 3).samples == 9
+
+
 @pytest.mark.parametrize("b", [0, 7])
 def test_an_expected_batch_size_beyond_the_samples_is_refused(b: int) -> None:
     with pytest.raises(UserError, match="must be in 1…6"):

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from gannorm.studies.compare import Comparison, analyse, compare
 from gannorm.studies.conditions import Condition
 from gannorm.studies.figures import figures
 from gannorm.studies.findings import DEPENDS, JUDGES_BATCHES, JUDGES_IMAGES, OPEN, UNPROBED, names, verdict
+from gannorm.studies.pages import linked_figures
 from gannorm.studies.quantities import QUANTITIES
 
 MakeRun = Callable[..., RunDir]
@@ -388,6 +390,18 @@ def test_a_report_replaces_a_report_of_any_age(make_run: MakeRun, tmp_path: Path
     compare([run], tmp_path)
     assert (tmp_path / "index.html").read_text() == first
     assert not (tmp_path / "why.html").exists()
+
+
+def test_figures_of_the_report_before_go_and_other_files_stay(make_run: MakeRun, tmp_path: Path) -> None:
+    probed, bare = make_run("batch", 0), make_run("group", 0)
+    shutil.rmtree(bare.path / "probes")
+    compare([probed], tmp_path)
+    first = set(linked_figures(tmp_path))
+    assert first == {file for file in (tmp_path / "figures").iterdir()}
+    (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
+    compare([bare], tmp_path)
+    assert set((tmp_path / "figures").iterdir()) == {*linked_figures(tmp_path), tmp_path / "figures" / "mine.png"}
+    assert tmp_path / "figures" / "coupling.png" in first - set(linked_figures(tmp_path))
 
 
 def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path: Path) -> None:

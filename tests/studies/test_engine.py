@@ -311,6 +311,17 @@ def test_the_time_left_follows_from_the_speed_of_finished_runs() -> None:
     assert "4 runs: 1 finished, 3 to do. About 7 min of training are left with 2 at once." in describe(study, HERE)
 
 
+def test_a_damaged_run_tells_nothing_of_the_speed() -> None:
+    study = planned()
+    for run in study.runs[:2]:
+        with RunDir.create(run.directory.path, run.config) as made:
+            made.append_metrics(6, {"images_per_second": 0.1})
+            made.set_status("finished", 6)
+    (study.runs[0].directory.path / "metrics.jsonl").write_text("{")
+    # 2 runs of 6 steps of 8 images, each of which takes 10 s, in two processes.
+    assert "About 8 min of training are left with 2 at once." in describe(study, HERE)
+
+
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ NOISY_PENALIZED = (
 )
 
 
-@pytest.mark.parametrize("factors", [NOISY_PENALIZED, ("--model.accumulate", "2", "--precision", "auto")])
+@pytest.mark.parametrize("factors", [NOISY_PENALIZED, ("--model.accumulate", "2", "--trainer.precision", "bf16-mixed")])
 def test_training_with_the_callback_is_bit_identical_to_training_without(configure, tmp_path, factors):
     factors = (*factors, "--steps", "3", "--checkpoint_every", "3")  # the last step follows a measurement
     alone = final_state(train(configure(*factors), tmp_path / "alone"))

@@ -5,7 +5,7 @@ import torch
 from training.plain_loop import final_state, plain_loop
 
 from gannorm.errors import UserError
-from gannorm.training import prepare, train
+from gannorm.training import check, prepare, train
 from gannorm.training.precision import choose, fast_bf16
 
 STEPS = 50
@@ -136,6 +136,7 @@ def test_training_leaves_torchs_switches_as_they_were(configure, tmp_path):
             torch.utils.deterministic.fill_uninitialized_memory,
             torch.backends.mkldnn.conv.fp32_precision,
             torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
         )
 
     before = switches()
@@ -146,3 +147,6 @@ def test_training_leaves_torchs_switches_as_they_were(configure, tmp_path):
     train(config, tmp_path / "run")
     assert switches() == before
     assert inside != before
+    for options in ({"deterministic": True}, {"benchmark": not torch.backends.cudnn.benchmark}):
+        check({**config, "trainer": options})
+        assert switches() == before

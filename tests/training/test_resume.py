@@ -200,6 +200,8 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     records = metrics.read_bytes()
     metrics.write_bytes(records[20:])
     refused("metrics.jsonl has been changed since step 2")
+    metrics.unlink()
+    refused("metrics.jsonl has been changed since step 2")
     metrics.write_bytes(records)
 
     file = stopped.checkpoint_file(2)
