@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
         return COMMANDS[name](arguments)
-    except (UserError, RuntimeError, MemoryError) as error:
+    except (UserError, RuntimeError, MemoryError, TypeError) as error:
         if isinstance(error, (UserError, OutOfMemory)):
             line = printable(str(error))
         elif reason := out_of_memory(error):

@@ -18,8 +18,13 @@ class OutOfMemory(RuntimeError):
     """
 
 
+OVERFLOWS = ("Overflow when unpacking long", "multiplication overflow", "calculation overflowed")  # torch, of sizes
+
+
 def out_of_memory(error: BaseException) -> str:
     """What a failed allocation says of itself: Python's, a GPU's, or the CPU's, which torch gives no type; else ""."""
+    if isinstance(error, TypeError | RuntimeError) and any(words in str(error) for words in OVERFLOWS):
+        return "a size is beyond 64 bits"
     on_cpu = isinstance(error, RuntimeError) and "allocate memory" in str(error)
     if not (on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"):
         return ""

@@ -58,12 +58,7 @@ def load_halves(source: str, f: nn.Module, images: int, seed: int) -> tuple[Any,
         UserError: an unreadable source, fewer than two samples a half, or a module that does not take it.
     """
     if re.fullmatch(r"\d+(x\d+)*", source):
-        try:
-            x: Any = torch.randn(2 * images, *map(int, source.split("x")), generator=stream(seed, "input"))
-        except (RuntimeError, TypeError) as error:
-            if out_of_memory(error):
-                raise
-            raise UserError(f"`--input` must be a shape that a tensor can have: got {source}.") from None
+        x: Any = torch.randn(2 * images, *map(int, source.split("x")), generator=stream(seed, "input"))
     else:
         x = _read(Path(source))
     parameter = next(iter(f.parameters()), None)

@@ -78,6 +78,8 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         found = " and ".join(f"{count} {task}{'s' * (count > 1)}" for task, count in tasks.items())
         raise UserError(f"runs to compare must be of one task: got {found}; compare them apart.")
     if by_mode:
+        if "classifier" in tasks:
+            raise UserError("modes of sampling are a generator's: got classifiers; compare them without --by_mode.")
         ended = by_sampling_mode(ended)
     ended, protocol, more = under_one_protocol(ended)
     conditions, repeats, remarks = group(ended)

@@ -356,6 +356,11 @@ def test_gans_and_classifiers_are_compared_apart(make_run: MakeRun, make_classif
         analyse(runs)
 
 
+def test_classifiers_are_not_compared_by_mode(make_classifier: MakeRun) -> None:
+    with pytest.raises(UserError, match="a generator's: got classifiers; compare them without --by_mode"):
+        analyse([make_classifier("batch", 0, [0.5])], by_mode=True)
+
+
 def test_a_page_of_somebody_else_is_not_replaced(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("batch", 0)
     for name in ("index.html", "why.html"):
