@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import hooked
 from gannorm.probes.batch import default_generator, permutation
-from gannorm.probes.objective import Loss, Objective, Point, chosen, difference, inner, norm, objective, plain
+from gannorm.probes.objective import Loss, Objective, Point, Result, chosen, difference, inner, norm, objective
 
 
 @dataclass(frozen=True, eq=False)
-class InternalCovariateShift:
+class InternalCovariateShift(Result):
     """‖G−G'‖₂ and the cosine of G and G' for some layers of a network, in forward order."""
 
     layers: tuple[str, ...]
@@ -40,10 +40,6 @@ class InternalCovariateShift:
     cosine: np.ndarray  # (L,) in [−1, 1]; 1 means no shift; NaN where a gradient is 0
     gradient_norm: np.ndarray  # (L,) ‖G‖₂
     layers_in_network: int  # of which `layers` may be a sample
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        return plain(asdict(self))
 
 
 def snapshot(network: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ from gannorm.probes.gradients import graph
 from gannorm.probes.jacobian import norms
 from gannorm.probes.layers import LayerCoupling, locate_coupling
 from gannorm.probes.leak import LeakRatio, leak_ratio
-from gannorm.probes.objective import plain
+from gannorm.probes.objective import Result
 from gannorm.probes.swap import SwapTest, swap_test
 from gannorm.probes.uniformity import IntraclassCorrelation, icc
 
@@ -34,7 +34,7 @@ JUDGES_BATCHES_FROM = 0.1  # of accuracy or AUC, moved by mixing the batches
 
 
 @dataclass(frozen=True, repr=False)
-class BatchInvariance:
+class BatchInvariance(Result):
     """Every quantity of the batch dependence of one discriminator, in the mode in which it was passed."""
 
     mode: str  # "train", "eval", "mixed" (some modules in each) or "unknown" (no module was found)
@@ -85,20 +85,6 @@ class BatchInvariance:
             "this discriminator's logits depend on the batch, but not its judgement: its accuracy is "
             f"{gap.accuracy_pure:.2f} on pure and {gap.accuracy_mixed:.2f} on mixed batches."
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        derived = {
-            "verdict": self.verdict,
-            "forward_coupling": self.forward_coupling,
-            "gradient_coupling": self.gradient_coupling,
-        }
-        content = asdict(self) | {"matrix": self.matrix.tolist()}
-        content["composition"] |= {"accuracy_gap": self.composition.accuracy_gap, "auc_gap": self.composition.auc_gap}
-        content["leak"] |= {"ratio": self.leak.ratio}
-        content["coupling"] |= {"ratio": self.coupling.ratio}
-        content["swap"] |= {"verdict": self.swap.verdict, "floor_ratio": self.swap.floor_ratio}
-        return plain(derived | content)
 
     def __repr__(self) -> str:
         gap, leak, swap = self.composition, self.leak, self.swap

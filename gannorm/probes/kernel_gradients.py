@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from torch.nn import functional as F
 
 from gannorm.errors import UserError
 from gannorm.probes.calls import KERNELS, Call, recorded
-from gannorm.probes.objective import Loss, at_least_single, chosen, objective, plain
+from gannorm.probes.objective import Loss, Result, at_least_single, chosen, objective
 
 CHUNK = 2**22  # numbers held of the summands at one time
 
 
 @dataclass(frozen=True, eq=False)
-class GradientStatistics:
+class GradientStatistics(Result):
     """The gradients of L layers' kernels, in forward order."""
 
     layers: tuple[str, ...]
@@ -46,10 +46,6 @@ class GradientStatistics:
         """(L,) a/b ≥ 1; 1 means that all summands have the same sign, much more that they cancel."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.sum_of_sizes / self.size_of_sum
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        return plain(asdict(self) | {"coherence": self.coherence})
 
 
 def gradient_statistics(

@@ -7,7 +7,7 @@ part, which no averaging removes, apart.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from torch import nn
 
 from gannorm.errors import UserError
 from gannorm.probes.batch import batch_size_of, default_generator, permutation, take
-from gannorm.probes.objective import Loss, difference, norm, objective, plain
+from gannorm.probes.objective import Loss, Result, difference, norm, objective
 
 
 @dataclass(frozen=True)
-class SGDNoise:
+class SGDNoise(Result):
     """The spread of the gradients of the mini-batches of one batch of N samples."""
 
     variance: float  # C = E‖∇ℓ_i − ∇ℓ‖², by batches of `batch_size`; 0 means that all samples agree
@@ -51,10 +51,6 @@ class SGDNoise:
             raise UserError(f"`batch_size` must be in 1…{self.samples}: got {batch_size}.")
         share = 1.0 if replacement else (self.samples - batch_size) / (self.samples - 1)
         return learning_rate**2 * self.variance / batch_size * share
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        return plain(asdict(self))
 
 
 def sgd_noise(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -145,9 +146,20 @@ def chosen(known: Iterable[str], wanted: Sequence[str] | None, kind: str) -> lis
     return known if wanted is None else list(dict.fromkeys(wanted))
 
 
+class Result:
+    """What a probe found: a dataclass, whose properties are derived from its fields."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Properties and fields in plain JSON types; NaN and infinities become None."""
+        return plain(self)  # type: ignore[no-any-return]
+
+
 def plain(value: Any) -> Any:
-    """`value` in JSON types: arrays and tuples become lists, NaN and infinities None."""
-    if isinstance(value, np.ndarray | np.generic):
+    """`value` in JSON types: arrays and tuples become lists, dataclasses what they hold; NaN and infinities None."""
+    if is_dataclass(value):
+        derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
+        value = {name: getattr(value, name) for name in (*derived, *vars(value))}
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}

@@ -9,7 +9,7 @@ N images, C channels, K classes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.probes.calls import KERNELS, Call, recorded
-from gannorm.probes.objective import Loss, at_least_single, objective, plain
+from gannorm.probes.objective import Loss, Result, at_least_single, objective
 
 OUTPUT = "(output)"  # the name of the last entry: no module can be called so
 
 
 @dataclass(frozen=True, eq=False)
-class SignalPropagation:
+class SignalPropagation(Result):
     """Moments of the inputs of the layers with kernels, in forward order, and of the network's output as last entry."""
 
     layers: tuple[str, ...]  # L − 1 names, then "(output)"
@@ -42,10 +42,6 @@ class SignalPropagation:
     def variances(self) -> np.ndarray:
         """(L,) average of the channels' variances; 0 means that nothing distinguishes two images there."""
         return np.array([v.mean() for v in self.channel_variances])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        return plain(asdict(self) | {"means": self.means, "variances": self.variances})
 
 
 def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalPropagation:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from gannorm.errors import UserError
-from gannorm.probes.objective import Loss, difference, moved, norm, objective, plain
+from gannorm.probes.objective import Loss, Result, difference, moved, norm, objective
 
 FACTORS = tuple(0.5 * 8 ** (k / 7) for k in range(8))  # 1/2 to 4 (Santurkar 2018, Fig. 4), spaced geometrically
 DIVERGENCE = 1e3  # loss over loss before, above which a step counts as diverged (Bjorck 2018)
 
 
 @dataclass(frozen=True, eq=False)
-class Landscape:
+class Landscape(Result):
     """Loss and gradient at θ, and at θ − ηg for S step sizes η. What overflowed there is infinite."""
 
     loss: float
@@ -59,11 +59,6 @@ class Landscape:
     def diverged(self) -> np.ndarray:
         """(S,) whether the relative loss passes 10³ in size or the loss is infinite."""
         return ~(np.abs(self.losses) <= DIVERGENCE * abs(self.loss))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; NaN and infinities become None."""
-        derived = ("loss_band", "predictiveness_band", "effective_beta", "relative_losses", "diverged")
-        return plain(asdict(self) | {name: getattr(self, name) for name in derived})
 
 
 def landscape(
