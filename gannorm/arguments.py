@@ -7,7 +7,7 @@ import difflib
 import importlib
 import re
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -125,7 +125,7 @@ def task_of(argv: Sequence[str]) -> str:
     from gannorm.studies.configs import load
 
     task = "gan"
-    for flag, value in pairwise(part for argument in argv for part in argument.split("=", 1)):
+    for flag, value in _flags(argv):
         if flag == "--task":
             task = value
         elif flag == "--config":
@@ -184,9 +184,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
     from gannorm.studies.configs import load
 
-    for flag, value in pairwise(part for argument in argv for part in argument.split("=", 1)):
-        if flag == "--config":
-            load(Path(value), "a config")  # refuses what a stranger's file might do to the parser
+    for file in config_files(argv):
+        load(file, "a config")  # refuses what a stranger's file might do to the parser
     try:
         namespace = parser.parse_args(list(argv))
     except (ArgumentError, argparse.ArgumentError) as error:
@@ -243,17 +242,28 @@ def _type(text: str) -> str:
     return re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
 
 
-def plain(namespace: Namespace) -> dict[str, Any]:
-    """The parsed config as plain YAML data."""
+def settings(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """What `parse` finds, as plain YAML data: a training config, for example. Not which files it came from."""
+    found = _plain(parse(parser, argv).as_dict())
+    return {key: value for key, value in found.items() if key != "config"}
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: convert(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [convert(v) for v in value]
-        return value
 
-    return convert(namespace.as_dict())
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def config_files(argv: Sequence[str]) -> list[Path]:
+    """The files that --config names."""
+    return [Path(value) for flag, value in _flags(argv) if flag == "--config"]
+
+
+def _flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each argument and the next, of "--key value" and of "--key=value"."""
+    return pairwise(part for argument in argv for part in argument.split("=", 1))
 
 
 def add_checkpoint_options(parser: ArgumentParser) -> None:

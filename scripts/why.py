@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gannorm import probes
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.data import load_images
 from gannorm.isolate import hooked
 from gannorm.models import Discriminator, ResidualDiscriminator, initialize
@@ -445,8 +445,7 @@ def _classifier(options: argparse.Namespace, *flags: str) -> RunDir:
     """One run of the product itself, as `gannorm train --config configs/classifier.yaml …`."""
     config_file = str(REPOSITORY / "configs" / "classifier.yaml")
     fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0")
-    config = plain(parse(train_parser("classifier"), ["--config", config_file, *fixed, *flags]))
-    config.pop("config")
+    config = settings(train_parser("classifier"), ["--config", config_file, *fixed, *flags])
     return train(config, Path(tempfile.mkdtemp(dir=options.scratch)) / "run")
 
 

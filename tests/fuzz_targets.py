@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.errors import UserError
 from gannorm.models import load_networks
 from gannorm.rundir import RunDir
@@ -27,7 +27,7 @@ def config(data: bytes) -> None:
     """A training config, as `gannorm train --config` reads it."""
     file = FOLDER / "config.yaml"
     file.write_bytes(data)
-    settle(lambda: plain(parse(train_parser(), ["--config", str(file)])))
+    settle(lambda: settings(train_parser(), ["--config", str(file)]))
 
 
 def checkpoint(data: bytes) -> None:
@@ -105,14 +105,13 @@ def _foreign(config: object) -> bytes:
 
 
 def _checkpoint() -> bytes:
-    settings = plain(parse(train_parser(), SETTINGS))
-    del settings["config"]
+    config = settings(train_parser(), SETTINGS)
     from gannorm.models import build_networks
 
-    generator, discriminator = build_networks(settings["model"], 8, 1)
+    generator, discriminator = build_networks(config["model"], 8, 1)
     state = {f"{p}{k}": v for p in ("generator.", "ema.module.") for k, v in generator.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in discriminator.state_dict().items()}
-    content = {"config": settings, "state_dict": state, "image_size": 8, "channels": 1, "step": 1}
+    content = {"config": config, "state_dict": state, "image_size": 8, "channels": 1, "step": 1}
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()

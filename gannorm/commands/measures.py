@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import evaluate_parser, output_file, parse, parser_for, plain
+from gannorm.arguments import evaluate_parser, output_file, parse, parser_for, settings
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
@@ -125,7 +125,7 @@ def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
 
 def evaluate(argv: Sequence[str]) -> int:
     """score generators: IS, FID, KID, precision and recall"""
-    options = plain(parse(evaluate_parser(), argv))
+    options = settings(evaluate_parser(), argv)
 
     from tqdm import tqdm
 
@@ -183,7 +183,7 @@ def extractor(argv: Sequence[str]) -> int:
     parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size", "labelled"})
     parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
     parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
-    options = plain(parse(parser, argv))
+    options = settings(parser, argv)
 
     from gannorm.evaluation import train_in_domain
 

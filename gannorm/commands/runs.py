@@ -10,10 +10,11 @@ from typing import Any, get_args
 from gannorm.arguments import (
     Task,
     add_checkpoint_options,
+    config_files,
     output_file,
     parse,
     parser_for,
-    plain,
+    settings,
     take_resume,
     task_of,
     train_parser,
@@ -29,9 +30,7 @@ def train(argv: Sequence[str]) -> int:
     if stopped := take_resume(argv):
         argv = ["--config", str(RunDir.open(stopped).config_file), *argv]  # also for keys that are newer than the run
     parser = train_parser(task_of(argv))
-    namespace = parse(parser, argv)
-    config = plain(namespace)
-    sources = [Path(str(p)) for p in config.pop("config") or []]
+    config = settings(parser, argv)
     if stopped:
         from gannorm.training import resume
 
@@ -40,7 +39,7 @@ def train(argv: Sequence[str]) -> int:
     judge = config["model"].get("discriminator") or config["model"]["classifier"]
     name = config["name"] or f"{judge['norm']}_{config['seed']}"
     folder = Path(config["output"]) / config["study"]
-    if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in sources):
+    if any(s.resolve() == (folder / name / "config.yaml").resolve() for s in config_files(argv)):
         name = _next_free(folder, name)  # a run's own config repeats it beside it
     config["name"] = name
     for key in ("study", "name"):
@@ -74,7 +73,7 @@ def check(argv: Sequence[str]) -> int:
     for file in files:
         flags = ["--config", file]
         try:
-            check(plain(parse(parsers[task_of(flags)], flags)))
+            check(settings(parsers[task_of(flags)], flags))
         except UserError as error:
             mistakes += 1
             print(f"{file}: {printable(str(error))}", file=sys.stderr)
@@ -100,7 +99,7 @@ def describe(argv: Sequence[str]) -> int:
         raise UserError("`describe` lists the two networks of a GAN: got a config of another task; give a GAN's.")
     parser = train_parser()
     parser.prog = "gannorm describe"
-    config = plain(parse(parser, argv))
+    config = settings(parser, argv)
 
     import torch
 

@@ -14,6 +14,9 @@ from matplotlib.axes import Axes
 Curve = list[tuple[int, float, float, float, int]]  # (step, mean, lowest, highest, seeds)
 
 
+SHOWN = 8  # conditions that a figure of curves shows; the tables show all
+
+
 def over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
     """Mean and range at the steps that every seed has, so that no curve jumps where a seed drops out."""
     series = [s for s in series if s]

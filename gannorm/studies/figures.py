@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from gannorm.studies import classifier_figures
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, arrays, cut, draw_curve, folded, over_seeds
-from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
+from gannorm.studies.curves import SHOWN, Curve, arrays, cut, draw_curve, folded, over_seeds
+from gannorm.studies.plots import INK, RULE, Panel, Plot, palette
 from gannorm.studies.score_figures import crossed, scatter, scores
 from gannorm.studies.table import Comparison
 
-SUMMED, SHOWN = 24, 8  # conditions that the first figure and the others show; the tables show all
+SUMMED = 24  # conditions that the first figure shows; the others show SHOWN, the tables all
 
 # Coupling runs over orders of magnitude, and an exact zero is the finding: it has a colour outside the scale.
 DECADES = 4
@@ -27,9 +27,8 @@ COUPLING = LinearSegmentedColormap.from_list("coupling", ["#f7e3cf", "#e9a178", 
 
 def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
-    finished = [c for c in comparison.conditions if c.runs]
-    summed, shown = finished[:SUMMED], finished[:SHOWN]
-    colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
+    summed, shown = comparison.finished[:SUMMED], comparison.finished[:SHOWN]
+    colours = palette(c.label for c in shown)
     first = (make(comparison, summed, colours) for make in (_summary, classifier_figures.summary))
     made = (_accuracy, _coupling, scores, classifier_figures.over_training, crossed, scatter)
     others = (make(comparison, shown, colours) for make in made)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,11 @@ _STYLE: Any = {  # Any: the stubs know every key, by release
     "svg.fonttype": "none",
     "svg.hashsalt": "gannorm",
 }
+
+
+def palette(names: Iterable[str]) -> dict[str, str]:
+    """name → colour."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

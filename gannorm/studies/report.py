@@ -23,7 +23,8 @@ from typing import Any
 from gannorm.rundir import atomic_write, write_text
 from gannorm.studies.conditions import text
 from gannorm.studies.crossed import TITLES
-from gannorm.studies.figures import SHOWN, SUMMED, figures
+from gannorm.studies.curves import SHOWN
+from gannorm.studies.figures import SUMMED, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
 from gannorm.studies.intervals import Estimate
 from gannorm.studies.plots import Plot, png, svg
@@ -325,7 +326,7 @@ def _cautions(comparison: Comparison) -> str:
         remarks.append("A condition with one seed has no interval: another seed may give another picture.")
     if comparison.left_out:
         remarks.append(f"{_count(len(comparison.left_out), 'run')} left out, named below with the reason.")
-    if (finished := len([c for c in comparison.conditions if c.runs])) > SHOWN:
+    if (finished := len(comparison.finished)) > SHOWN:
         first = f"the first figure shows {min(finished, SUMMED)}, the others {SHOWN}"
         remarks.append(f"Of {finished} conditions {first}; the tables show all.")
     if not remarks:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from gannorm.studies.conditions import Condition, Run
-from gannorm.studies.figures import SHOWN
+from gannorm.studies.curves import SHOWN
 from gannorm.studies.table import Comparison
 
 STEPS = 12  # that the slider offers
@@ -21,7 +21,7 @@ def sample_slider(comparison: Comparison) -> str:
 
     Without scripts, and before the slider takes over, each condition is a strip to scroll through.
     """
-    runs = _sample_runs([c for c in comparison.conditions if c.runs][:SHOWN])
+    runs = _sample_runs(comparison.finished[:SHOWN])
     grids = {label: run.directory.samples() for label, run in runs.items()}
     every = sorted({step for grid in grids.values() for step in grid})
     steps = next((s for n in range(STEPS, 0, -1) if _bytes(grids, s := _spread(every, n)) <= BYTES), [])

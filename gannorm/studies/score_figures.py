@@ -11,7 +11,7 @@ from gannorm.studies.conditions import Condition
 from gannorm.studies.crossed import TITLES, Line
 from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
 from gannorm.studies.intervals import Estimate
-from gannorm.studies.plots import COLOURS, INK, RULE, Panel, Plot
+from gannorm.studies.plots import INK, RULE, Panel, Plot, palette
 from gannorm.studies.quantities import SCORES, Score, final
 from gannorm.studies.table import Comparison
 
@@ -88,11 +88,11 @@ def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
     if not lines:
         return None
     levels = list(dict.fromkeys(level for line in lines for level in line.cells))
-    palette = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
+    colour_of = palette(levels)
     panels = []
     for quantity in dict.fromkeys(line.quantity for line in lines):
         settings = [line for line in lines if line.quantity == quantity and not line.change]
-        panels.append(_crossed_panel(TITLES[quantity], settings, palette))
+        panels.append(_crossed_panel(TITLES[quantity], settings, colour_of))
     return Plot(
         "crossed",
         "Crossed factors",
@@ -105,19 +105,19 @@ def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
             *("difference", "difference_low", "difference_high", "verdict"),
         ),
         [_crossed_data(line, level) for line in lines for level in line.cells],
-        list(palette.items()),
+        list(colour_of.items()),
     )
 
 
-def _crossed_panel(title: str, lines: Sequence[Line], palette: Mapping[str, str]) -> Panel:
+def _crossed_panel(title: str, lines: Sequence[Line], colours: Mapping[str, str]) -> Panel:
     stems = [line.title.split(", ")[:-1] for line in lines]
     runs = [
         [x for x, other in enumerate(stems) if other == stem] for i, stem in enumerate(stems) if stem not in stems[:i]
     ]
 
     def draw(ax: Axes) -> None:
-        for i, (level, colour) in enumerate(palette.items()):
-            offset = 0.3 * ((i + 0.5) / len(palette) - 0.5)  # intervals beside each other, not on top
+        for i, (level, colour) in enumerate(colours.items()):
+            offset = 0.3 * ((i + 0.5) / len(colours) - 0.5)  # intervals beside each other, not on top
             cells = [(x + offset, line.cells[level]) for x, line in enumerate(lines) if level in line.cells]
             for run in runs:  # of settings that differ in the last factor alone
                 ends = [(x, e.mean) for x, e in cells if round(x - offset) in run]

@@ -84,6 +84,11 @@ class Comparison:
         """What was trained: "GAN" or "classifier"."""
         return self.conditions[0].task
 
+    @property
+    def finished(self) -> list[Condition]:
+        """The conditions with a finished run, which alone have something to show."""
+        return [c for c in self.conditions if c.runs]
+
     def row(self, condition: str, quantity: str) -> Row | None:
         """The row of a condition's label and a quantity's name; None where nothing was measured."""
         return self.rows.get((condition, quantity))

@@ -15,11 +15,12 @@ from string import Template
 
 from gannorm.rundir import write_text
 from gannorm.studies import report
+from gannorm.studies.curves import SHOWN
 from gannorm.studies.findings import names
 from gannorm.studies.plots import Plot
 from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, WHY
 from gannorm.studies.table import Comparison, interval, short
-from gannorm.studies.why_figures import SHOWN, figures, measured, within
+from gannorm.studies.why_figures import figures, measured, within
 
 PAGE = "why.html"
 
@@ -72,7 +73,7 @@ def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
 def headline(comparison: Comparison) -> str:
     """One sentence on shift and smoothness of the first measured network, computed from the rows."""
     network, base = measured(comparison)[0], comparison.conditions[0]
-    others = [c for c in comparison.conditions[1:] if c.runs]
+    others = comparison.finished[1:]
     if not others:
         return f"The optimization of the {network} with {base.title}, and nothing yet to compare it with."
     parts = []
@@ -104,7 +105,7 @@ def findings(comparison: Comparison) -> list[str]:
         if base is None:
             continue
         clauses = [f"{comparison.conditions[0].title} {interval(base.estimate)}"]
-        for c in comparison.conditions[1:SHOWN]:
+        for c in comparison.finished[1:SHOWN]:
             row = comparison.row(c.label, name)
             if row and row.effect:
                 clauses.append(f"{c.title} {short(row.estimate.mean)}, {row.effect.verdict} ({row.effect.design})")
@@ -115,7 +116,7 @@ def findings(comparison: Comparison) -> list[str]:
 def _cautions(comparison: Comparison) -> str:
     """Conditions that are not drawn, and measurements that runs skipped for their time budget, or that failed."""
     lines = []
-    if len([c for c in comparison.conditions if c.runs]) > SHOWN:
+    if len(comparison.finished) > SHOWN:
         lines.append(f"Figures and sentences show the first {SHOWN} conditions; the table shows all.")
     for what, words in (("skipped", "measurements did not fit into the time budget"), ("failed", "probes failed")):
         last = [run.series(f"why/{what}") for c in comparison.conditions for run in c.runs]

@@ -12,12 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, arrays, draw_curve, over_seeds
-from gannorm.studies.plots import COLOURS, Panel, Plot, logarithmic
+from gannorm.studies.curves import SHOWN, Curve, arrays, draw_curve, over_seeds
+from gannorm.studies.plots import Panel, Plot, logarithmic, palette
 from gannorm.studies.quantities import NETWORKS, WHY
 from gannorm.studies.table import Comparison
 
-SHOWN = 8  # conditions that the figures show; the table shows all
 SIZE = (4.4, 2.7)  # of a panel, in inches
 OVER_SEEDS = ("mean", "lowest", "highest", "n")  # columns of the CSV
 
@@ -81,8 +80,8 @@ def within(title: str) -> str:
 
 def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
-    shown = [c for c in comparison.conditions if c.runs][:SHOWN]
-    colours = {c.label: COLOURS[i % len(COLOURS)] for i, c in enumerate(shown)}
+    shown = comparison.finished[:SHOWN]
+    colours = palette(c.label for c in shown)
     legend = [(c.title, colours[c.label]) for c in shown]
     networks = measured(comparison)
     shift, *others = (_over_time(probe, networks, shown, colours) for probe in PROBES)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 
 collect_ignore = ["pretended_gpu.py", "pretended_gpu_program.py"]  # importing them changes torch for good
 
@@ -23,8 +23,7 @@ def configure(tmp_path):
         ]
         tiny += ["--probe_every", "0", "--sample_every", "0", "--checkpoint_every", "0", "--wandb", "off"]
         tiny += ["--progress", "false", "--name", "run", "--output", str(tmp_path)]
-        config = plain(parse(train_parser(), [*tiny, *flags]))
-        del config["config"]
+        config = settings(train_parser(), [*tiny, *flags])
         return config
 
     return build

@@ -24,7 +24,7 @@ import torch
 import yaml
 from PIL import Image
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.models.checkpoint import damage
 from gannorm.rundir import RunDir
 from gannorm.training import resume, train
@@ -135,8 +135,7 @@ def begin_or_go_on(path, config):
 
 
 def main(folder: Path, seeds: list[int]) -> None:
-    config = plain(parse(train_parser(), TINY.split()))
-    del config["config"]
+    config = settings(train_parser(), TINY.split())
     whole = folder / "run_whole"
 
     def count() -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from training.plain_loop import final_state
 
-from gannorm.arguments import parse, plain, task_of, train_parser
+from gannorm.arguments import settings, task_of, train_parser
 from gannorm.cli import main
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
@@ -21,8 +21,7 @@ TINY = ("--data.image_size", "8", "--data.batch_size", "32", "--model.classifier
 
 
 def configured(*flags):
-    config = plain(parse(train_parser("classifier"), ["--task", "classifier", *TINY, "--name", "run", *flags]))
-    del config["config"]
+    config = settings(train_parser("classifier"), ["--task", "classifier", *TINY, "--name", "run", *flags])
     return config
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from training.plain_loop import final_state
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.errors import UserError
 from gannorm.normalizers import normalizer
 from gannorm.probes.smoothness import FACTORS
@@ -27,8 +27,7 @@ def classify(tmp_path):
         tiny = ["--task", "classifier", "--data.image_size", "8", "--data.batch_size", "16", "--steps", "4"]
         tiny += ["--model.classifier.width", "8", "--log_every", "1", "--test_every", "0", "--checkpoint_every", "0"]
         tiny += ["--wandb", "off", "--progress", "false", "--name", "run", "--output", str(tmp_path)]
-        config = plain(parse(train_parser("classifier"), [*tiny, *flags]))
-        del config["config"]
+        config = settings(train_parser("classifier"), [*tiny, *flags])
         return config
 
     return build

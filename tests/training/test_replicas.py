@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from training.plain_loop import plain_loop
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.data import ImageLoader
 from gannorm.errors import UserError
 from gannorm.models import load_networks
@@ -66,8 +66,7 @@ def configs(folder):
     found = {}
     for name, (_, *kinds) in CASES.items():
         for kind, its in enumerate(kinds):
-            found[name, kind] = plain(parse(train_parser(), [*flags, *its]))
-            del found[name, kind]["config"]
+            found[name, kind] = settings(train_parser(), [*flags, *its])
     return found
 
 

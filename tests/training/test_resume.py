@@ -15,7 +15,7 @@ import yaml
 from lightning.pytorch.callbacks import timer
 from training.kill_and_resume import differences
 
-from gannorm.arguments import parse, plain, train_parser
+from gannorm.arguments import settings, train_parser
 from gannorm.cli import main
 from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS
@@ -91,8 +91,7 @@ def test_a_classifier_goes_on_too(tmp_path):
     flags = ["--task", "classifier", "--data.image_size", "8", "--data.batch_size", "16", "--steps", "4"]
     flags += ["--model.classifier.width", "8", "--model.classifier.norm", "noisy", "--checkpoint_every", "2"]
     flags += ["--precision", "exact", "--wandb", "off", "--progress", "false"]
-    config = plain(parse(train_parser("classifier"), flags))
-    del config["config"]
+    config = settings(train_parser("classifier"), flags)
     whole = train(config, tmp_path / "whole")
     shutil.copytree(whole.path, tmp_path / "stopped")
     stopped = RunDir(tmp_path / "stopped")
