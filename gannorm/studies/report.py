@@ -10,27 +10,23 @@ import base64
 import csv
 import hashlib
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from gannorm.rundir import atomic_write, write_text
+from gannorm.studies import markup
 from gannorm.studies.conditions import text
 from gannorm.studies.crossed import TITLES
 from gannorm.studies.curves import SHOWN
 from gannorm.studies.figures import SUMMED, figures
 from gannorm.studies.findings import JUDGES_BATCHES, JUDGES_IMAGES, verdict
-from gannorm.studies.intervals import Estimate
-from gannorm.studies.plots import Plot, png, svg
+from gannorm.studies.plots import Plot, png
 from gannorm.studies.quantities import ACCURACY, FINAL_PROBES, QUANTITIES, SCORES, Score
 from gannorm.studies.samples import sample_slider
-from gannorm.studies.table import LISTED_FINDINGS, Comparison, Row, interval, short
+from gannorm.studies.table import LISTED_FINDINGS, Comparison, Row, short
 
 LISTED_RUNS = 40  # more than this are folded away
 
@@ -61,12 +57,12 @@ def write_figures(plots: Iterable[Plot], output: Path) -> None:
 
 def page(comparison: Comparison, plots: Sequence[Plot], more: str = "") -> str:
     """The page as text."""
-    template, kind = _template("report.html"), KINDS[comparison.task]
-    drawn = {plot.name: _figure(plot) for plot in plots}
-    script = re.search(r"<script>(.*?)</script>", template, re.DOTALL)
-    assert script is not None
-    return Template(template).substitute(
-        script_hash=base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode(),
+    kind, script = KINDS[comparison.task], markup.part("slider.js")
+    drawn = {plot.name: markup.figure(plot) for plot in plots}
+    return markup.filled(
+        "report.html",
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         title=kind.title,
         question=kind.question,
         headline=escape(comparison.headline),
@@ -80,12 +76,7 @@ def page(comparison: Comparison, plots: Sequence[Plot], more: str = "") -> str:
         runs=_run_table(comparison),
         left_out=_left_out(comparison),
         shared=_mapping(_shared_config(comparison), "The runs share no setting."),
-        version=escape(version("gannorm")),
     )
-
-
-def _template(name: str) -> str:
-    return files("gannorm.studies").joinpath(name).read_text("utf-8")
 
 
 # -- what is told of GANs, and of classifiers --------------------------------------------------------------------------
@@ -102,7 +93,8 @@ class Kind:
 
 
 def _of_gans(comparison: Comparison, drawn: Mapping[str, str]) -> str:
-    return Template(_template("report_gans.html")).substitute(
+    return markup.filled(
+        "report_gans.html",
         final_probes=FINAL_PROBES,
         dependence=_dependence_table(comparison),
         accuracy=drawn.get("accuracy", "<p>No run recorded accuracies over training.</p>"),
@@ -118,7 +110,8 @@ def _of_gans(comparison: Comparison, drawn: Mapping[str, str]) -> str:
 
 
 def _of_classifiers(comparison: Comparison, drawn: Mapping[str, str]) -> str:
-    return Template(_template("report_classifiers.html")).substitute(
+    return markup.filled(
+        "report_classifiers.html",
         accuracy_table=_score_table(comparison, [ACCURACY], "Accuracy of the classifiers")
         or "<p>No finished run was tested: <code>--test_every</code> says how often.</p>",
         accuracy_curves=drawn.get("test_accuracy", ""),
@@ -134,56 +127,11 @@ KINDS = {
 }
 
 
-# -- figures -----------------------------------------------------------------------------------------------------------
-
-
-def _figure(plot: Plot) -> str:
-    panels = "".join(
-        f'<img src="data:image/svg+xml;base64,{base64.b64encode(svg(plot, panel).encode()).decode()}" '
-        f'alt="{escape(panel.alt)}">'
-        for panel in plot.panels
-    )
-    entries = "".join(f'<li><i style="border-color:{colour}"></i>{escape(title)}</li>' for title, colour in plot.legend)
-    legend = f"<ul class=legend>{entries}</ul>" if entries else ""
-    links = f'<a href="figures/{plot.name}.png">PNG</a> <a href="figures/{plot.name}.csv">CSV</a>'
-    return (
-        f'<figure class="plot {plot.name}"><h3>{escape(plot.title)}</h3>{legend}<div class="panels">{panels}</div>'
-        f"<figcaption>{escape(plot.caption)} <span class=files>{links}</span></figcaption></figure>"
-    )
-
-
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are markup; the first of each row is its header."""
-    head = "".join(f"<th scope=col>{cell}</th>" for cell in header)
-    body = "".join(
-        f"<tr><th scope=row>{first}</th>{''.join(f'<td>{cell}</td>' for cell in rest)}</tr>" for first, *rest in rows
-    )
-    name = escape(caption)
-    table = f"<table><caption>{name}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class=scroll tabindex=0 role=region aria-label="{name}">{table}</div>'
-
-
-def _number(value: float, shown: str) -> str:
-    """A number as people read it, with the value of table.csv behind it."""
-    return f'<data value="{value!r}">{shown}</data>'
-
-
-def _estimate(estimate: Estimate | None, unit: str = "", *, signed: bool = False) -> str:
-    if estimate is None:
-        return "–"
-    shown, _, rest = interval(estimate, unit, signed=signed).partition(" (")
-    return _number(estimate.mean, shown) + (f" <small>({rest}</small>" if rest else "")
-
-
 def _cell(row: Row | None) -> str:
-    return _estimate(row.estimate if row else None)
-
-
-def _verdict(row: Row) -> str:
-    return f"{row.effect.verdict} <small>{row.effect.design}</small>" if row.effect else ""
+    return markup.estimate(row.estimate if row else None)
 
 
 def _count(number: int, noun: str) -> str:
@@ -201,13 +149,16 @@ def _dependence_table(comparison: Comparison) -> str:
             [
                 f"{escape(c.title)} <small>{_count(len(c.runs), 'seed')}, {c.divergence} diverged</small>",
                 f"<span class='verdict {tone}'>{escape(kind)}</span>",
-                *(_number(row.estimate.mean, short(row.estimate.mean)) if (row := found[n]) else "–" for n in _BARE),
+                *(
+                    markup.number(row.estimate.mean, short(row.estimate.mean)) if (row := found[n]) else "–"
+                    for n in _BARE
+                ),
                 *(_cell(found[name]) for name in _WITH_INTERVAL),
                 "bitwise equal" if bitwise and bitwise.estimate.mean == 1 else _cell(worst),
             ]
         )
     header = ("Condition", "The discriminator", *_BARE.values(), *_WITH_INTERVAL.values(), "Companion swap")
-    return _table("Batch dependence of the discriminator in train mode", header, rows)
+    return markup.table("Batch dependence of the discriminator in train mode", header, rows)
 
 
 _BARE = {
@@ -230,12 +181,12 @@ def _score_table(comparison: Comparison, scores: Iterable[Score], caption: str) 
                 effect = last.effect
                 change = "baseline" if c.label == comparison.baseline else "–"
                 if effect:
-                    change = _estimate(*score.change(effect), signed=True)
+                    change = markup.estimate(*score.change(effect), signed=True)
                 others = (_cell(comparison.row(c.label, f"{score.name}/{kind}")) for kind in ("best", "level"))
                 rows.append([f"{score.title} <small>{score.better} is better</small>", escape(c.title)])
-                rows[-1] += [_cell(last), change, _verdict(last), *others]
+                rows[-1] += [_cell(last), change, markup.verdict(last), *others]
     header = ("Score", "Condition", "Last", "Against the baseline", "Verdict", "Best", "Mean level over training")
-    return _table(caption, header, rows) if rows else ""
+    return markup.table(caption, header, rows) if rows else ""
 
 
 def _crossed(comparison: Comparison, figure: str) -> str:
@@ -245,13 +196,13 @@ def _crossed(comparison: Comparison, figure: str) -> str:
     levels = list(dict.fromkeys(level for line in comparison.crossed for level in line.cells))
     rows = []
     for line in comparison.crossed:
-        cells = [_estimate(line.cells.get(level), signed=bool(line.change)) for level in levels]
+        cells = [markup.estimate(line.cells.get(level), signed=bool(line.change)) for level in levels]
         for effect in (line.differences.get(level) for level in levels[1:]):
-            shown = _estimate(effect.difference, signed=True) if effect else "–"
+            shown = markup.estimate(effect.difference, signed=True) if effect else "–"
             cells.append(f"<b>{shown}</b>" if effect and effect.difference.excludes_zero else shown)
         rows.append([f"{escape(TITLES[line.quantity])} <small>{escape(line.title)}</small>", *cells])
     first, *others = map(escape, levels)
-    table = _table(
+    table = markup.table(
         "At every setting of the factors, then the change that each factor makes",
         ("Quantity", first, *others, *(f"{level} minus {first}" for level in others)),
         rows,
@@ -269,11 +220,15 @@ def _quantity_table(comparison: Comparison) -> str:
     titles = {quantity.name: quantity.title for quantity in QUANTITIES} | {"divergence_rate": "Share of diverged runs"}
     rows = []
     for row in comparison.rows.values():
-        difference = row.effect.difference if row.effect else None
-        cells = [escape(titles[row.quantity]), escape(row.condition), _estimate(row.estimate), str(row.estimate.n)]
-        rows.append([*cells, _estimate(difference, signed=True), _verdict(row)])
+        cells = [
+            escape(titles[row.quantity]),
+            escape(row.condition),
+            markup.estimate(row.estimate),
+            str(row.estimate.n),
+        ]
+        rows.append([*cells, *markup.effect(row)])
     header = ("Quantity", "Condition", "Mean and interval", "Runs", "Difference from the baseline", "Verdict")
-    return _table("Every quantity, as in table.csv", header, rows)
+    return markup.table("Every quantity, as in table.csv", header, rows)
 
 
 def _run_table(comparison: Comparison) -> str:
@@ -290,7 +245,7 @@ def _run_table(comparison: Comparison) -> str:
         for c in comparison.conditions
         for run in (*c.runs, *c.diverged)
     ]
-    table = _table(
+    table = markup.table(
         "Runs and the settings in which they differ",
         ("Run", "Condition", "Seed", "State", "Step", *map(escape, keys)),
         rows,
@@ -301,7 +256,9 @@ def _run_table(comparison: Comparison) -> str:
 def _left_out(comparison: Comparison) -> str:
     if not comparison.left_out:
         return "<p>No run was left out.</p>"
-    return _table("Runs left out", ("Run", "Why"), ([escape(r.name), escape(r.reason)] for r in comparison.left_out))
+    return markup.table(
+        "Runs left out", ("Run", "Why"), ([escape(r.name), escape(r.reason)] for r in comparison.left_out)
+    )
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -329,10 +286,7 @@ def _cautions(comparison: Comparison) -> str:
     if (finished := len(comparison.finished)) > SHOWN:
         first = f"the first figure shows {min(finished, SUMMED)}, the others {SHOWN}"
         remarks.append(f"Of {finished} conditions {first}; the tables show all.")
-    if not remarks:
-        return ""
-    items = "".join(f"<li>{escape(remark)}</li>" for remark in remarks)
-    return f"<aside><h2>Before you believe a difference</h2><ul>{items}</ul></aside>"
+    return markup.caution(remarks)
 
 
 def _shared_config(comparison: Comparison) -> dict[str, Any]:

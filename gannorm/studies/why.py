@@ -6,15 +6,12 @@ measured so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
-from string import Template
 
 from gannorm.rundir import write_text
-from gannorm.studies import report
+from gannorm.studies import markup, report
 from gannorm.studies.curves import SHOWN
 from gannorm.studies.findings import names
 from gannorm.studies.plots import Plot
@@ -50,20 +47,17 @@ def link(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, plots: Sequence[Plot]) -> str:
     """The page as text."""
-    style = re.search(r"<style>(.*?)</style>", report._template("report.html"), re.DOTALL)
-    assert style is not None
-    told = findings(comparison)
-    return Template(report._template(PAGE)).substitute(
+    told = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(comparison))
+    return markup.filled(
+        PAGE,
         title=report.KINDS[comparison.task].title,
-        style=style[1],
         headline=escape(headline(comparison)),
-        findings="<ul class=findings>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in told) + "</ul>",
+        findings=f"<ul class=findings>{told}</ul>",
         final_probes=FINAL_PROBES,
         baseline=escape(comparison.conditions[0].title),
         cautions=_cautions(comparison),
-        figures="".join(report._figure(plot) for plot in plots),
+        figures="".join(markup.figure(plot) for plot in plots),
         quantities=_table(comparison),
-        version=escape(version("gannorm")),
     )
 
 
@@ -123,8 +117,7 @@ def _cautions(comparison: Comparison) -> str:
         count = sum(int(series[max(series)]) for series in last if series)
         if count:
             lines.append(f"{count} {words}; the curves have gaps there.")
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<aside><h2>Before you believe a difference</h2><ul>{items}</ul></aside>" if lines else ""
+    return markup.caution(lines)
 
 
 def _table(comparison: Comparison) -> str:
@@ -134,12 +127,7 @@ def _table(comparison: Comparison) -> str:
             for c in comparison.conditions:
                 row = comparison.row(c.label, f"why/{network}/{key}")
                 if row:
-                    difference = row.effect.difference if row.effect else None
-                    cells = [
-                        f"{escape(title)} <small>{network}</small>",
-                        escape(c.title),
-                        report._estimate(row.estimate),
-                    ]
-                    rows.append([*cells, report._estimate(difference, signed=True), report._verdict(row)])
+                    cells = [f"{escape(title)} <small>{network}</small>", escape(c.title)]
+                    rows.append([*cells, markup.estimate(row.estimate), *markup.effect(row)])
     header = ("Quantity", "Condition", "Mean and interval", "Difference from the baseline", "Verdict")
-    return report._table("Optimization, at the end of training", header, rows)
+    return markup.table("Optimization, at the end of training", header, rows)
