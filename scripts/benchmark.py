@@ -893,7 +893,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 def hardware(bench: Bench) -> dict[str, Any]:
     from gannorm.training.precision import fast_bf16
 
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    cpu = torch.cpu.get_capabilities()
     device = bench.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.get("cpu_name", platform.machine())
     return {
