@@ -70,7 +70,7 @@ class RunDir:
                 (run.path / folder).mkdir(parents=True, exist_ok=True)
         with run.lock():
             run.require_new()  # another process may have made and finished it meanwhile
-            write_text(run.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+            write_text(run.config_file, dump_yaml(config))
             run.set_status("running", 0)
             yield run
 
@@ -409,9 +409,18 @@ class _Loader(yaml.SafeLoader):
     """
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Text that the loader would take for a number, such as a folder called 1e4, is quoted."""
+
+
+for _style in (_Loader, _Dumper):
+    _style.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+    )
+
+
+def dump_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_yaml(text: str) -> Any:

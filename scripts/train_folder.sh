@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # BatchNorm and GroupNorm discriminators on your own images, compared: scripts/train_folder.sh path/to/images [flags …]
-# Flags go to `gannorm train`, for example --steps 2000 --data.skip_bad true. The same command goes on where it stopped: a
-# normalizer that is done is not repeated, and one that was interrupted is resumed.
+# Flags are those of `gannorm train`, for example --steps 2000 --data.skip_bad true; the names of the runs and their folder
+# are decided here. Stopped, the same command goes on where it was; with other flags it says what differs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
@@ -11,15 +11,14 @@ if [ $# -lt 1 ]; then
   exit 2
 fi
 root=$1
-study=folder_$(basename "$root")
 shift
-for norm in batch group; do
-  run=runs/$study/$norm
-  if [ ! -e "$run/config.yaml" ]; then
-    gannorm train --config configs/folder.yaml --data.root "$root" --model.discriminator.norm "$norm" "$@" \
-      --output runs --study "$study" --name "$norm"
-  elif ! grep -qsE '"state": "(finished|diverged)"' "$run/status.json"; then
-    gannorm train --resume "$run"
-  fi
-done
-gannorm compare "runs/$study" --output "report/$study"
+study=folder_$(basename "$root")
+folder=$(mktemp -d)
+trap 'rm -r "$folder"' EXIT
+gannorm train --config configs/folder.yaml --data.root "$root" "$@" --print_config > "$folder/base.yaml"
+cat > "$folder/$study.yaml" <<END
+base: base.yaml
+factors: {model.discriminator.norm: [batch, group]}
+evaluate: false
+END
+gannorm study "$folder/$study.yaml" --report "report/$study"

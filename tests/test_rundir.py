@@ -131,6 +131,12 @@ def test_a_cut_last_line_of_metrics_is_left_out_and_a_damaged_middle_is_named(ru
         run.metrics()
 
 
+@pytest.mark.parametrize("text", ["1e3", "12E03", "1.5e-4", "0x1f", "1_000", "yes", "null", "2026-11-22", "é: ü"])
+def test_text_that_looks_like_something_else_stays_text(tmp_path, text):
+    with RunDir.create(tmp_path / "run", {"study": text, "lr": 1e-4}) as run:
+        assert run.config() == {"study": text, "lr": 1e-4}
+
+
 def test_a_name_is_taken_once(run):
     with pytest.raises(UserError, match="a run's name must be new"), RunDir.create(run.path, CONFIG):
         raise AssertionError("a second run must not begin")

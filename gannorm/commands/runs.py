@@ -77,7 +77,7 @@ def check(argv: Sequence[str]) -> int:
         except UserError as error:
             mistakes += 1
             print(f"{file}: {printable(str(error))}", file=sys.stderr)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, TypeError) as error:
             if not (reason := out_of_memory(error)):
                 raise
             too_large += 1

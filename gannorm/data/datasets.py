@@ -10,10 +10,11 @@ one needs one decorated function:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **
     import torchvision.datasets
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with _one_at_a_time(root) if download else contextlib.nullcontext(), quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's word on how these files were once pickled
             return getattr(torchvision.datasets, cls)(str(root), download=download, **options)
     except Exception as error:  # a missing file, a bad checksum, no network, no gdown, a damaged archive
@@ -147,6 +149,20 @@ def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **
             f"{name} must be complete in {root / place}: {reason.rstrip('.')}; {remedy}, or put torchvision's files "
             "there (--data.root names another folder)."
         ) from None
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """The processes of a run would each unpack the same archive into `root`. The second finds the files there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".download.lock").open("w")
+    except OSError:  # nothing can be unpacked here: either all is there, or torchvision says so
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 # -- resizing ---------------------------------------------------------------------------------------------------------

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-
 import lightning.pytorch as pl
 
-from gannorm.data.cache import cache_dir
 from gannorm.data.datasets import load_images
 from gannorm.data.images import Images
 from gannorm.data.loader import ImageLoader
 from gannorm.errors import UserError
-from gannorm.rundir import writing
 
 
 class ImageData(pl.LightningDataModule):
@@ -60,8 +54,7 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load both splits, once."""
         if not hasattr(self, "test"):
-            with _one_at_a_time() if self.download else nullcontext():
-                self.train, self.test = self._load("train"), self._load("test")
+            self.train, self.test = self._load("train"), self._load("test")
             if self.labelled and (self.train.labels is None or self.test.labels is None):
                 raise UserError(
                     f"a classifier needs labels: data set {self.name!r} has none; choose another, or sort a folder's "
@@ -91,18 +84,6 @@ class ImageData(pl.LightningDataModule):
             download=self.download,
             skip_bad=self.skip_bad,
         )
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """The processes of a run would unpack one archive into one folder."""
-    lock = cache_dir() / "download.lock"
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class _FetchedAhead(ImageLoader):

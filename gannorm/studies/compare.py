@@ -10,6 +10,7 @@ output/
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +62,8 @@ def compare(runs: Sequence[RunDir], output: Path, *, baseline: str | None = None
         write_report(comparison, output, more=why.link(comparison))
         why.write_why(comparison, output)
         for file in set(before) - set(linked_figures(output)):
-            file.unlink(missing_ok=True)  # of the report that was here
+            with contextlib.suppress(OSError):  # of the report that was here
+                file.unlink()
     return comparison
 
 

@@ -19,9 +19,6 @@ from gannorm.rundir import parse_yaml
 Flat = dict[str, Any]  # dotted key → value
 
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
 def load(file: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError, which calls the file `what`, if there is none."""
     try:
@@ -33,10 +30,6 @@ def load(file: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{what} must be a mapping of keys: {file} is not.")
     return content
-
-
-def dump(config: Mapping[str, Any]) -> str:
-    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Flat:

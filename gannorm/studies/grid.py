@@ -34,9 +34,9 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.registry import choices
-from gannorm.rundir import PLAN, RunDir
+from gannorm.rundir import PLAN, RunDir, dump_yaml
 from gannorm.studies.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
-from gannorm.studies.configs import Flat, changed, difference, dump, flatten, load
+from gannorm.studies.configs import Flat, changed, difference, flatten, load
 from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
 from gannorm.studies.tasks import CALLERS_MISTAKE
 
@@ -70,7 +70,7 @@ class PlannedRun:
         return self.directory.path.parent / PLAN / f"{self.name}.yaml"
 
     def config_text(self) -> str:
-        return dump(self.config)
+        return dump_yaml(self.config)
 
 
 @dataclass(frozen=True)

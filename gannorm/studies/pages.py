@@ -27,6 +27,6 @@ def require_replaceable(output: Path) -> None:
 
 def linked_figures(output: Path) -> list[Path]:
     """The files of figures that the pages in the folder `output` lead to, in their order: PNG and CSV."""
-    pages = [page.read_text("utf-8") for name in PAGES if (page := output / name).exists()]
+    pages = [page.read_text("utf-8", "replace") for name in PAGES if (page := output / name).exists()]
     names = re.findall(r'href="(figures/\w+\.(?:png|csv))"', "".join(pages))
     return [output / name for name in dict.fromkeys(names)]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir, write_text, writing
-from gannorm.studies.configs import changed, dump
+from gannorm.rundir import RunDir, dump_yaml, write_text, writing
+from gannorm.studies.configs import changed
 
 PART = 16 * 2**20  # bytes that travel at once
 
@@ -71,7 +71,7 @@ def bring_home(file: IO[bytes], runs: Sequence[RunDir], plan: Path) -> None:
                     continue
                 config, output = new.config(), str(run.path.parent.parent)
                 if config.get("output") != output:  # it names the node's scratch folder
-                    write_text(new.config_file, dump(changed(config, {"output": output})))
+                    write_text(new.config_file, dump_yaml(changed(config, {"output": output})))
                 if run.path.exists():
                     run.path.rename(old)
                 try:

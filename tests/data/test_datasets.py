@@ -1,5 +1,7 @@
 import hashlib
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from gannorm.data import DATASETS, GREY, Images, load_images
+from gannorm.data.datasets import _one_at_a_time
 from gannorm.errors import UserError
 from gannorm.registry import UnknownNameError
 
@@ -200,6 +203,29 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.SVHN, "download", no_network)
     with pytest.raises(UserError, match=r"svhn must be complete in .*: no route to host; check the network"):
         load_images("svhn", "train", image_size=32, root=tmp_path, download=True)
+
+
+def test_processes_of_a_run_unpack_into_one_folder_one_after_the_other(tmp_path):
+    inside, most = [], []
+
+    def unpack(folder):
+        with _one_at_a_time(folder):
+            inside.append(folder)
+            time.sleep(0.2)  # long enough to be met, were there no lock
+            most.append(len(inside))
+            inside.remove(folder)
+
+    with ThreadPoolExecutor(3) as pool:  # each opens the lock's file for itself, as a process would
+        list(pool.map(unpack, [tmp_path / "new"] * 3))
+        assert most == [1, 1, 1]
+        list(pool.map(unpack, [tmp_path / name for name in "abc"]))  # each into its own
+        assert max(most) > 1
+
+
+def test_a_folder_that_cannot_be_written_is_left_to_torchvision(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"cifar10 must be complete in .*file"):
+        load_images("cifar10", "train", image_size=32, root=tmp_path / "file", download=True)
 
 
 def test_wrong_arguments_name_the_right_ones():

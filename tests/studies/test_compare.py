@@ -395,6 +395,9 @@ def test_a_report_replaces_a_report_of_any_age(make_run: MakeRun, tmp_path: Path
     compare([run], tmp_path)
     assert (tmp_path / "index.html").read_text() == first
     assert not (tmp_path / "why.html").exists()
+    (tmp_path / "index.html").write_bytes(first.encode() + b"\xff")  # damaged
+    compare([run], tmp_path)
+    assert (tmp_path / "index.html").read_text() == first
 
 
 def test_figures_of_the_report_before_go_and_other_files_stay(make_run: MakeRun, tmp_path: Path) -> None:
