@@ -166,6 +166,9 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
             experiment.define_metric("step")
             experiment.define_metric("*", step_metric="step")
             return WandbLogger(experiment)
+        except KeyboardInterrupt:
+            _abandon_service()  # at exit it would wait for the server's answer
+            raise
         except Exception as error:  # whatever its settings or the service do, training goes on
             line = " ".join(str(error).split())
             print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
@@ -183,6 +186,15 @@ def _end_service() -> None:
     with contextlib.suppress(Exception):
         wandb.teardown()
     os.environ.pop(SERVICE, None)
+
+
+def _abandon_service() -> None:
+    """Leave it without waiting for what it is doing. What it had not yet written is lost."""
+    with contextlib.suppress(Exception):  # that of another process, or another version's inside
+        from wandb.sdk import wandb_setup
+
+        wandb_setup.singleton()._connection._proc._process.kill()  # type: ignore[union-attr]
+    _end_service()
 
 
 def has_key() -> bool:

@@ -6,6 +6,7 @@ fails when it is told to.
 
 import gc
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -16,6 +17,7 @@ import wandb
 
 from gannorm.training import train
 from gannorm.training.callbacks import Metrics
+from gannorm.training.loggers import INIT_TIMEOUT
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # made up, in the form of W&B's
 STEPS = 6
@@ -35,6 +37,7 @@ class FakeServer(ThreadingHTTPServer):
         self.state = "works"  # or "fails": status 500; "hangs": says nothing
         self.received = []  # the bodies sent to the file stream
         self.released = threading.Event()
+        self.asked = threading.Event()
 
     def stop(self):
         self.released.set()
@@ -50,6 +53,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.set()
         if self.server.state == "hangs":
             self.server.released.wait(60)
             return
@@ -150,6 +154,21 @@ def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, 
     said = capsys.readouterr().err
     assert said.count("W&B could not start online") == 1
     assert KEY not in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_a_server_that_says_nothing(server, settings, tmp_path):
+    def interrupt():
+        server.asked.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    server.state = "hangs"
+    threading.Thread(target=interrupt, daemon=True).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run")
+    wandb.teardown()  # as at the process's exit, where it would wait for INIT_TIMEOUT
+    assert time.monotonic() - begin < 20 < INIT_TIMEOUT
 
 
 @pytest.mark.slow
