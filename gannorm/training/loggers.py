@@ -193,7 +193,9 @@ def _abandon_service() -> None:
     with contextlib.suppress(Exception):  # that of another process, or another version's inside
         from wandb.sdk import wandb_setup
 
-        wandb_setup.singleton()._connection._proc._process.kill()  # type: ignore[union-attr]
+        process = wandb_setup.singleton()._connection._proc._process  # type: ignore[union-attr]
+        process.kill()
+        process.wait()
     _end_service()
 
 
