@@ -228,8 +228,8 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
         _set_zero(classifier)
 
 
-for function in (dcgan, kaiming, xavier, orthogonal, delta_orthogonal, lsuv, fixup):
-    INITIALIZERS.register(function.__name__, function)
+for _function in (dcgan, kaiming, xavier, orthogonal, delta_orthogonal, lsuv, fixup):
+    INITIALIZERS.register(_function.__name__, _function)
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------

@@ -167,7 +167,8 @@ def start(mode: str, **options: Any) -> WandbLogger | None:
             experiment.define_metric("*", step_metric="step")
             return WandbLogger(experiment)
         except KeyboardInterrupt:
-            _abandon_service()  # at exit it would wait for the server's answer
+            if not inherited:  # it holds no other run
+                _abandon_service()  # at exit it would wait for the server's answer
             raise
         except Exception as error:  # whatever its settings or the service do, training goes on
             line = " ".join(str(error).split())
@@ -189,7 +190,7 @@ def _end_service() -> None:
 
 
 def _abandon_service() -> None:
-    """Leave it without waiting for what it is doing. What it had not yet written is lost."""
+    """Leave W&B's own process without waiting for what it is doing. What it had not yet written is lost."""
     with contextlib.suppress(Exception):  # that of another process, or another version's inside
         from wandb.sdk import wandb_setup
 
