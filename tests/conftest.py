@@ -1,6 +1,7 @@
 """What every test starts from."""
 
 import os
+import signal
 
 import pytest
 
@@ -12,6 +13,10 @@ if not os.environ.get("GANNORM_TEST_GPU"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from gannorm.normalizers import NORMALIZERS
+
+# Tests started in the background or under nohup have these ignored, and the runs that they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
