@@ -36,6 +36,7 @@ class Line:
         quantity: its name.
         change: whose change the values are, "D joint instead of D separate"; "" for the values themselves.
         setting: of the other factors, "G fake"; "" where there is no other.
+        baseline: level of the factor in the columns with which the differences compare; its own cell may be missing.
         cells: level of the factor in the columns → mean over seeds.
         differences: every level but the baseline's → its cell minus that of the baseline's level, paired by seed; of a
             change, this is the interaction.
@@ -44,6 +45,7 @@ class Line:
     quantity: str
     change: str
     setting: str
+    baseline: str
     cells: Mapping[str, Estimate]
     differences: Mapping[str, Effect]
 
@@ -97,6 +99,7 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
                     quantity.name,
                     change,
                     setting,
+                    first,
                     {head: mean_interval(list(v.values()), limits) for head, v in values.items()},
                     {
                         head: compare_means(reference, v, limits)

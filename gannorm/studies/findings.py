@@ -109,7 +109,7 @@ def _change(lines: Sequence[Line]) -> str:
             estimate, effect = line.cells[level], line.differences.get(level)
             words = ["no difference shown"] * (estimate.low is not None and not estimate.excludes_zero)
             if effect and effect.difference.excludes_zero:
-                words.append(f"unlike {next(iter(line.cells))}")
+                words.append(f"unlike {line.baseline}")
             said = f"{interval(estimate, signed=True)} with {level}", f"{': ' * bool(words)}{', '.join(words)}"
             where.setdefault(said, []).append(line.setting)
     parts = []

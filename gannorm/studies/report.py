@@ -193,7 +193,8 @@ def _crossed(comparison: Comparison, figure: str) -> str:
     """The section on crossed factors; nothing where there are none."""
     if not comparison.crossed:
         return ""
-    levels = list(dict.fromkeys(level for line in comparison.crossed for level in line.cells))
+    baseline = comparison.crossed[0].baseline
+    levels = list(dict.fromkeys([baseline, *(level for line in comparison.crossed for level in line.cells)]))
     rows = []
     for line in comparison.crossed:
         cells = [markup.estimate(line.cells.get(level), signed=bool(line.change)) for level in levels]

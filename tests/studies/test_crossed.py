@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,48 @@ def test_numbers_are_in_order_of_size_wherever_the_baseline_is(make_run: MakeRun
     titles = [entry.title for entry in comparison.crossed if entry.quantity == "fid/final"]
     assert titles[:3] == ["batch size 8", "batch size 16", "batch size 128"]
     assert titles[3:] == ["batch size 8 instead of batch size 128", "batch size 16 instead of batch size 128"]
+
+
+@pytest.mark.parametrize("norms", [("batch", "group", "layer"), ("layer", "group", "batch")])
+def test_the_page_compares_with_the_baseline_where_its_cell_is_missing(
+    make_run: MakeRun, norms: Sequence[str], tmp_path: Path
+) -> None:
+    """A difference stands under the two levels that it is of, whichever of them was measured first."""
+    runs = []
+    for norm, d, seed in itertools.product(norms, ("separate", "joint"), range(3)):
+        model = {"discriminator": {"norm": norm}, "d_composition": d}
+        runs.append(run := make_run(norm, seed, name=f"{norm}_{d}_{seed}", model=model))
+        (run.path / "scores.json").unlink()
+        if (norm, d) != ("batch", "separate"):
+            run.add_scores({"step": 1, "fid": fid(norm, d, "fake", seed), "protocol": {}})
+    comparison = compare(runs, tmp_path / "report", baseline="norm=batch, d_composition=separate")
+    assert list(line(comparison, "fid/final", "D separate").cells) == [
+        {"group": "GroupNorm", "layer": "LayerNorm"}[norm] for norm in norms if norm != "batch"
+    ]
+    source = (tmp_path / "report/index.html").read_text()
+    (table,) = re.findall("<table><caption>At every setting.*?</table>", source)
+    minus = [cell.split(" minus ") for cell in re.findall("<th scope=col>([^<]*)", table) if " minus " in cell]
+    assert [baseline for _, baseline in minus] == ["BatchNorm"] * 2
+    joint = line(comparison, "fid/final", "D joint")
+    row = next(row for row in table.split("<tr>") if "FID <small>D joint<" in row)
+    values = [float(value) for value in re.findall('value="([^"]*)"', row)]
+    expected = [joint.cells[level].mean - joint.cells["BatchNorm"].mean for level, _ in minus]
+    assert values[-2:] == pytest.approx(expected, rel=1e-9)  # mean of differences and difference of means: rounding
+
+
+def test_numeric_columns_compare_with_the_baseline_and_not_with_the_smallest(make_run: MakeRun) -> None:
+    runs = []
+    for rate, seen, seed in itertools.product((1, 2), (8, 16), range(3)):
+        model = {"discriminator": {"norm": "batch"}, "a": {"rate": rate}, "seen": seen}
+        runs.append(run := make_run("batch", seed, name=f"{rate}_{seen}_{seed}", model=model))
+        (run.path / "scores.json").unlink()
+        value = 10 + rate * seen + seed + 0.01 * seed * rate * seen
+        run.add_scores({"step": 1, "fid": value, "protocol": {}})
+    comparison = analyse(runs, baseline="rate=2, seen=16")
+    assert {entry.baseline for entry in comparison.crossed} == {"seen 16"}
+    assert all(entry.differences.keys() == {"seen 8"} for entry in comparison.crossed)
+    (told,) = [f for f in comparison.findings if f.startswith("FID, rate 1 instead of rate 2")]
+    assert "with seen 8: unlike seen 16" in told
 
 
 def test_a_grid_with_a_hole_and_a_single_factor_have_no_table(make_run: MakeRun) -> None:
