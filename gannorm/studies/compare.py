@@ -23,7 +23,14 @@ from gannorm.studies.conditions import Condition, group, read_runs
 from gannorm.studies.crossed import cross
 from gannorm.studies.findings import findings, headline
 from gannorm.studies.pages import linked_figures, require_replaceable
-from gannorm.studies.quantities import by_sampling_mode, measured_unevenly, scored_early, under_one_protocol
+from gannorm.studies.quantities import (
+    by_sampling_mode,
+    measured_unevenly,
+    scored_early,
+    scored_unevenly,
+    scored_without_images,
+    under_one_protocol,
+)
 from gannorm.studies.report import write_report
 from gannorm.studies.table import Comparison, tabulate
 
@@ -98,6 +105,7 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
     rows, lines = tabulate(conditions), cross(conditions)
     finished = [run for c in conditions for run in c.runs]
     told = headline(rows, conditions)
+    seen = (scored_without_images, scored_early, scored_unevenly, measured_unevenly)
     return Comparison(
         told,
         [sentence for sentence in findings(rows, conditions, lines) if sentence != told],
@@ -106,7 +114,7 @@ def analyse(runs: Sequence[RunDir], *, baseline: str | None = None, by_mode: boo
         rows,
         protocol,
         [*left_out, *repeats],
-        [*remarks, *more, *scored_early(finished), *measured_unevenly(finished)],
+        [*remarks, *more, *(remark for look in seen for remark in look(finished))],
         lines,
     )
 

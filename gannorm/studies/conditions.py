@@ -71,6 +71,11 @@ class Run:
         """step → value of one score."""
         return _columns(self.scores).get(name, {})
 
+    @property
+    def ends_without_images(self) -> bool:
+        """Whether the generator had diverged at the last step that was scored: its images were not finite."""
+        return bool(self.scores) and bool(max(self.scores, key=lambda record: record["step"]).get("diverged"))
+
 
 @dataclass(frozen=True)
 class Condition:

@@ -172,11 +172,36 @@ def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any
 
 
 def scored_early(runs: Sequence[Run]) -> list[str]:
-    """A remark where the last score of some runs lies further from their end than that of the others."""
-    before = {run.name: run.step - max(record["step"] for record in run.scores) for run in runs if run.scores}
-    early = [f"{name} ({steps} steps before its end)" for name, steps in before.items() if steps > min(before.values())]
-    told = ", ".join(early[:TOLD]) + (f" and {len(early) - TOLD} more" if len(early) > TOLD else "")
-    return [f"last scored earlier than the others, is a checkpoint damaged? {told}."] * bool(early)
+    """A remark where the last score of some runs lies further from their end than that of the others.
+
+    Of each score apart: a reconstruction may be missing where the others are not.
+    """
+    early: list[str] = []
+    for score in SCORES:
+        kept = [run for run in runs if not run.ends_without_images]
+        before = [(run.name, run.step - max(curve)) for run in kept if (curve := run.score(score.name))]
+        least = min((steps for _, steps in before), default=0)
+        early += [f"{name} ({steps} steps before its end)" for name, steps in before if steps > least]
+    return [f"last scored earlier than the others, is a checkpoint damaged? {_listed(early)}."] * bool(early)
+
+
+def scored_without_images(runs: Sequence[Run]) -> list[str]:
+    """A remark on the runs whose generator had diverged when it was scored last: their condition's means lack them."""
+    lost = [run.name for run in runs if run.ends_without_images]
+    return [
+        f"the last images of these generators are not finite: {_listed(lost)}. They have no last score and no mean "
+        "level, whose means are over the other runs."
+    ] * bool(lost)
+
+
+def scored_unevenly(runs: Sequence[Run]) -> list[str]:
+    """A remark where some runs were scored, or tested, at other steps than the others."""
+    read = [(score, Run.series if score is ACCURACY else Run.score) for score in (*SCORES, ACCURACY)]
+    uneven = [s.title for s, curve in read if len({frozenset(curve(run, s.name)) for run in runs} - {frozenset()}) > 1]
+    return [
+        f"not all runs were scored at the same steps ({', '.join(uneven)}): the best of more steps is better by chance "
+        "alone, and a mean level is of other steps; compare the last ones."
+    ] * bool(uneven)
 
 
 def measured_unevenly(runs: Sequence[Run]) -> list[str]:
@@ -191,6 +216,11 @@ def measured_unevenly(runs: Sequence[Run]) -> list[str]:
                 "probes, which lie closer together in some runs; curves show the steps that all seeds share."
             )
     return remarks
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
 
 
 def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:
@@ -263,6 +293,8 @@ def _quantities() -> Iterator[Quantity]:
             ("level", "mean level over training", _level),
         ):
             measured = _reduced(score.name, reduce, read)
+            if name != "best":
+                measured = _of_the_end(measured)
             yield Quantity(f"{score.name}/{name}", f"{score.title}, {title}", measured, score.limits)
     for network in NETWORKS:
         for name, (title, limits) in WHY.items():
@@ -281,6 +313,11 @@ def _reduced(
         return reduce(curve) if curve else None
 
     return measure
+
+
+def _of_the_end(measure: Measure) -> Measure:
+    """None of a run whose generator had diverged at the end: what it scored before says nothing of where it ended."""
+    return lambda run: None if run.ends_without_images else measure(run)
 
 
 def _over(reduce: Callable[[Sequence[float]], float]) -> Callable[[str], Measure]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gannorm.studies.conditions import Condition
+from gannorm.studies.conditions import Condition, Run
 from gannorm.studies.crossed import TITLES, Line
 from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
 from gannorm.studies.intervals import Estimate
@@ -26,7 +26,8 @@ def scores(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[
         runs = [run for c in shown for run in c.runs]
         reals = [v for run in runs for v in run.score(score.real).values()]
         real = float(np.mean(reals)) if reals else None
-        ends = {label: [s[max(s)] for s in series[label] if s] for label in curves}
+        lasting = {c.label: [s[max(s)] for run in c.runs if (s := _up_to_the_end(run, score))] for c in shown}
+        ends = {label: lasting[label] for label in curves if lasting[label]}
         titles = {c.label: c.title for c in shown}
         panels.append(_score_panel(score, curves, ends, real, titles, colours))
         data += [(score.name, label, *point, real) for label, curve in curves.items() for point in curve]
@@ -156,7 +157,7 @@ def scatter(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
         points = []
         for condition in shown:
             for run in condition.runs:
-                ratio, curve = coupling(run), run.score(score.name)
+                ratio, curve = coupling(run), _up_to_the_end(run, score)
                 if ratio is not None and curve:
                     points.append((score.name, condition.label, run.seed, ratio, curve[max(curve)]))
         if points:
@@ -192,6 +193,11 @@ def _scatter_panel(
         ax.set_title(f"{score.title} ({score.better} is better)")
 
     return Panel(draw, f"{score.title} of {len(points)} runs against the coupling ratio of their discriminators.")
+
+
+def _up_to_the_end(run: Run, score: Score) -> Mapping[int, float]:
+    """step → value, empty where the run has no last score."""
+    return {} if run.ends_without_images else run.score(score.name)
 
 
 def _legend(shown: Sequence[Condition], colours: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -87,6 +87,54 @@ def test_a_run_that_was_scored_earlier_than_the_others_is_named(make_run: MakeRu
     assert told in analyse(runs).remarks
 
 
+def score(run: RunDir, records: dict[int, dict[str, object]]) -> None:
+    """Replace a run's scores by these: step → scores."""
+    (run.path / "scores.json").unlink()
+    for step, record in records.items():
+        run.add_scores({"step": step, "protocol": {}, **record})
+
+
+@pytest.mark.parametrize("before", [{}, {600: {"fid": 1.0}}], ids=["one checkpoint", "an earlier one"])
+def test_a_generator_that_ends_without_images_has_no_last_score_and_is_named(
+    make_run: MakeRun, before: dict[int, dict[str, object]]
+) -> None:
+    """Its scores from before it diverged are no scores of its end, and the mean of the others is not of all."""
+    runs = [make_run("none", seed) for seed in range(3)]
+    for run in runs:
+        score(run, before | {1200: {"fid": 10.0}})
+    assert not any("not finite" in remark for remark in analyse(runs).remarks)
+    score(runs[2], before | {1200: {"diverged": True}})
+    comparison = analyse(runs)
+    row = comparison.row("none", "fid/final")
+    assert row is not None and (row.estimate.mean, row.estimate.n) == (10, 2)
+    assert comparison.rows["none", "fid/level"].estimate.n == 2
+    assert comparison.rows["none", "fid/best"].estimate.n == (3 if before else 2)
+    (told,) = [remark for remark in comparison.remarks if "not finite" in remark]
+    assert ": none_2. They have no last score" in told
+
+
+def test_a_best_of_more_checkpoints_is_said_to_be_one(make_run: MakeRun) -> None:
+    """Conditions of equal generators, one scored twelve times as often: its best is better all the same."""
+    noise = np.random.default_rng(0)
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(5)]
+    for run in runs:
+        steps = range(100, 1300, 100) if "group" in run.name else [1200]
+        score(run, {step: {"fid": 20 + noise.normal()} for step in steps})
+    comparison = analyse(runs)
+    effect = comparison.rows["group", "fid/best"].effect
+    assert effect is not None and effect.verdict == "lower"
+    assert any("not all runs were scored at the same steps (FID): the best" in r for r in comparison.remarks)
+    assert not any("same steps" in remark for remark in analyse(runs[:5]).remarks)
+
+
+def test_a_score_that_is_missing_at_the_end_of_a_run_is_named_beside_others_that_are_not(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(2)]
+    both = {"fid": 3.0, **reconstruction(2.0)}
+    score(runs[0], {600: both, 1200: both})
+    score(runs[1], {600: both, 1200: {"fid": 3.0}})
+    assert any("earlier than the others" in r and "batch_1 (600 steps" in r for r in analyse(runs).remarks)
+
+
 def test_a_strangers_run_does_not_steer_the_terminal(make_run: MakeRun) -> None:
     whole, damaged = make_run("batch", 0), make_run("batch", 1)
     (damaged.path / "status.json").write_text("{")

@@ -121,7 +121,8 @@ def test_the_page_compares_with_the_baseline_where_its_cell_is_missing(
     for norm, d, seed in itertools.product(norms, ("separate", "joint"), range(3)):
         model = {"discriminator": {"norm": norm}, "d_composition": d}
         runs.append(run := make_run(norm, seed, name=f"{norm}_{d}_{seed}", model=model))
-        (run.path / "scores.json").unlink()
+        for file in ("scores.json", "metrics.jsonl"):
+            (run.path / file).unlink()
         if (norm, d) != ("batch", "separate"):
             run.add_scores({"step": 1, "fid": fid(norm, d, "fake", seed), "protocol": {}})
     comparison = compare(runs, tmp_path / "report", baseline="norm=batch, d_composition=separate")
