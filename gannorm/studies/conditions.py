@@ -87,7 +87,7 @@ class Condition:
         naming: the fewest config keys whose values tell all conditions apart.
         values: every config key that differs between conditions → its value here (None: not set).
         runs: finished runs, one a seed.
-        diverged: runs that diverged.
+        diverged: runs that diverged, one a seed.
     """
 
     label: str
@@ -144,7 +144,7 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
 
     Returns:
         The conditions, ordered by their factors (numbers by size, names as they come); runs that repeat the seed of
-        another run of their condition; remarks on factors that cannot be told apart.
+        another run of their condition that ended alike; remarks on what cannot be told apart.
     """
     factors = _factors(runs)
     points: dict[tuple[str, ...], list[Run]] = {}
@@ -154,20 +154,17 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
 
     conditions, repeats = [], []
     for members in points.values():
-        finished: dict[int, Run] = {}
+        ended: dict[str, dict[int, Run]] = {"finished": {}, "diverged": {}}  # state → seed → run
         for run in members:
-            if run.state != "finished":
-                continue
-            if run.seed in finished:
-                repeats.append(LeftOut(run.name, f"same condition and seed as {finished[run.seed].name}"))
-            else:
-                finished[run.seed] = run
+            first = ended[run.state].setdefault(run.seed, run)
+            if first is not run:
+                repeats.append(LeftOut(run.name, f"same condition and seed as {first.name}"))
         config = members[0].config
         values = {key: config.get(key) for key in factors}
         title = titled({key: config.get(key) for key in naming})
-        diverged = [run for run in members if run.state == "diverged"]
-        conditions.append(Condition(_label(config, naming), title, naming, values, list(finished.values()), diverged))
-    return conditions, repeats, _confounded(factors, naming)
+        finished, diverged = (list(runs.values()) for runs in ended.values())
+        conditions.append(Condition(_label(config, naming), title, naming, values, finished, diverged))
+    return conditions, repeats, [*_confounded(factors, naming), *_folders(runs)]
 
 
 def titled(values: Mapping[str, Any]) -> str:
@@ -290,3 +287,12 @@ def _confounded(factors: Sequence[str], naming: Sequence[str]) -> list[str]:
             f"{', '.join(naming)} changes together with {', '.join(more)}: a difference may come from any of them."
         )
     ]
+
+
+def _folders(runs: Sequence[Run]) -> list[str]:
+    """A remark when images come from several folders: one data set that moved, or two, the configs do not say."""
+    own = (run.config.get("data.root") for run in runs if run.config.get("data.name") == "folder")
+    folders = dict.fromkeys(text(root) for root in own)
+    if len(folders) < 2:
+        return []
+    return [f"data.root is {' or '.join(folders)}, which is no factor: compare runs apart unless the images are equal."]

@@ -4,7 +4,8 @@ Of classifiers, which meet no fakes, they tell the accuracy on held-out images.
 
 Every sentence is a function of the rows. Logits that stay bitwise equal while their companions change show that images
 are judged. A fall of the accuracy in mixed batches whose interval excludes zero, and that takes at least half of what
-lay above chance, shows that batches are judged. Anything between says what was seen and claims neither.
+lay above chance, shows that batches are judged; at chance nothing is. Anything between says what was seen and claims
+neither.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def verdict(rows: Rows, condition: str) -> str:
     if bitwise is not None and bitwise.estimate.mean == 1:
         return JUDGES_IMAGES
     if pure is not None and fall is not None and fall.estimate.excludes_zero:
-        most = fall.estimate.mean >= max((pure.estimate.mean - CHANCE) / 2, 0)
+        above = pure.estimate.mean - CHANCE
+        most = above > 0 and fall.estimate.mean >= above / 2
         return JUDGES_BATCHES if most else DEPENDS
     return OPEN if bitwise is None else DEPENDS
 
@@ -168,6 +170,10 @@ def _dependence(rows: Rows, condition: Condition) -> str:
     elif swap:
         clauses.append(f"swapping only the companions moves a logit by up to {interval(swap.estimate)}")
     seeds = "1 seed" if len(condition.runs) == 1 else f"{len(condition.runs)} seeds"
+    judged_by = (rows.get((condition.label, f"train/{name}")) for name in ("accuracy_fall", "swap_bitwise_equal"))
+    probed = min(row.estimate.n for row in judged_by if row)
+    if probed < len(condition.runs):
+        seeds = f"{probed} of {seeds}"
     return f"{condition.title} ({seeds}) {kind}: {'; '.join(clauses)}."
 
 

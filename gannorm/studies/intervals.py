@@ -55,11 +55,13 @@ class Effect:
         difference: condition minus baseline; its `n` is the number of pairs, or the smaller group if unpaired.
         percent: 100·(condition/baseline − 1); None where the baseline may be zero, so that a ratio means nothing.
         paired: whether the difference was taken seed by seed.
+        seeds: how many there are in all, of either condition; the pairs may be fewer.
     """
 
     difference: Estimate
     percent: Estimate | None
     paired: bool
+    seeds: int = 0
 
     @property
     def verdict(self) -> str:
@@ -72,9 +74,10 @@ class Effect:
 
     @property
     def design(self) -> str:
-        """How the seeds were used: "4 paired seeds"."""
+        """How the seeds were used: "4 paired seeds"; "2 paired seeds of 6" where others were not shared, and unused."""
         if self.paired:
-            return f"{self.difference.n} paired seed{'s' if self.difference.n > 1 else ''}"
+            others = f" of {self.seeds}" if self.seeds > self.difference.n else ""
+            return f"{self.difference.n} paired seed{'s' if self.difference.n > 1 else ''}{others}"
         return "unpaired seeds"
 
 
@@ -132,7 +135,8 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], lim
     percent = effect.percent
     if percent is not None and limits[0] >= 0:
         percent = percent.within((-100.0, math.inf))
-    return replace(effect, difference=effect.difference.within(of_changes(limits)), percent=percent)
+    seeds = len(set(baseline) | set(other))
+    return replace(effect, difference=effect.difference.within(of_changes(limits)), percent=percent, seeds=seeds)
 
 
 def _compared(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:

@@ -288,6 +288,36 @@ def test_a_rise_is_not_called_a_fall_and_images_judged_at_chance_are_said_to_be(
     assert "judges images: accuracy 0.50 in pure batches, not shown to be above chance, the same when" in group
 
 
+@pytest.mark.parametrize("level", [0.3, 0.48, 0.5])
+def test_a_discriminator_at_chance_judges_no_batches(make_run: MakeRun, level: float) -> None:
+    """Half of what lay above chance is nothing where nothing lay above it, and any fall would be enough."""
+    runs = [make_run("batch", seed) for seed in range(3)]
+    for seed, run in enumerate(runs):
+        rewrite(run, [probe(level, level - 0.02 - 0.001 * seed, swap_bitwise_equal=0.0)])
+    assert verdict(analyse(runs).rows, "batch") == DEPENDS
+
+
+def test_a_finding_counts_the_seeds_that_were_probed(make_run: MakeRun) -> None:
+    runs = [make_run("group", seed) for seed in range(3)]
+    (told, *_) = analyse(runs).findings
+    assert told.startswith("GroupNorm (3 seeds) judges images")
+    for run in runs[1:]:
+        rewrite(run, [{"loss_d": 1.0}])
+    (told, *_) = analyse(runs).findings
+    assert told.startswith("GroupNorm (1 of 3 seeds) judges images")
+
+
+def test_an_effect_of_the_shared_seeds_alone_says_so(make_run: MakeRun) -> None:
+    """The means beside it are over all seeds, and may lie the other way round."""
+    values = {"batch": {0: 10.0, 1: 11.0, 2: 60.0, 3: 62.0}, "group": {0: 11.0, 1: 12.001, 8: 20.0, 9: 21.0}}
+    runs = [make_run(norm, seed) for norm in values for seed in values[norm]]
+    for run in runs:
+        norm, seed = run.name.split("_")
+        score(run, {1: {"fid": values[norm][int(seed)]}})
+    (told,) = [f for f in analyse(runs).findings if f.startswith("FID")]
+    assert told.endswith("worse (2 paired seeds of 6).")
+
+
 def test_names_are_counted_where_they_are_many_or_long() -> None:
     def conditions(titles: Sequence[str]) -> list[Condition]:
         return [Condition(title, title, ["loss"], {"loss": title}, [], []) for title in titles]

@@ -93,6 +93,28 @@ def test_the_second_run_of_a_seed_is_left_out(make_run: Callable[..., RunDir]) -
     assert [(r.name, r.reason) for r in repeats] == [("again", "same condition and seed as batch_0")]
 
 
+def test_copies_of_a_diverged_run_diverged_once(make_run: Callable[..., RunDir]) -> None:
+    """A seed is one draw, however it ended: copies must not raise the rate and narrow its interval."""
+    made = [make_run("batch", seed) for seed in range(3)]
+    made += [make_run("batch", 3, name=name, status="diverged") for name in ("lost", "copy", "copy_of_copy")]
+    conditions, repeats, _ = group(read_runs(made)[0])
+    assert conditions[0].divergence == "1 of 4"
+    assert [(r.name, r.reason) for r in repeats] == [
+        (name, "same condition and seed as lost") for name in ("copy", "copy_of_copy")
+    ]
+
+
+@pytest.mark.parametrize(("name", "said"), [("folder", True), ("mnist", False)])
+def test_folders_that_may_hold_other_images_are_remarked(
+    make_run: Callable[..., RunDir], name: str, said: bool
+) -> None:
+    """The root of a named data set is where it lies; that of a folder is which images they are."""
+    made = [make_run("batch", i, data={"name": name, "root": root}) for i, root in enumerate(("cats", "dogs"))]
+    conditions, _, remarks = group(read_runs(made)[0])
+    assert len(conditions) == 1
+    assert ["data.root is cats or dogs" in remark for remark in remarks] == [True] * said
+
+
 def test_diverged_runs_are_apart_from_finished_ones(make_run: Callable[..., RunDir]) -> None:
     conditions, _, _ = group(read_runs([make_run("batch", 0), make_run("batch", 1, status="diverged")])[0])
     assert [run.seed for run in conditions[0].runs] == [0]
