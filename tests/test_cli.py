@@ -19,6 +19,7 @@ TINY += ["--model.generator.width=8", "--probe_every=0", "--sample_every=2", "--
 
 
 NETS = """
+import random
 from torch import nn
 
 class Critic(nn.Sequential):
@@ -27,6 +28,15 @@ class Critic(nn.Sequential):
 
 def independent():
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1))
+
+class Restless(nn.Linear):
+    drawn = random.Random(0)
+
+    def __init__(self):
+        super().__init__(4, 1)
+
+    def forward(self, x):
+        return super().forward(x) + 9 * self.drawn.random()
 
 def needs(width):
     return nn.Linear(4, width)
@@ -393,5 +403,7 @@ def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path,
     assert json.loads((tmp_path / "found.json").read_text())["forward_coupling"] is True
     assert main(["probe", "--module", "nets_for_cli:independent", *options]) == 0
     assert "judges images" in capsys.readouterr().out
+    assert main(["probe", "--module", "nets_for_cli:Restless", *options]) == 1
+    assert "nothing can be said of this discriminator: two calls on the same batch" in capsys.readouterr().out
     assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--mode", "eval", "--figure", "f.png"]) == 0
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

@@ -34,7 +34,7 @@ def probe(argv: Sequence[str]) -> int:
         nargs="?",
         const=True,
         default=False,
-        help="exit with 1 if anything couples",
+        help="exit with 1 if anything couples, or if the answers do not repeat themselves",
     )
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
@@ -85,7 +85,8 @@ def probe(argv: Sequence[str]) -> int:
     if to_figure:
         with atomic_write(to_figure) as file:
             result.figure().savefig(file, format="png", dpi=150)
-    return int(options.fail_on_coupling and (result.forward_coupling or result.gradient_coupling))
+    independent = result.swap.verdict in ("independent", "rounding") and not result.gradient_coupling
+    return int(options.fail_on_coupling and not independent)
 
 
 def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from gannorm.errors import UserError
 from gannorm.probes.batch import Function, batch_size_of, codes, default_generator
 from gannorm.probes.gradients import NoGradientError, graph, sign_change, tolerance
 from gannorm.probes.layers import LayerCoupling, locate_coupling
-from gannorm.probes.swap import SwapTest, swap_test
+from gannorm.probes.swap import SwapTest, swap_test, unrepeatable
 
 
 class BatchCouplingError(AssertionError):
@@ -33,7 +34,8 @@ def assert_batch_invariant(f: Function, x: Any, generator: torch.Generator | Non
     Raises:
         BatchCouplingError: names the first coupled layer and how strong it is; .layers holds all of them. Differences
             that shrink in float64 as rounding does are no coupling.
-        UserError: fewer than two samples, samples that are all the same, values that are not finite.
+        UserError: fewer than two samples, samples that are all the same, values that are not finite, answers that
+            differ from call to call on the same batch.
 
     Source: defined here.
 
@@ -46,6 +48,8 @@ def assert_batch_invariant(f: Function, x: Any, generator: torch.Generator | Non
 
     """
     swap = swap_test(f, x, generator, batch_dim)
+    if swap.verdict == "unrepeatable":
+        raise UserError(f"the answers must repeat themselves to be compared, but {unrepeatable(swap)}")
     gradient = gradient_coupling(f, x, default_generator(generator), batch_dim)
     if swap.verdict != "coupled" and not gradient:
         return

@@ -21,7 +21,7 @@ from gannorm.probes.jacobian import norms
 from gannorm.probes.layers import LayerCoupling, locate_coupling
 from gannorm.probes.leak import LeakRatio, leak_ratio
 from gannorm.probes.objective import Result
-from gannorm.probes.swap import SwapTest, swap_test
+from gannorm.probes.swap import SwapTest, swap_test, unrepeatable
 from gannorm.probes.uniformity import IntraclassCorrelation, icc
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class BatchInvariance(Result):
     def verdict(self) -> str:
         """One sentence that judges. "Judges batches": mixing them moves accuracy or AUC by 0.1 or more, up or down."""
         gap = self.composition
+        if self.swap.verdict == "unrepeatable":
+            return f"nothing can be said of this discriminator: {unrepeatable(self.swap)}"
         if not self.forward_coupling and not self.gradient_coupling:
             return "this discriminator judges images: no logit or gradient depends on the other images of its batch."
         if not self.forward_coupling:

@@ -44,7 +44,7 @@ class SwapTest:
     max_change_fp64: float | None
     floor_fp32: float | None  # largest |Δf_i| when sample i moves and the batch doubles; None if f does not run so
     floor_fp64: float | None
-    noise: float  # largest |Δf_i| between two calls on the same batch: 0 unless kernels are nondeterministic
+    noise: float  # largest |Δf_i| between two calls on the same batch: 0 unless f does not repeat itself
 
     @property
     def floor_ratio(self) -> float | None:
@@ -52,13 +52,26 @@ class SwapTest:
         return self.floor_fp32 / self.floor_fp64 if self.floor_fp32 is not None and self.floor_fp64 else None
 
     @property
-    def verdict(self) -> Literal["independent", "rounding", "coupled"]:
-        """Whether the outputs are bitwise independent of others, differ as rounding does, or are coupled."""
+    def verdict(self) -> Literal["independent", "rounding", "unrepeatable", "coupled"]:
+        """Whether the outputs are bitwise independent of others, differ as rounding does, or are coupled.
+
+        "unrepeatable": two calls on the same batch differ about as much, and not as rounding does; nothing is known.
+        """
         if self.bitwise_equal:
             return "independent"
         fp32, fp64 = self.max_change_fp32, self.max_change_fp64
         shrinks = fp32 is not None and fp64 is not None and fp64 * ROUNDING_SHRINKS_BY <= fp32
-        return "rounding" if shrinks or self.max_change <= 2 * self.noise else "coupled"
+        if shrinks:
+            return "rounding"
+        return "unrepeatable" if self.max_change <= 2 * self.noise else "coupled"
+
+
+def unrepeatable(swap: SwapTest) -> str:
+    """Why that verdict, and what to do about it."""
+    return (
+        f"two calls on the same batch differ by up to {swap.noise:.3g}; let it draw from the global generators of torch, "
+        "numpy or random, whose states are put back before each call, or use deterministic algorithms."
+    )
 
 
 def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, batch_dim: int = 0) -> SwapTest:
@@ -97,6 +110,8 @@ def swap_test(f: Function, x: Any, generator: torch.Generator | None = None, bat
     repeat = torch.arange(n), torch.arange(n)
     with running(f, x) as run, torch.no_grad():
         noise, *changes = _changes(run, x, [repeat, *plan], batch_dim)
+        if noise:  # as many draws of it as of the changes, whose largest it is compared with
+            noise = max(noise, *_changes(run, x, [repeat] * len(plan), batch_dim))
     worst = max(range(len(plan)), key=changes.__getitem__)
     order = permutation(n, generator)
     swap_fp32, floor_fp32 = _in_precision(torch.float32, f, x, *plan[worst], order, batch_dim)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toys import VIOLATORS, around, group_norm, image_network
 
 from gannorm.errors import UserError
-from gannorm.probes import swap_test
+from gannorm.probes import assert_batch_invariant, batch_invariance, swap_test
 from gannorm.probes.batch import codes
 from gannorm.probes.swap import plan_swaps
 
@@ -71,12 +71,25 @@ def test_rounding_that_depends_on_the_content_of_others_is_called_rounding() -> 
     assert test.verdict == "rounding"
 
 
-def test_a_network_that_does_not_repeat_itself_is_called_rounding_within_its_noise() -> None:
+def test_a_network_that_sums_in_another_order_at_each_call_is_called_rounding() -> None:
     passes = itertools.count()
-    noisy = lambda x: x.sum(1) * (1 + 1e-3 * (next(passes) % 2))  # noqa: E731
-    test = swap_test(noisy, torch.randn(8, 5, generator=torch.Generator().manual_seed(0)))
+    unordered = lambda x: x.sum(1) if next(passes) % 2 else x.flip(1).cumsum(1)[:, -1]  # noqa: E731
+    test = swap_test(unordered, torch.randn(8, 1000, generator=torch.Generator().manual_seed(0)))
     assert 0 < test.max_change <= 2 * test.noise
     assert test.verdict == "rounding"
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_of_a_network_that_draws_its_own_noise_nothing_is_said(coupled: bool) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    network = lambda x: x.sum(1) + 9 * torch.randn(len(x), generator=drawn) + coupled * x.mean()  # noqa: E731
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    assert swap_test(network, x).verdict == "unrepeatable"
+    with pytest.raises(UserError, match="the answers must repeat themselves to be compared, but two calls"):
+        assert_batch_invariant(network, x)
+    result = batch_invariance(network, x, x + 1, batch_size=8)
+    assert not result.forward_coupling
+    assert result.verdict.startswith("nothing can be said of this discriminator: two calls on the same batch differ by")
 
 
 def test_a_semantic_change_does_not_shrink() -> None:
