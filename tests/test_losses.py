@@ -72,3 +72,17 @@ def test_penalties_can_be_differentiated_with_respect_to_the_weights():
     x = torch.randn(3, 1, 2, 2, generator=stream(1)).double()
     r1_penalty(lambda x: weight * x.flatten(1).sum(dim=1), x).mean().backward()  # ½·4w²
     assert weight.grad.item() == pytest.approx(4 * 2.0, rel=1e-12)
+
+
+def test_penalties_send_no_gradient_into_the_images_and_leave_them_as_they_were():
+    """A generator's images may come with their graph; a penalty is the discriminator's alone."""
+    weight = torch.tensor(2.0, requires_grad=True)
+    real, source = torch.randn(3, 1, 2, 2, generator=stream(1)), torch.randn(3, 1, 2, 2, requires_grad=True)
+    fake = 2 * source
+    penalty = r1_penalty(lambda x: weight * x.flatten(1).square().sum(dim=1), real) + r1_penalty(
+        lambda x: weight * x.flatten(1).square().sum(dim=1), fake
+    )
+    penalty = penalty + gradient_penalty(lambda x: weight * x.flatten(1).square().sum(dim=1), real, fake, stream(0))
+    penalty.sum().backward()
+    assert weight.grad != 0 and source.grad is None
+    assert not real.requires_grad

@@ -48,6 +48,16 @@ def test_resizing_is_torchs_antialiased_bilinear():
     assert (large.pixels.double() - expected).abs().max() <= 0.5 + 1e-4
 
 
+def test_shrinking_averages_all_the_pixels_as_pillow_does(monkeypatch):
+    """Without antialiasing a quarter of the size would be made from a quarter of the pixels."""
+    pixels = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setitem(DATASETS._entries, "noise", lambda **_: Images(pixels, None, (), "noise", "train"))
+    small = load_images("noise", "train", image_size=8).pixels
+    for image, ours in zip(pixels, small, strict=True):
+        theirs = Image.fromarray(image[0].numpy()).resize((8, 8), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(theirs, dtype=int) - ours[0].numpy()).max() <= 1  # it rounds after each direction
+
+
 def test_images_that_are_not_square_lose_the_ends_of_their_longer_side(monkeypatch):
     wide = torch.arange(7, dtype=torch.uint8).expand(2, 1, 3, 7).contiguous()
     monkeypatch.setitem(DATASETS._entries, "wide", lambda split, **_: Images(wide, None, (), "wide", split))

@@ -71,6 +71,21 @@ def test_ranks_share_an_epoch_without_overlap():
     assert len(seen) == len(set(seen)) == 48
 
 
+def test_a_rank_takes_every_so_manyth_image_of_the_one_permutation():
+    whole = list(chain(*indices(ImageLoader(PIXELS, 48, seed=0), 1)))
+    for rank in range(3):
+        mine = list(chain(*indices(ImageLoader(PIXELS, 4, seed=0, rank=rank, world_size=3), 4)))
+        assert mine == whole[rank::3]
+
+
+def test_going_back_to_an_earlier_place_gives_its_batches_again():
+    loader = ImageLoader(PIXELS, 8, seed=0)
+    start = loader.state_dict()
+    first = indices(loader, 14)  # into the third epoch
+    loader.load_state_dict(start)
+    assert indices(loader, 14) == first
+
+
 def test_batches_are_floats_between_minus_one_and_one():
     batch = next(ImageLoader(PIXELS * 5, 50, seed=0))
     assert batch.dtype == torch.float32

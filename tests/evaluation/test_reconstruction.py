@@ -3,6 +3,7 @@
 import pytest
 import torch
 from known_images import images_of
+from scipy.stats import sem
 from torch import nn
 
 from gannorm.data import to_float
@@ -39,18 +40,50 @@ def test_the_error_is_the_squared_distance_to_the_plane():
     assert found.error < 0.8 * found.error_at_start
 
 
+def test_one_step_of_the_search_is_known_and_its_end_counts():
+    """RMSprop's first step is 0.01·g/√(0.01·g²): 0.1 in every latent, against its gradient."""
+    generator = Plane(3)
+    basis, x = generator.basis.detach(), to_float(DATA.pixels).flatten(1)
+    z = 0.1 * (x @ basis).sign()
+    start, after = x.square().mean(1), (x - z @ basis.T).square().mean(1)
+    assert (after < start).any() and (after > start).any()
+    found = reconstruction_score(generator, DATA, images=12, steps=1)
+    expected = torch.minimum(start, after)  # the best point on the way
+    torch.testing.assert_close(
+        found.errors.sort().values, expected.double().sort().values, rtol=1e-3, atol=0
+    )  # its ε of 1e-8
+
+
+def test_the_standard_error_is_that_of_a_mean_over_images():
+    found = reconstruction_score(Plane(2), DATA, images=12, steps=3)
+    assert found.errors.shape == (12,) and found.error == pytest.approx(found.errors.mean().item(), rel=1e-12)
+    assert found.standard_error == pytest.approx(sem(found.errors.numpy()), rel=1e-12)
+
+
 def test_a_generator_that_reaches_every_image_scores_near_zero():
     assert reconstruction_score(Plane(6), DATA, images=12, steps=300).error < 2e-4
 
 
 def test_each_image_is_sought_alone():
     torch.manual_seed(0)
-    generator = Generator(image_size=8, channels=1, width=4, latent_dim=6).double()  # batch norm: evaluation mode
-    pixels = torch.randint(0, 256, (6, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    norm = nn.BatchNorm1d(36)
+    norm.running_mean.fill_(0.5)  # unlike any batch
+    layers = nn.Sequential(nn.Linear(6, 36), norm, nn.Tanh(), nn.Unflatten(1, (1, 6, 6))).double()  # in training mode
+    pixels = torch.randint(0, 256, (6, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     whole, parts = (
-        reconstruction_score(generator, images_of(pixels), images=6, steps=5, batch_size=size).errors for size in (6, 2)
+        reconstruction_score(layers, images_of(pixels), images=6, steps=50, batch_size=size, latent_dim=6)
+        for size in (6, 2)
     )
-    torch.testing.assert_close(whole, parts, rtol=1e-9, atol=0)  # float64: kernels differ with the batch's size
+    assert whole.error < 0.9 * whole.error_at_start  # the search has moved, and with it each batch's statistics
+    torch.testing.assert_close(whole.errors, parts.errors, rtol=1e-9, atol=0)  # float64: kernels differ with the size
+
+
+def test_the_images_are_those_of_the_seed():
+    def errors(seed):
+        return set(reconstruction_score(Plane(2), DATA, images=3, steps=2, seed=seed).errors.tolist())
+
+    assert errors(1) == errors(1)
+    assert errors(0) != errors(1)
 
 
 def test_the_generator_survives():

@@ -1,6 +1,7 @@
 """A generator is sampled under stated statistics and left as it was."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gannorm.errors import UserError
 from gannorm.evaluation import sampling
 from gannorm.evaluation.sampling import NotFiniteError, check_generator, generated, set_standing_statistics
 from gannorm.models import Generator
+from gannorm.normalizers import sync
 
 
 class FirstNorm(nn.Module):
@@ -144,6 +146,37 @@ def test_the_generator_and_the_random_state_survive(statistics, training):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     assert torch.equal(torch.get_rng_state(), random_state) and torch.is_grad_enabled() == grad
     assert all(not m._forward_pre_hooks for m in generator.modules())
+
+
+class Noise(nn.Module):
+    latent_dim = 1
+
+    def forward(self, z):
+        return torch.rand(len(z), 1, 4, 4) * 2 - 1
+
+
+def test_a_synchronized_layer_waits_for_no_other_process_while_images_are_drawn(monkeypatch):
+    """Batches are shared out among processes: not all of them would come to a layer's meeting."""
+    seen = []
+
+    class Spy(Noise):
+        def forward(self, z):
+            seen.append(sync.processes())
+            return super().forward(z)
+
+    group = {"is_available": lambda: True, "is_initialized": lambda: True, "get_world_size": lambda: 2}
+    monkeypatch.setattr(sync, "distributed", SimpleNamespace(**group))
+    assert sync.processes() == 2
+    check_generator(Spy(), DATA, latent_dim=None, statistics="running")
+    draw(Spy())
+    assert seen and set(seen) == {1}
+
+
+def test_noise_in_layers_is_drawn_anew_for_each_batch_and_is_that_of_the_seed():
+    images = draw(Noise(), 12, batch_size=4)
+    assert len({image.numpy().tobytes() for image in images}) == 12
+    assert torch.equal(draw(Noise(), 12, batch_size=4), images)
+    assert not torch.equal(draw(Noise(), 12, batch_size=4, seed=1), images)
 
 
 def test_a_double_generator_stays_double():

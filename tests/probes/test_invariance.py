@@ -33,6 +33,24 @@ def test_a_judge_of_batches_is_called_one() -> None:
     assert result.mode == "unknown"
 
 
+def test_the_uniformity_of_each_class_is_of_its_own_logits() -> None:
+    varied, same = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(64, 3)
+
+    def first(x: Tensor) -> Tensor:
+        return x[:, 0]
+
+    result = batch_invariance(first, varied, same)
+    assert result.icc_real is not None and result.icc_fake is None  # constant logits have none
+    result = batch_invariance(first, same, varied)
+    assert result.icc_real is None and result.icc_fake is not None
+
+
+def test_the_rows_of_the_matrix_are_of_real_images_and_of_fakes() -> None:
+    result = batch_invariance(lambda x: x.square().sum(1), *torch.randn(2, 64, 3), batch_size=16)
+    assert result.matrix.shape == (4, 16)
+    assert [row.nonzero().flatten().tolist() for row in result.matrix] == [[0], [1], [8], [9]]
+
+
 def test_at_chance_there_is_no_judgement_to_acquit() -> None:
     torch.manual_seed(0)
     result = batch_invariance(image_network(nn.BatchNorm2d), *torch.randn(2, 256, 3, 8, 8))

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations
 from gannorm import probes
 from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS, set_reference
+from gannorm.probes import objective
 
 PROBES: dict[str, Callable[..., Any]] = {
     "internal_covariate_shift": lambda f, loss, batch: probes.internal_covariate_shift(f, loss, batch, perturbed(f)),
@@ -197,3 +198,21 @@ def test_deep_networks_cost_what_is_stated() -> None:
         calls.update(forward=0, backward=0)
         probe()
         assert calls == {"forward": backward + 1, "backward": backward}
+
+
+def test_a_loss_that_drifts_by_a_thousandth_is_refused_and_one_that_rounds_is_not() -> None:
+    def drifting(by: float) -> Callable[[nn.Module, Any], Tensor]:
+        counter = itertools.count()
+        return lambda f, x: f(x).square().mean() * (1 + by * next(counter))
+
+    f, x = nn.Linear(3, 1).double(), torch.ones(4, 3, dtype=torch.float64)
+    with pytest.raises(UserError, match="must be deterministic"):
+        probes.landscape(f, drifting(1e-3), x, learning_rate=0.1)
+    probes.landscape(f, drifting(1e-7), x, learning_rate=0.1)
+
+
+def test_lengths_of_half_precision_gradients_do_not_overflow() -> None:
+    big = torch.full((1000,), 30000.0, dtype=torch.float16)
+    assert objective.norm([big]) == pytest.approx(30000 * 1000**0.5, rel=1e-3)
+    assert objective.inner({"w": big}, {"w": big}) == pytest.approx(9e11, rel=1e-3)
+    assert objective.difference({"w": 2 * big}, {"w": -2 * big})["w"][0] == pytest.approx(120000, rel=1e-3)

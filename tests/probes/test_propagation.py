@@ -67,6 +67,22 @@ def test_class_bias_counts_activations_and_gradients_apart() -> None:
     assert result.majority_by_gradient == 1.0
 
 
+def test_the_majority_by_gradient_is_of_the_class_that_the_loss_would_lower_most_not_raise_most() -> None:
+    slopes = torch.tensor([[1.0, 0, -9], [2, 0, -9], [1, 0, -9], [0, 3, -9]])  # ∂ℓ/∂f: largest in class 0, 0, 0, 1
+    result = signal_propagation(nn.Linear(3, 3), lambda f, x: (f(x) * slopes).sum(), torch.randn(4, 3))
+    assert result.majority_by_gradient == 3 / 4
+
+
+def test_the_channels_of_a_sequence_are_its_last_dimension() -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    x = torch.randn(4, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    result = signal_propagation(Tokens(), lambda f, x: f(x).square().mean(), x)
+    assert result.channel_means[-1] == pytest.approx(2 * x.detach().mean((0, 1)).numpy(), rel=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(8,), (8, 1)])
 def test_the_classes_of_one_logit_are_its_signs(shape: tuple[int, ...]) -> None:
     class Logit(nn.Module):

@@ -12,7 +12,7 @@ from toys import VIOLATORS, around, group_norm, image_network
 from gannorm.errors import UserError
 from gannorm.probes import assert_batch_invariant, batch_invariance, swap_test
 from gannorm.probes.batch import codes
-from gannorm.probes.swap import plan_swaps
+from gannorm.probes.swap import SwapTest, plan_swaps
 
 
 @pytest.mark.parametrize("n", [2, 3, 8, 21])
@@ -132,3 +132,18 @@ def test_inputs_are_checked() -> None:
         swap_test(lambda x: x, torch.ones(1, 3))
     with pytest.raises(UserError, match="the samples must differ"):
         swap_test(lambda x: x, torch.ones(8, 3))
+
+
+@pytest.mark.parametrize(
+    "shrinks_by,noise,verdict",
+    [
+        (2.0**15, 0.0, "rounding"),  # half-way from 1 to 2^29 is the border
+        (2.0**13, 0.0, "coupled"),
+        (1.0, 0.6, "rounding"),  # two noisy calls differ by up to twice the noise
+        (1.0, 0.4, "coupled"),
+    ],
+)
+def test_the_borders_between_rounding_noise_and_coupling(shrinks_by: float, noise: float, verdict: str) -> None:
+    assert SwapTest(False, 1.0, 1.0, 1.0 / shrinks_by, None, None, noise).verdict == verdict
+    assert SwapTest(False, 1.0, None, None, None, None, noise).verdict == ("rounding" if noise > 0.5 else "coupled")
+    assert SwapTest(True, 0.0, 1.0, 1.0 / shrinks_by, None, None, noise).verdict == "independent"

@@ -70,6 +70,21 @@ def test_disjoint_seeds_get_welchs_interval_as_in_scipy(random: np.random.Genera
     assert (effect.difference.low, effect.difference.high) == pytest.approx(tuple(expected), rel=CLOSE)
 
 
+def test_one_shared_seed_among_more_pairs_nothing(random: np.random.Generator) -> None:
+    """One pair has no interval, and would throw away every other seed."""
+    x, y = random.normal(5, 1, 3), random.normal(9, 1, 3)
+    effect = compare_means(seeded(x), seeded(y, first=2))
+    expected = stats.ttest_ind(y, x, equal_var=False).confidence_interval(0.95)
+    assert not effect.paired and effect.difference.mean == pytest.approx(y.mean() - x.mean(), rel=CLOSE)
+    assert (effect.difference.low, effect.difference.high) == pytest.approx(tuple(expected), rel=CLOSE)
+
+
+def test_a_single_seed_is_compared_with_its_own_pair_where_there_is_one() -> None:
+    for x, y in (({0: 3.0}, {0: 4.0, 1: 99.0}), ({0: 3.0, 1: 99.0}, {0: 4.0})):
+        effect = compare_means(x, y)
+        assert effect.paired and effect.difference.n == 1 and effect.difference.mean == 1
+
+
 def test_pairing_removes_what_a_seed_gives_to_both(random: np.random.Generator) -> None:
     """Seeds that differ by 10 hide a gain of 0.5 from Welch, and not from pairs."""
     x = random.normal(50, 10, 5)
@@ -110,6 +125,10 @@ def test_percent_does_not_depend_on_the_unit(random: np.random.Generator) -> Non
 def test_a_baseline_that_may_be_zero_has_no_percent() -> None:
     assert compare_means({0: 0.0, 1: 0.0}, {0: 1.0, 1: 2.0}).percent is None
     assert compare_means({0: -1.0, 1: 1.1}, {0: 1.0, 1: 2.0}).percent is None
+    # Nor has one that is surely negative, such as a gain of −1: a rise to −0.8 would read as a fall by 20 %.
+    for first in (0, 100):
+        rise = compare_means(seeded(np.array([-1.0, -1.01, -0.99])), seeded(np.array([-0.8, -0.81, -0.79]), first))
+        assert rise.verdict == "higher" and rise.percent is None
 
 
 def test_equal_values_are_no_difference_and_a_constant_gain_is_one() -> None:

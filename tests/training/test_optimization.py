@@ -12,6 +12,7 @@ from training.plain_loop import final_state
 from gannorm.arguments import settings, train_parser
 from gannorm.errors import UserError
 from gannorm.normalizers import normalizer
+from gannorm.probes.covariate_shift import layers_of
 from gannorm.probes.smoothness import FACTORS
 from gannorm.training import optimization, prepare, train
 from gannorm.training.optimization import Optimization
@@ -33,6 +34,7 @@ def classify(tmp_path):
     return build
 
 
+PARTS = ("covariate_shift", "landscape", "gradients")
 NOISY_PENALIZED = (
     *("--model.discriminator.norm", "noisy", "--model.d_steps", "2", "--model.g_composition", "joint"),
     *("--model.moment_weight", "0.1", "--model.generator.weight_norm", "spectral"),
@@ -85,6 +87,62 @@ def test_arrays_are_of_the_layers_that_were_named_and_join_those_of_the_batch_de
         assert arrays["why/discriminator/covariate_shift/layers"].tolist() == ["logit"]
         assert len(arrays["why/generator/covariate_shift/layers"]) == 2  # drawn
         assert {"why/discriminator/gradients/histogram", "why/generator/moments/means"} <= set(arrays)
+
+
+ALONE = ("--model.classifier.norm", "none")  # every parameter belongs to a layer
+
+
+def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, tmp_path):
+    config = classify(*WHY, *ALONE, "--model.learning_rate", "0.05")
+    layers = [f"classifier.{name}" for name in layers_of(prepare(config)[0].network)]
+    run = train(config | {"why_layers": layers}, tmp_path / "run")
+    (record,) = [r for r in run.metrics() if r["step"] == 2 and "why/classifier/loss" in r]
+    found = {name.removeprefix("why/classifier/"): value for name, value in record.items()}
+    with np.load(run.probe_file(2)) as file:
+        arrays = {name.removeprefix("why/classifier/"): array for name, array in file.items()}
+    shift, ahead, kernels = ({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS)
+    g = found["gradient_norm"]
+    expected = {
+        "covariate_shift": shift["distance"].mean(),
+        "covariate_shift_relative": (shift["distance"] / shift["gradient_norm"]).mean(),
+        "covariate_shift_cosine": shift["cosine"].mean(),
+        "loss_band": ahead["losses"].max() - ahead["losses"].min(),
+        "loss_high": ahead["losses"].max(),
+        "predictiveness_low": ahead["gradient_changes"].min(),
+        "predictiveness_high": ahead["gradient_changes"].max(),
+        "effective_beta": (ahead["gradient_changes"] / ahead["step_sizes"]).max() / g,
+        "step_size": np.median(ahead["step_sizes"]),
+        **{k: np.median(kernels[k]) for k in ("kurtosis", "range_ratio", "coherence", "alignment", "effective_rank")},
+        "radial": np.abs(
+            kernels["radial"][:-1]
+        ).max(),  # of the last layer, which no normalizer follows, it says nothing
+        "input_mean": arrays["moments/means"][:-1].mean(),  # the last entry is the output's
+        "input_variance": arrays["moments/variances"][:-1].mean(),
+        "noise_to_signal": found["noise_variance"] / 16 / g**2,  # C/b of batches as large as this one
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    # All at the parameters before the update: the layers' gradients are the parts of one gradient.
+    assert np.sqrt(np.square(shift["gradient_norm"]).sum()) == pytest.approx(g, rel=1e-5)
+
+
+def test_probes_of_a_bf16_run_compute_in_float32(classify, tmp_path):
+    """At step 0 both runs have the same networks and batch; bf16 has three digits."""
+    full, half = (
+        train(classify(*WHY, *ALONE, "--steps", "1", "--trainer.precision", p), tmp_path / p)
+        for p in ("32-true", "bf16-mixed")
+    )
+    for name in ("loss", "gradient_norm", "noise_variance", "input_variance"):
+        one, other = (run.series(f"why/classifier/{name}")[1][0] for run in (full, half))
+        assert other == pytest.approx(one, rel=1e-5)
+
+
+def test_the_layers_of_the_covariate_shift_are_drawn_anew_every_time(classify, tmp_path):
+    run = train(classify("--why_every", "1", "--why_budget", "1", "--steps", "6"), tmp_path / "run")
+    drawn = set()
+    for file in run.probes().values():
+        with np.load(file) as arrays:
+            drawn.add(tuple(arrays["why/classifier/covariate_shift/layers"].tolist()))
+    assert len(drawn) > 1
 
 
 def test_layers_and_budget_are_checked_before_the_run_is_made(configure):
