@@ -66,6 +66,12 @@ def test_companion_swaps_report_the_worst_probe(make_run: MakeRun) -> None:
     assert verdict(comparison.rows, "group") == DEPENDS
 
 
+def test_the_speed_is_the_median_which_a_slow_start_or_a_busy_hour_does_not_move(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    rewrite(run, [{"images_per_second": rate} for rate in (1.0, 900.0, 901.0, 902.0, 903.0, 904.0, 2.0, 3.0, 900.0)])
+    assert mean(analyse([run]), "images_per_second") == 900
+
+
 def test_scores_are_given_as_last_best_and_level(make_run: MakeRun) -> None:
     run = make_run("batch", 0)
     (run.path / "scores.json").unlink()
@@ -187,8 +193,10 @@ def test_sampling_modes_are_conditions_of_the_same_runs(make_run: MakeRun) -> No
     runs = [make_run("batch", seed) for seed in range(3)]
     for run in runs:
         (run.path / "scores.json").unlink()
-        for statistics, ema, better in (("running", True, 0.0), ("batch", True, 1.0), ("running", False, 0.0)):
-            protocol = {"statistics": statistics, "ema": ema, "extractor": "one"}
+        modes = (("running", True, 0.0), ("batch", True, 1.0), ("running", False, 0.0), ("standing", True, 2.0))
+        for statistics, ema, better in modes:
+            pooled = 4096 if statistics == "standing" else None  # a part of the mode, not another protocol
+            protocol = {"statistics": statistics, "standing_samples": pooled, "ema": ema, "extractor": "one"}
             fid = 10 * (1 + run.config()["seed"]) - better + 0.01 * run.config()["seed"] * better
             run.add_scores({"step": 1, "fid": fid, "protocol": protocol})
     comparison = analyse(runs, by_mode=True, baseline="statistics=running, weights=averaged")
@@ -196,7 +204,10 @@ def test_sampling_modes_are_conditions_of_the_same_runs(make_run: MakeRun) -> No
         ("statistics=running, weights=averaged", "running statistics with averaged weights", 3),
         ("statistics=running, weights=raw", "running statistics with raw weights", 3),
         ("statistics=batch, weights=averaged", "batch statistics with averaged weights", 3),
+        ("statistics=standing, weights=averaged", "standing statistics with averaged weights", 3),
     ]
+    row = comparison.row("statistics=standing, weights=averaged", "fid/final")
+    assert row is not None and row.effect is not None and row.effect.difference.mean == pytest.approx(-1.98)
     row = comparison.row("statistics=batch, weights=averaged", "fid/final")
     assert row is not None and row.effect is not None and row.effect.paired
     assert row.effect.difference.mean == pytest.approx(-0.99)  # although seeds differ by tens
@@ -495,6 +506,19 @@ def test_an_output_that_is_a_file_is_one_clear_line(make_run: MakeRun, tmp_path:
     with pytest.raises(UserError, match="output must be writable"):
         compare([make_run("batch", 0)], tmp_path / "report")
     assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_intervals_of_the_table_end_where_their_quantity_does(make_run: MakeRun) -> None:
+    runs = []
+    for norm, pure in (("batch", (0.01, 0.5)), ("group", (0.99, 0.6))):
+        for seed in range(2):
+            runs.append(make_run(norm, seed))
+            rewrite(runs[-1], [probe(pure[seed], 0.5)])
+    for condition, low, high in (("batch", 0, 1), ("group", 0, 1)):
+        row = analyse(runs).row(condition, "train/accuracy_pure")
+        assert row is not None and (row.estimate.low, row.estimate.high) == (low, high)
+    assert row.effect is not None  # of two accuracies
+    assert (row.effect.difference.low, row.effect.difference.high) == (-1, 1)
 
 
 def test_what_was_measured_lies_within_the_limits_of_each_quantity() -> None:

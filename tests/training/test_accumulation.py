@@ -541,3 +541,12 @@ def test_the_number_of_passes_is_stated():
     passes.clear()
     accumulate_gradients(network, softplus, x, N)
     assert passes == [N]
+
+
+def test_a_layer_whose_forward_was_replaced_is_another_module():
+    norm = nn.BatchNorm1d(3)
+    assert taken_apart(norm) is not None
+    norm.forward = lambda x: x - x.mean(0)  # on the instance: its class still says BatchNorm
+    assert taken_apart(norm) is None
+    with pytest.raises(UserError, match="couples"):
+        accumulate_gradients(norm, lambda y: y.square().sum(1), torch.randn(8, 3), microbatch=4)
