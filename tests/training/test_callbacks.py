@@ -20,15 +20,14 @@ from gannorm.training.callbacks import BatchDependence, Samples, divergence, enc
 def gan(configure):
     """One whose modes, averages and statistics all differ from one another."""
     gan, _ = prepare(configure("--seed", "3"))
+    draw = stream(2)
     with torch.no_grad():
-        for p in gan.generator.parameters():
-            p.mul_(3)
-        for module in gan.generator.modules():
-            if getattr(module, "running_mean", None) is not None:
-                module.running_mean.fill_(0.5)
-        gan.ema.update(gan.generator)
-        for p in gan.generator.parameters():
-            p.mul_(1.5)
+        for network in (gan.generator, gan.ema.module):
+            for p in network.parameters():
+                p.copy_(0.5 * torch.randn(p.shape, generator=draw))
+            for module in network.modules():
+                if getattr(module, "running_mean", None) is not None:
+                    module.running_mean.fill_(0.5)
     gan.step = 7
     return gan
 
@@ -39,6 +38,7 @@ def test_samples_show_the_averaged_generator_in_evaluation_mode_row_by_row(gan, 
     z = torch.randn(64, gan.latent_dim, generator=stream(3, "samples"))
     with torch.no_grad():
         expected = to_uint8(gan.ema.module.eval()(z))[:, 0].numpy()
+    assert expected.std() > 10  # not all grey
     shown = np.asarray(Image.open(tmp_path / "7.png"))[::4, ::4]  # 8 pixels are enlarged to 32
     for i, image in enumerate(expected):
         row, column = divmod(i, 8)
