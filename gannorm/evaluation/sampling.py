@@ -142,20 +142,21 @@ def set_standing_statistics(
     """
     layers = [layer for _, layer in _averaging_layers(generator)]
     sums = {layer: torch.zeros(2, len(layer.running_mean), dtype=torch.float64) for layer in layers}
+    values = dict.fromkeys(layers, 0)  # of a channel; a layer may be called twice in a pass, or never
 
     def collect(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].double() if inputs[0].device.type != "mps" else inputs[0].cpu().double()
         axes = [axis for axis in range(x.dim()) if axis != 1]
-        sums[layer] += torch.stack([x.mean(axes), x.square().mean(axes)]).cpu()
+        sums[layer] += torch.stack([x.sum(axes), x.square().sum(axes)]).cpu()
+        values[layer] += x.numel() // x.shape[1]
 
     draw = np.random.RandomState([seed, 1])
-    batches = -(-samples // batch_size)
     averaging = switched(*((layer, "training", True) for layer in layers))
     with averaging, hooked(layer.register_forward_pre_hook(collect) for layer in layers):
-        for _ in range(batches):
+        for _ in range(-(-samples // batch_size)):
             generator(_latents(draw, batch_size, latent_dim, generator))
-    for layer in layers:
-        mean, square = sums[layer] / batches
+    for layer in (layer for layer in layers if values[layer]):
+        mean, square = sums[layer] / values[layer]
         layer.running_mean.copy_(mean)
         layer.running_var.copy_((square - mean.square()).clamp(min=0))
 

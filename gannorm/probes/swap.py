@@ -69,8 +69,8 @@ class SwapTest:
 def unrepeatable(swap: SwapTest) -> str:
     """Why that verdict, and what to do about it."""
     return (
-        f"two calls on the same batch differ by up to {swap.noise:.3g}; let it draw from the global generators of torch, "
-        "numpy or random, whose states are put back before each call, or use deterministic algorithms."
+        f"two calls on the same batch differ by up to {swap.noise:.3g}; let it draw from the global generators of "
+        "torch, numpy or random, whose states are put back before each call, or use deterministic algorithms."
     )
 
 

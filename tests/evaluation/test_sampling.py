@@ -62,6 +62,25 @@ def test_standing_statistics_of_a_first_layer_are_those_of_all_its_inputs_togeth
     torch.testing.assert_close(generator.norm.running_var.double(), inputs.var(0, unbiased=False), rtol=1e-6, atol=0)
 
 
+def test_standing_statistics_of_a_layer_that_is_called_twice_or_never():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.unused = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+        def forward(self, z):
+            return torch.cat([self.norm(z[:, :4]), self.norm(torch.cat([z, z + 5])[:, 4:])])
+
+    generator = Twice()
+    set_standing_statistics(generator, latent_dim=8, batch_size=8, seed=2, samples=100)
+    z = random_normal(np.random.RandomState([2, 1]), (104, 8)).double()
+    inputs = torch.cat([z[:, :4], z[:, 4:], z[:, 4:] + 5])  # 8 and 16 rows of each batch
+    # The buffers are float32.
+    torch.testing.assert_close(generator.norm.running_mean.double(), inputs.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(generator.norm.running_var.double(), inputs.var(0, unbiased=False), rtol=1e-6, atol=0)
+    assert torch.equal(generator.unused.running_var, torch.ones(4))
+
+
 def test_standing_statistics_pool_each_layer_behind_batch_normalized_ones():
     generator = Generator(image_size=8, channels=1, width=4, latent_dim=3)
     norms = [m for m in generator.modules() if isinstance(m, nn.BatchNorm2d)]
