@@ -168,7 +168,7 @@ def _dependence(rows: Rows, condition: Condition) -> str:
     if kind == JUDGES_IMAGES:
         clauses.append("logits bitwise equal when only their companions change")
     elif swap:
-        clauses.append(f"swapping only the companions moves a logit by up to {interval(swap.estimate)}")
+        clauses.append(f"the most that swapping only the companions moves a logit is {interval(swap.estimate)}")
     seeds = "1 seed" if len(condition.runs) == 1 else f"{len(condition.runs)} seeds"
     judged_by = (rows.get((condition.label, f"train/{name}")) for name in ("accuracy_fall", "swap_bitwise_equal"))
     probed = min(row.estimate.n for row in judged_by if row)

@@ -4,6 +4,10 @@ A training run is one draw from a noisy procedure, so the unit of every interval
 the split. Two conditions that were trained from the same seeds are compared seed by seed, which removes the part of
 the noise that a seed gives to both.
 
+The values of the seeds are taken as normally distributed. Where they are skewed an interval holds less than it says: of
+a lognormal distribution with σ = 1, the intervals of a mean hold the mean in 90, 84 and 82 % for 2, 3 and 5 seeds
+(`pytest tests/studies/test_intervals.py -k skewed`).
+
 An interval ends where the quantity does: no accuracy lies above 1, no FID below 0, and no positive mean falls by more
 than 100 %. That costs no confidence, since what is cut off holds no value that the mean could have.
 """

@@ -146,6 +146,15 @@ def test_a_null_study_shows_no_difference_in_95_percent_of_repeats(first: int, r
     assert abs(share - 0.95) < 4 * math.sqrt(0.95 * 0.05 / repeats)  # four standard errors of a true 95 %
 
 
+@pytest.mark.parametrize("n, share", [(2, 0.90), (3, 0.84), (5, 0.82)])
+def test_of_skewed_values_an_interval_holds_less_as_the_module_says(n: int, share: float, random) -> None:
+    draws = (mean_interval(random.lognormal(size=n).tolist()) for _ in range(1000))
+    held = sum(e.low <= math.exp(0.5) <= e.high for e in draws if e.low is not None and e.high is not None) / 1000
+    # Four standard errors of a share of 1000 and the half digit that the module rounds.
+    assert abs(held - share) < 4 * math.sqrt(share * (1 - share) / 1000) + 0.005
+    assert held < 0.95
+
+
 def test_a_study_with_a_large_effect_shows_it(random: np.random.Generator) -> None:
     """The negative of the null study: a check that always said "no difference" would pass that one's upper half."""
     effects = [_study(random, gain=5, first=0) for _ in range(200)]
