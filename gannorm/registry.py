@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from dataclasses import is_dataclass
+from typing import Any, TypeVar
 
 from gannorm.errors import UserError
 
@@ -33,8 +34,12 @@ class Registry(Mapping[str, T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T) -> None:
-        """Add an entry. Raises UserError when the name is taken, so that a plug-in cannot replace a built-in."""
-        if name in self._entries:
+        """Add an entry; it replaces its own earlier definition, as when a notebook runs a cell again.
+
+        Raises:
+            UserError: the name is taken by another, so that a plug-in cannot replace a built-in.
+        """
+        if name in self._entries and _definition(self._entries[name]) != _definition(entry):
             raise UserError(f"{self.kind} names must be unique: {name!r} is registered already; choose another name.")
         self._entries[name] = entry
 
@@ -58,6 +63,12 @@ def choices(name: object, names: Iterable[str]) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = map(repr, names) if any("," in each for each in names) else names
     return f"{hint}choose from {', '.join(listed)}."
+
+
+def _definition(entry: Any) -> list[tuple[str, str]] | int:
+    """Where the functions and classes of an entry were defined, module and name; by itself where it has none."""
+    parts = [entry] if hasattr(entry, "__qualname__") else vars(entry).values() if is_dataclass(entry) else []
+    return [(part.__module__, part.__qualname__) for part in parts if hasattr(part, "__qualname__")] or id(entry)
 
 
 def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:

@@ -44,14 +44,15 @@ def load_module(name: str) -> nn.Module:
     return made
 
 
-def load_halves(source: str, f: nn.Module, images: int, seed: int) -> tuple[Any, Any]:
+def load_halves(source: str, f: nn.Module, images: int, batch_size: int, seed: int) -> tuple[Any, Any]:
     """Two batches for `f`: random ones of a shape such as "3x32x32", or the halves of a file's samples.
 
     Args:
         source: a shape without the batch, or an .npy file (an array) or .pt file (a tensor, or a tuple, list or dict of
             them), neither of which may hold code. Floating-point numbers take the type of the module's parameters.
-        f: the module, called once on two samples to see that it can be.
+        f: the module, called once on a batch to see that it can be.
         images: samples in each half; of a file, at most as many as it has.
+        batch_size: samples in that batch, the size that will be measured: a module may take no other.
         seed: of random inputs.
 
     Raises:
@@ -72,7 +73,7 @@ def load_halves(source: str, f: nn.Module, images: int, seed: int) -> tuple[Any,
     halves = take(x, torch.arange(count)), take(x, torch.arange(count, 2 * count))
     try:
         with running(f, x) as run, torch.no_grad():
-            run(take(x, torch.arange(2)))
+            run(take(x, torch.arange(min(batch_size, count))))
     except Exception as error:
         if out_of_memory(error):
             raise

@@ -52,6 +52,14 @@ def broken():
 class Refuses(nn.Module):
     def forward(self, x):
         raise KeyError("no such thing")
+
+class OneSize(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 1)
+
+    def forward(self, x):
+        assert len(x) == 16
+        return super().forward(x)
 """
 
 
@@ -401,8 +409,9 @@ def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path,
     assert "1 (BatchNorm1d)" in out
     assert ("both classes are the same noise" in out) is (source == "4")
     assert json.loads((tmp_path / "found.json").read_text())["forward_coupling"] is True
-    assert main(["probe", "--module", "nets_for_cli:independent", *options]) == 0
-    assert "judges images" in capsys.readouterr().out
+    for innocent in ("independent", "OneSize"):  # which takes batches of the size that is measured and no other
+        assert main(["probe", "--module", f"nets_for_cli:{innocent}", *options]) == 0
+        assert "judges images" in capsys.readouterr().out
     assert main(["probe", "--module", "nets_for_cli:Restless", *options]) == 1
     assert "nothing can be said of this discriminator: two calls on the same batch" in capsys.readouterr().out
     assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--mode", "eval", "--figure", "f.png"]) == 0

@@ -22,7 +22,10 @@ def probe(argv: Sequence[str]) -> int:
     parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
     parser.add_argument("--module", type=str, default="", help="instead of a run: package.module:Class (or a factory)")
     parser.add_argument(
-        "--input", type=str, default="", help="for --module: a shape such as 3x32x32, or .npy or .pt file"
+        "--input",
+        type=str,
+        default="",
+        help="for --module: a shape such as 3x32x32, or an .npy or .pt file, its first half real, the rest fake",
     )
     parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
     parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
@@ -64,7 +67,7 @@ def probe(argv: Sequence[str]) -> int:
         from gannorm.subjects import load_halves, load_module
 
         f = load_module(options.module).train(options.mode == "train")
-        real, fake = load_halves(options.input, f, options.images, options.seed)
+        real, fake = load_halves(options.input, f, options.images, options.batch_size, options.seed)
     f.train(options.mode == "train")
     to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
     # At 128 pixels it takes minutes, in which a terminal shows that something happens.

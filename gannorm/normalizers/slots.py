@@ -157,7 +157,7 @@ def normalizer(
     """Register a class or function (channels, **options) → layer as an activation normalizer.
 
     Args:
-        name: the name in configs; must be new.
+        name: the name in configs; must be new, or that of an earlier definition of the same function or class.
         forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
         activation, needs_reference, min_pixels, note: as in `Normalizer`.
 

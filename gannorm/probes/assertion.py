@@ -78,9 +78,9 @@ def _culprit(layers: list[LayerCoupling]) -> str:
     if not layers:
         return "no single layer was found that does it."
     first = layers[0]
-    others = ", ".join(repr(layer.name) for layer in layers[1:])
-    name = repr(first.name) if first.name else "the network's own code, outside its layers"
+    names = [repr(layer.name) if layer.name else "the network's own code, outside its layers" for layer in layers]
+    others = ", ".join(names[1:])
     return (
-        f"the first coupled layer is {name} ({first.kind}), its outputs by {first.forward:.3g} and its gradients by "
-        f"{first.gradient:.3g} of their size" + (f"; then {others}." if others else ".")
+        f"the first coupled layer is {names[0]} ({first.kind}), its outputs by {first.forward:.3g} and its gradients "
+        f"by {first.gradient:.3g} of their size" + (f"; then {others}." if others else ".")
     )

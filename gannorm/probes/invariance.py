@@ -149,8 +149,9 @@ def batch_invariance(
 
     Args:
         f: (N, …) -> (N,) or (N, 1) logits, > 0 for real, in the mode in which it is passed.
-        real, fake: images, at least `batch_size` of each. All whole batches serve the composition gap and leak ratio,
-            so pass a few hundred.
+        real, fake: images, at least `batch_size` of each; for D(images, labels), (images, labels) of each: tuples and
+            dicts of tensors are spread over the arguments and shuffled together. All whole batches serve the
+            composition gap and leak ratio, so pass a few hundred.
         batch_size: images a batch, a multiple of 4 and at least 8. The ICC uses quarters of it where the images do not
             fill two batches (its .batch_size).
         generator: draws everything; by default a fresh one with seed 0.

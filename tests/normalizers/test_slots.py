@@ -22,6 +22,20 @@ def test_own_normalizer_in_five_lines(monkeypatch):
         normalizer("batch", forward_coupling=False, gradient_coupling=False)(mine)
 
 
+def test_a_cell_run_again_replaces_its_own_normalizer_and_no_other(monkeypatch):
+    monkeypatch.setattr(NORMALIZERS, "_entries", dict(NORMALIZERS._entries))
+    cell = (
+        "@normalizer('celled', forward_coupling=False, gradient_coupling=False)\n"
+        "def celled(channels, eps={eps}): return nn.Identity()"
+    )
+    for eps in (1e-5, 1e-3):
+        exec(cell.format(eps=eps), {"normalizer": normalizer, "nn": nn, "__name__": "__main__"})
+    assert NORMALIZERS["celled"].options == {"eps": 1e-3}
+    with pytest.raises(UserError, match="'celled' is registered already"):
+        exec(cell.format(eps=1e-4), {"normalizer": normalizer, "nn": nn, "__name__": "another_plug_in"})
+    assert NORMALIZERS["celled"].options == {"eps": 1e-3}
+
+
 def test_unknown_names_and_options_name_the_nearest():
     with pytest.raises(KeyError, match="did you mean 'group'"):
         NORMALIZERS["grup"]

@@ -137,6 +137,17 @@ def test_the_message_says_how_strong_and_which() -> None:
     assert isinstance(error.value, AssertionError)
 
 
+def test_the_message_names_the_networks_own_code_after_a_layer_too() -> None:
+    class Relative(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y - y.mean(0)
+
+    network = Relative(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    with pytest.raises(BatchCouplingError, match=r"'1' \(BatchNorm1d\).*; then the network's own code"):
+        assert_batch_invariant(network, torch.randn(8, 3))
+
+
 def test_the_assertion_works_in_train_and_eval_mode_and_without_a_gradient() -> None:
     network = image_network(nn.BatchNorm2d)
     x = torch.randn(8, 3, 8, 8)
