@@ -121,6 +121,7 @@ class Evaluator:
         device: torch.device | str | None = None,
         quiet: bool | None = None,
     ) -> None:
+        _must_be_images(dataset)
         if fid_solver not in FID_SOLVERS:
             raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
         if not 0 <= seed < 2**32:
@@ -291,6 +292,15 @@ def evaluate(
     Raises:
         UserError: what does not fit is said before the long part starts.
     """
+    _must_be_images(dataset)
     batch = {"batch_size": max(1, options["batch_size"])} if "batch_size" in options else {}
     check_generator(generator, dataset, latent_dim=latent_dim, statistics=statistics, **batch)
     return Evaluator(dataset, **options).score(generator, latent_dim=latent_dim, statistics=statistics, ema=ema)
+
+
+def _must_be_images(dataset: Any) -> None:
+    if not isinstance(dataset, Images):
+        raise UserError(
+            f"the real images must be gannorm.data.Images: got {type(dataset).__name__}; wrap uint8 pixels "
+            '(N, C, H, W) as Images(pixels, labels or None, class names or (), "my data", "train").'
+        )

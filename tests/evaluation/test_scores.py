@@ -234,6 +234,8 @@ def test_an_embedding_without_class_probabilities_has_no_inception_score(fresh_c
 
 
 def test_mistakes_are_named_before_the_long_part(generator, digits, monkeypatch):
+    with pytest.raises(UserError, match=r"must be gannorm.data.Images: got Tensor; wrap uint8 pixels"):
+        evaluate(generator, digits.pixels)
     monkeypatch.setattr(scores, "build_extractor", lambda *a, **k: pytest.fail("the long part has begun"))
     wide = Generator(image_size=8, channels=3, width=4, latent_dim=6)
     with pytest.raises(UserError, match="one shape"):
