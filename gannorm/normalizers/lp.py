@@ -41,18 +41,23 @@ class LpNorm(BatchStatistics):
         self.p = float(p)
 
     def normalize(self, x: Tensor) -> Tensor:
-        if self.p == 2:
-            mean, variance = moments(x, batch_dims(x))
-            squared_norm = variance + mean.square()
-        elif self.p == 1:
-            mean, norm = _MeanAndMeanAbsolute.apply(x)
-            squared_norm = norm.square()
-        else:
-            mean = x.mean(batch_dims(x), dtype=torch.promote_types(x.dtype, torch.float32))
-            squared_norm = _max_absolute(x).square()
+        mean, size = self.statistics(x)
+        squared_norm = self.squared_norm(mean, size)
         self.track(mean, squared_norm)
         scale = self.weight * torch.rsqrt(squared_norm + self.eps)
         return affine(x, scale, self.bias - mean * scale)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean, and mean|x| (p = 1), the variance (p = 2) or max|x| (p = ∞), (C,) each."""
+        if self.p == 2:
+            return moments(x, batch_dims(x))
+        if self.p == 1:
+            return _MeanAndMeanAbsolute.apply(x)
+        return x.mean(batch_dims(x), dtype=torch.promote_types(x.dtype, torch.float32)), _max_absolute(x)
+
+    def squared_norm(self, mean: Tensor, size: Tensor) -> Tensor:
+        """s_p² from the statistics."""
+        return size + mean.square() if self.p == 2 else size.square()
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p:g}"

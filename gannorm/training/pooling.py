@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional as F
 
 from gannorm.errors import UserError
 from gannorm.normalizers.batch import GhostBatchNorm
@@ -169,20 +168,10 @@ class _Renorm(PooledBatchNorm):
 
 
 class _Lp(PooledBatchNorm):
-    """The mean, and mean|x| (p = 1), the variance (p = 2) or max|x| (p = ∞), each pooled in its own way.
-
-    Where |x| has no derivative, at 0 and where the maximum is attained twice, the choice is the layer's.
-    """
+    """The layer's own two statistics, the second of which is pooled in its own way."""
 
     def statistics(self, x: Tensor) -> Tensor:
-        if self.module.p == 2:
-            return super().statistics(x)
-        dims, dtype = batch_dims(x), torch.promote_types(x.dtype, torch.float32)
-        if self.module.p == 1:
-            size = F.leaky_relu(x, -1.0).mean(dims, dtype=dtype)  # |x|, with the derivative −1 at 0
-        else:
-            size = x.abs().amax(dims[1:]).max(0).values.to(dtype)  # the first image that attains it
-        return torch.stack([x.mean(dims, dtype=dtype), size])
+        return torch.stack(self.module.statistics(x))
 
     def pool(self, table: Tensor, counts: list[int]) -> Tensor:
         if self.module.p == 2:
@@ -193,15 +182,12 @@ class _Lp(PooledBatchNorm):
         return pooled
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
-        mean, squared_norm = self.squared_norm(statistics)
-        return self.scale_and_shift(x, torch.rsqrt(squared_norm + self.module.eps), mean)
+        mean, size = statistics
+        return self.scale_and_shift(x, torch.rsqrt(self.module.squared_norm(mean, size) + self.module.eps), mean)
 
     def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        yield self.squared_norm(self.pool(torch.stack(table), counts))
-
-    def squared_norm(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        mean, size = statistics
-        return mean, size + mean.square() if self.module.p == 2 else size.square()
+        mean, size = self.pool(torch.stack(table), counts)
+        yield mean, self.module.squared_norm(mean, size)
 
 
 LAYERS: dict[type[nn.Module], type[PooledBatchNorm]] = {
