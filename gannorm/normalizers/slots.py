@@ -145,21 +145,14 @@ WEIGHT_NORMALIZERS: Registry[WeightNormalizer] = Registry("weight normalizer")
 
 
 def normalizer(
-    name: str,
-    *,
-    forward_coupling: bool,
-    gradient_coupling: bool,
-    activation: bool = False,
-    needs_reference: bool = False,
-    min_pixels: int = 1,
-    note: str = "",
+    name: str, *, forward_coupling: bool, gradient_coupling: bool, **more: Any
 ) -> Callable[[Factory], Factory]:
     """Register a class or function (channels, **options) → layer as an activation normalizer.
 
     Args:
         name: the name in configs; must be new, or that of an earlier definition of the same function or class.
         forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
-        activation, needs_reference, min_pixels, note: as in `Normalizer`.
+        more: activation, needs_reference, min_pixels, note, as in `Normalizer`.
 
     >>> @normalizer("pixel_centred", forward_coupling=False, gradient_coupling=False)
     ... class Centred(nn.Module):
@@ -172,10 +165,7 @@ def normalizer(
     """
 
     def add(factory: Factory) -> Factory:
-        entry = Normalizer(
-            name, factory, forward_coupling, gradient_coupling, activation, needs_reference, min_pixels, note
-        )
-        NORMALIZERS.register(name, entry)
+        NORMALIZERS.register(name, Normalizer(name, factory, forward_coupling, gradient_coupling, **more))
         return factory
 
     return add
