@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 from matplotlib.axes import Axes
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import Curve, draw_curve, folded, over_seeds
+from gannorm.studies.curves import Curve, draw_curve, folded, legend, over_seeds
 from gannorm.studies.intervals import mean_interval
 from gannorm.studies.plots import INK, Panel, Plot
 from gannorm.studies.quantities import ACCURACY
@@ -42,7 +43,7 @@ def summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
         [Panel(draw, f"{ACCURACY.title} at the end of training: {words}.")],
         (5.2, 1.25 + 0.45 * len(found)),
         ("condition", "mean", "low", "high", "n"),
-        [(c.label, e.mean, e.low, e.high, e.n) for c, e in found],
+        [(c.label, *astuple(e)) for c, e in found],
     )
 
 
@@ -52,9 +53,8 @@ def over_training(comparison: Comparison, shown: Sequence[Condition], colours: M
         return None
 
     def draw(ax: Axes) -> None:
-        band = 0.16 if len(curves) <= 4 else 0.08  # many bands over each other hide the lines
         for condition, curve in curves:
-            draw_curve(ax, curve, colours[condition.label], condition.title, band=band)
+            draw_curve(ax, curve, colours[condition.label], condition.title, beside=len(curves))
         ax.set(xlabel="step", ylabel="accuracy")
 
     ends = "; ".join(f"{c.title} {curve[-1][1]:.3g} at step {curve[-1][0]}" for c, curve in curves)
@@ -66,7 +66,7 @@ def over_training(comparison: Comparison, shown: Sequence[Condition], colours: M
         (5.6, 3.2),
         ("condition", "step", "mean", "low", "high", "n"),
         [(c.label, *point) for c, curve in curves for point in curve],
-        [(c.title, colours[c.label]) for c, _ in curves],
+        legend([c for c, _ in curves], colours),
     )
 
 

@@ -11,6 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from matplotlib.axes import Axes
 
+from gannorm.studies.conditions import Condition
+
 Curve = list[tuple[int, float, float, float, int]]  # (step, mean, lowest, highest, seeds)
 
 
@@ -36,10 +38,17 @@ def arrays(probes: Iterable[tuple[int, Path]], *names: str) -> Iterator[tuple[in
         yield step, found
 
 
-def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-", band: float = 0.16) -> None:
+def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-", beside: int = 1) -> None:
+    """A line and its band, one of `beside` in the same axes."""
+    band = 0.16 if beside <= 4 else 0.08  # many bands over each other hide the lines
     steps, mean, low, high, _ = (np.array(column) for column in zip(*curve, strict=True))
     ax.fill_between(steps, low, high, color=colour, alpha=band, linewidth=0)
     ax.plot(steps, mean, color=colour, linestyle=linestyle, label=label, marker="o" if len(steps) == 1 else "")
+
+
+def legend(shown: Sequence[Condition], colours: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(title, colour) of each condition."""
+    return [(c.title, colours[c.label]) for c in shown]
 
 
 def folded(title: str) -> str:

@@ -134,7 +134,7 @@ def record(comparison: Comparison, output: Path) -> dict[str, Any]:
     conditions = []
     for c in comparison.conditions:
         found = [comparison.row(c.label, q) for q in quantities]
-        bounds = [(e.mean, e.low, e.high) if (e := row and row.estimate) else (None,) * 3 for row in found]
+        bounds = [row.estimate.bounds if row else (None,) * 3 for row in found]
         conditions.append([c.label, len(c.runs), len(c.diverged), *(number for triple in bounds for number in triple)])
     heads = [f"{SUMMARY[q]}{part}" for q in quantities for part in ("", " low", " high")]
     pictures = [file for file in linked_figures(output) if file.suffix == ".png"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -77,11 +78,7 @@ def _summary(comparison: Comparison, shown: Sequence[Condition], colours: Mappin
         [Panel(draw, f"Accuracy in pure and in mixed batches: {words}.")],
         (5.2, 1.25 + (0.45 if len(measured) <= SHOWN else 0.3) * len(measured)),
         ("condition", "batches", "mean", "low", "high", "n"),
-        [
-            (c.label, kind, e.mean, e.low, e.high, e.n)
-            for c, pure, mixed in measured
-            for kind, e in (("pure", pure), ("mixed", mixed))
-        ],
+        [(c.label, kind, *astuple(e)) for c, pure, mixed in measured for kind, e in (("pure", pure), ("mixed", mixed))],
     )
 
 

@@ -47,6 +47,11 @@ class Estimate:
         return replace(self, low=low, high=high)
 
     @property
+    def bounds(self) -> tuple[float, float | None, float | None]:
+        """(mean, low, high)."""
+        return self.mean, self.low, self.high
+
+    @property
     def excludes_zero(self) -> bool:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from gannorm.studies.conditions import Condition, Run
 from gannorm.studies.crossed import TITLES, Line
-from gannorm.studies.curves import Curve, cut, draw_curve, over_seeds
-from gannorm.studies.intervals import Estimate
+from gannorm.studies.curves import Curve, cut, draw_curve, legend, over_seeds
 from gannorm.studies.plots import INK, RULE, Panel, Plot, palette
 from gannorm.studies.quantities import SCORES, Score, final
 from gannorm.studies.table import Comparison
@@ -43,7 +43,7 @@ def scores(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[
         (4.4, 2.8),
         ("score", "condition", "step", "mean", "lowest", "highest", "n", "real_against_real"),
         data,
-        _legend(shown, colours),
+        legend(shown, colours),
     )
 
 
@@ -57,9 +57,8 @@ def _score_panel(
 ) -> Panel:
     def draw(ax: Axes) -> None:
         if any(len(curve) > 1 for curve in curves.values()):
-            band = 0.16 if len(curves) <= 4 else 0.08  # many bands over each other hide the lines
             for label, curve in curves.items():
-                draw_curve(ax, curve, colours[label], titles[label], band=band)
+                draw_curve(ax, curve, colours[label], titles[label], beside=len(curves))
             ax.set(xlabel="step")
         else:
             for x, (label, values) in enumerate(ends.items()):
@@ -142,12 +141,8 @@ def _crossed_panel(title: str, lines: Sequence[Line], colours: Mapping[str, str]
 
 def _crossed_data(line: Line, level: str) -> tuple[object, ...]:
     e, effect = line.cells[level], line.differences.get(level)
-    against = (None,) * 4 if effect is None else (*_bounds(effect.difference), effect.verdict)
-    return (line.quantity, line.change, line.setting, level, *_bounds(e), e.n, *against)
-
-
-def _bounds(estimate: Estimate) -> tuple[float, float | None, float | None]:
-    return estimate.mean, estimate.low, estimate.high
+    against = (None,) * 4 if effect is None else (*effect.difference.bounds, effect.verdict)
+    return (line.quantity, line.change, line.setting, level, *astuple(e), *against)
 
 
 def scatter(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
@@ -174,7 +169,7 @@ def scatter(comparison: Comparison, shown: Sequence[Condition], colours: Mapping
         (4.4, 2.8),
         ("score", "condition", "seed", "coupling_ratio", "value"),
         data,
-        _legend(shown, colours),
+        legend(shown, colours),
     )
 
 
@@ -198,7 +193,3 @@ def _scatter_panel(
 def _up_to_the_end(run: Run, score: Score) -> Mapping[int, float]:
     """step → value, empty where the run has no last score."""
     return {} if run.ends_without_images else run.score(score.name)
-
-
-def _legend(shown: Sequence[Condition], colours: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(c.title, colours[c.label]) for c in shown]

@@ -44,7 +44,7 @@ class Row:
 
 
 def _bounds(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    values = (estimate.mean, estimate.low, estimate.high) if estimate else (None, None, None)
+    values = estimate.bounds if estimate else (None, None, None)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
@@ -197,9 +197,5 @@ def interval(estimate: Estimate, unit: str = "", *, signed: bool = False) -> str
     >>> interval(Estimate(3.1, -0.5, 6.8, 4), " %", signed=True)
     '+3.10 % (−0.50 to +6.80)'
     """
-    numbers = [
-        f"{'+' if signed and v > 0 else ''}{short(v)}"
-        for v in (estimate.mean, estimate.low, estimate.high)
-        if v is not None
-    ]
+    numbers = [f"{'+' if signed and v > 0 else ''}{short(v)}" for v in estimate.bounds if v is not None]
     return f"{numbers[0]}{unit}" + (f" ({numbers[1]} to {numbers[2]})" if len(numbers) == 3 else "")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from gannorm.studies.conditions import Condition
-from gannorm.studies.curves import SHOWN, Curve, arrays, draw_curve, over_seeds
+from gannorm.studies.curves import SHOWN, Curve, arrays, draw_curve, legend, over_seeds
 from gannorm.studies.plots import Panel, Plot, logarithmic, palette
 from gannorm.studies.quantities import NETWORKS, WHY
 from gannorm.studies.table import Comparison
@@ -82,11 +82,10 @@ def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
     shown = comparison.finished[:SHOWN]
     colours = palette(c.label for c in shown)
-    legend = [(c.title, colours[c.label]) for c in shown]
     networks = measured(comparison)
     shift, *others = (_over_time(probe, networks, shown, colours) for probe in PROBES)
     plots = (shift, _landscape(networks, shown, colours), *others, _by_depth(networks, shown, colours))
-    yield from (replace(plot, legend=legend) for plot in plots if plot is not None)
+    yield from (replace(plot, legend=legend(shown, colours)) for plot in plots if plot is not None)
 
 
 def _curves(name: str, shown: Sequence[Condition]) -> dict[str, Curve]:
