@@ -271,6 +271,11 @@ def add_checkpoint_options(parser: ArgumentParser) -> None:
     parser.add_argument("--ema", type=bool, default=True, help="the averaged generator, or else the trained one")
 
 
+def add_switch(parser: ArgumentParser, *flags: str, help: str) -> None:
+    """A flag that needs no value, and takes true or false."""
+    parser.add_argument(*flags, type=bool, nargs="?", const=True, default=False, help=help)
+
+
 def take_imports(arguments: list[str]) -> list[str]:
     """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
     modules = []

@@ -11,6 +11,13 @@ class UserError(ValueError):
         return str(self.args[0]) if self.args else ""
 
 
+def require_positive(**numbers: int) -> None:
+    """Raises UserError for a number below 1, such as a width or a count of images, and calls it by its keyword."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"`{name}` must be at least 1: got {number}.")
+
+
 class OutOfMemory(RuntimeError):
     """The machine's memory did not hold what a run needs. The command line prints the line and exits with status 1.
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import evaluate_parser, output_file, parse, parser_for, settings
-from gannorm.errors import UserError
+from gannorm.arguments import add_switch, evaluate_parser, output_file, parse, parser_for, settings
+from gannorm.errors import UserError, require_positive
 from gannorm.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -31,14 +31,8 @@ def probe(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
     parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
     parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
-    parser.add_argument(
-        *("--fail-on-coupling", "--fail_on_coupling"),
-        type=bool,
-        nargs="?",
-        const=True,
-        default=False,
-        help="exit with 1 if anything couples, or if the answers do not repeat themselves",
-    )
+    coupled = "exit with 1 if anything couples, or if the answers do not repeat themselves"
+    add_switch(parser, "--fail-on-coupling", "--fail_on_coupling", help=coupled)
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
     options = parse(parser, argv)
@@ -48,10 +42,7 @@ def probe(argv: Sequence[str]) -> int:
         raise UserError("`--input` belongs to --module and `--step` to a run: got the other; leave it out.")
     if options.module and not options.input:
         raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
-    if options.images < 1:
-        raise UserError(f"`images` must be at least 1: got {options.images}.")
-    if options.batch_size < 1:
-        raise UserError(f"`batch_size` must be at least 1: got {options.batch_size}.")
+    require_positive(images=options.images, batch_size=options.batch_size)
 
     from tqdm import tqdm
 

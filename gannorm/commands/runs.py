@@ -19,7 +19,7 @@ from gannorm.arguments import (
     task_of,
     train_parser,
 )
-from gannorm.errors import UserError, out_of_memory, printable
+from gannorm.errors import UserError, out_of_memory, printable, require_positive
 from gannorm.rundir import PLAN, RunDir
 from gannorm.terminal import aligned
 
@@ -156,8 +156,7 @@ def sample(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the latents")
     add_checkpoint_options(parser)
     options = parse(parser, argv)
-    if options.rows < 1:
-        raise UserError(f"`rows` must be at least 1: got {options.rows}.")
+    require_positive(rows=options.rows)
 
     import torch
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import imported, parse, parser_for
-from gannorm.errors import UserError
+from gannorm.arguments import add_switch, imported, parse, parser_for
+from gannorm.errors import UserError, require_positive
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -22,11 +22,9 @@ def study(argv: Sequence[str]) -> int:
     """plan a grid of runs, train what is missing, evaluate, compare"""
     parser = parser_for("study", "Plan a grid of runs, train what is missing, evaluate, compare. Repeat to go on.")
     parser.add_argument("file", type=str, help="study file, for example configs/studies/demo.yaml")
-    parser.add_argument(
-        "--dry-run", type=bool, nargs="?", const=True, default=False, help="show the runs and their states, do nothing"
-    )
+    add_switch(parser, "--dry-run", help="show the runs and their states, do nothing")
     plan_only = "write the runs' configs, for another scheduler, and do nothing else"
-    parser.add_argument("--plan-only", "--plan_only", type=bool, nargs="?", const=True, default=False, help=plan_only)
+    add_switch(parser, "--plan-only", "--plan_only", help=plan_only)
     parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as there is room")
     parser.add_argument("--engine", type=Literal["local", "ray"], default="local", help="where the runs are processes")
     parser.add_argument("--address", type=str | None, default=None, help="of the Ray cluster; default: auto")
@@ -36,8 +34,8 @@ def study(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
     parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
     options = parse(parser, argv)
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"`jobs` must be at least 1: got {options.jobs}.")
+    if options.jobs is not None:
+        require_positive(jobs=options.jobs)
 
     from gannorm.studies.engine import describe, execute, save_configs
     from gannorm.studies.grid import plan, require_possible

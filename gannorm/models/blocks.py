@@ -30,13 +30,13 @@ class Slots:
         if norm == "none" and self.norm_options:
             raise UserError(f"normalizer 'none' takes no options: got {self.norm_options}; leave norm_options out.")
 
-    def block(self, convolution: nn.Conv2d | nn.ConvTranspose2d, size: int, normalize: bool = True) -> nn.Sequential:
+    def block(self, convolution: nn.Conv2d | nn.ConvTranspose2d, size: int) -> nn.Sequential:
         """The convolution with its normalizers and nonlinearity; its maps are size × size.
 
         The convolution keeps its bias only where no normalizer, which has a shift of its own, follows.
         """
         channels = convolution.out_channels
-        normalize = normalize and self.norm.name != "none"
+        normalize = self.norm.name != "none"
         if normalize:
             self.norm.check(size)
             convolution.register_parameter("bias", None)
@@ -44,7 +44,7 @@ class Slots:
         layers.add_module("conv", self.weight_norm(convolution))
         if normalize:
             layers.add_module("norm", self.norm(channels, **self.norm_options))
-        if not (normalize and self.norm.activation):
+        if not self.norm.activation:
             layers.add_module("activation", self.nonlinearity(channels))
         return layers
 
@@ -66,10 +66,3 @@ def stages(image_size: int) -> int:
             f"`image_size` must be one of {', '.join(map(str, SIZES))}: got {image_size}; resize the images."
         )
     return (image_size // SMALLEST).bit_length() - 1
-
-
-def check_positive(**sizes: int) -> None:
-    """Raises UserError for a width, channel count or latent size below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise UserError(f"`{name}` must be at least 1: got {size}.")

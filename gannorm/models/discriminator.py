@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gannorm.errors import UserError
-from gannorm.models.blocks import SMALLEST, Slots, check_positive, stages
+from gannorm.errors import UserError, require_positive
+from gannorm.models.blocks import SMALLEST, Slots, stages
 from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev
 from gannorm.registry import choices
 
@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width, outputs=outputs)
+        require_positive(channels=channels, width=width, outputs=outputs)
         if minibatch not in MINIBATCH:
             raise UserError(f"unknown minibatch layer {minibatch!r}: {choices(minibatch, MINIBATCH)}")
         slots = Slots(norm, weight_norm, norm_options, leak=0.2)

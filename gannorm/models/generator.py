@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gannorm.models.blocks import SMALLEST, Slots, check_positive, stages
+from gannorm.errors import require_positive
+from gannorm.models.blocks import SMALLEST, Slots, stages
 
 
 class Generator(nn.Module):
@@ -48,7 +49,7 @@ class Generator(nn.Module):
         norm_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width, latent_dim=latent_dim)
+        require_positive(channels=channels, width=width, latent_dim=latent_dim)
         slots = Slots(norm, weight_norm, norm_options, leak=0.0)
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         wide, size = width << stages(image_size), SMALLEST

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gannorm.models.blocks import SMALLEST, Slots, check_positive, stages
+from gannorm.errors import require_positive
+from gannorm.models.blocks import SMALLEST, Slots, stages
 
 
 class ResidualDiscriminator(nn.Module):
@@ -59,7 +60,7 @@ class ResidualDiscriminator(nn.Module):
         outputs: int = 1,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width, blocks=blocks, outputs=outputs)
+        require_positive(channels=channels, width=width, blocks=blocks, outputs=outputs)
         slots = Slots(norm, weight_norm, norm_options, leak=0.2)
         self.image_size, self.channels = image_size, channels
         self.stem = slots.weight_norm(nn.Conv2d(channels, width, 3, 1, 1))
@@ -116,7 +117,7 @@ class ResidualGenerator(nn.Module):
         norm_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_positive(channels=channels, width=width, latent_dim=latent_dim, blocks=blocks)
+        require_positive(channels=channels, width=width, latent_dim=latent_dim, blocks=blocks)
         slots = Slots(norm, weight_norm, norm_options, leak=0.0)
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         size, wide = SMALLEST, width << stages(image_size)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gannorm.errors import UserError
+from gannorm.errors import require_positive
 from gannorm.probes.batch import Function, default_generator, permutation
 from gannorm.probes.gradients import graph
 
@@ -42,8 +42,7 @@ def common_mode_gain(
     >>> round(common_mode_gain(torch.nn.BatchNorm1d(1), torch.randn(64, 1)), 4)
     -1.0
     """
-    if samples < 1:
-        raise UserError(f"`samples` must be at least 1: got {samples}.")
+    require_positive(samples=samples)
     chosen = default_generator(generator)
     with graph(f, x, batch_dim) as g:
         rows = {i: g.pull_back(torch.eye(len(g))[i]) for i in permutation(len(g), chosen)[:samples].tolist()}

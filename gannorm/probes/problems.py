@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from gannorm.errors import UserError
+from gannorm.errors import require_positive
 from gannorm.probes.batch import default_generator
 from gannorm.probes.objective import Loss
 
@@ -51,7 +51,7 @@ def deep_linear_network(
     >>> network(batch[0]).shape, loss(network, batch).dtype
     (torch.Size([1000, 10]), torch.float64)
     """
-    _require_positive(depth=depth, width=width, samples=samples)
+    require_positive(depth=depth, width=width, samples=samples)
     generator = default_generator(generator)
     layers: list[nn.Module] = []
     for k in range(depth):
@@ -85,7 +85,7 @@ def one_neuron_chain(depth: int, weight: float = 1.0) -> Problem:
     >>> loss(network, batch).item()
     8.0
     """
-    _require_positive(depth=depth)
+    require_positive(depth=depth)
     layers = [_linear(1) for _ in range(depth)]
     for layer in layers:
         nn.init.constant_(layer.weight, weight)
@@ -95,9 +95,3 @@ def one_neuron_chain(depth: int, weight: float = 1.0) -> Problem:
 def _linear(width: int) -> nn.Linear:
     # skip_init: the default initialization would move the global random state
     return skip_init(nn.Linear, width, width, bias=False, dtype=torch.float64)
-
-
-def _require_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise UserError(f"`{name}` must be at least 1: got {value}.")

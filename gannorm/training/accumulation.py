@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gannorm.errors import UserError
+from gannorm.errors import UserError, require_positive
 from gannorm.isolate import modules_in
 from gannorm.probes import coupled_layers
 from gannorm.probes.batch import take, tensors
@@ -158,8 +158,7 @@ def _split(x: tuple[Tensor, ...], microbatch: int, mode: str) -> list[tuple[Tens
             "network that made it into f, as z ↦ D(G(z))."
         )
     (n,) = sizes
-    if microbatch < 1:
-        raise UserError(f"`microbatch` must be at least 1: got {microbatch}.")
+    require_positive(microbatch=microbatch)
     if mode == "naive" and n > microbatch and n % microbatch:
         fitting = max(d for d in range(1, microbatch) if n % d == 0)
         raise UserError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gannorm import probes
 from gannorm.data import ImageData
-from gannorm.errors import UserError
+from gannorm.errors import UserError, require_positive
 from gannorm.isolate import isolated, switched
 from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
@@ -98,8 +98,7 @@ class GAN(LightningModule):
         self.loss, self.penalty, self._chosen = LOSSES[loss], PENALTIES[penalty], (loss, penalty)
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
-        _require(d_steps >= 1, f"`d_steps` must be at least 1: got {d_steps}.")
-        _require(accumulate >= 1, f"`accumulate` must be at least 1: got {accumulate}.")
+        require_positive(d_steps=d_steps, accumulate=accumulate)
         _require(lr_d > 0 and lr_g > 0, f"learning rates must be positive: got lr_d={lr_d}, lr_g={lr_g}.")
         _require(all(0 <= b < 1 for b in betas), f"`betas` must be in [0, 1): got {betas}.")
         _require(0 <= ema_decay < 1, f"`ema_decay` must be in [0, 1): got {ema_decay}; 0 switches averaging off.")
