@@ -34,8 +34,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-import yaml
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from gannorm.data import Images, to_float, to_uint8
@@ -47,6 +47,7 @@ from gannorm.seeds import stream
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIONAL = ("torch_fidelity", "jsonargparse", "lightning", "wandb", "sklearn", "PIL")
+OFF = [*(f"--{kind}_every=0" for kind in ("probe", "sample", "checkpoint")), "--progress=false", "--wandb=off"]
 TIMES = "× the "  # between factor and name in a row of scaling
 Times = dict[str, list[float]]
 
@@ -103,10 +104,8 @@ class Bench:
         copies = self.interleaved({"copy": lambda: target.copy_(source)}, rounds=5)["copy"]
         self.bytes_per_second = 2 * source.nbytes / statistics.median(copies)  # read and written
 
-    def interleaved(
-        self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None, repeats: int = 1
-    ) -> Times:
-        return interleaved(contestants, self.rounds if rounds is None else rounds, self.device, repeats)
+    def interleaved(self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None) -> Times:
+        return interleaved(contestants, self.rounds if rounds is None else rounds, self.device)
 
     def now(self) -> float:
         return now(self.device)
@@ -123,18 +122,15 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def interleaved(
-    contestants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, repeats: int = 1
-) -> Times:
+def interleaved(contestants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> Times:
     """Seconds of a call of each contestant in each round, after a round that is not counted."""
     times: Times = {name: [] for name in contestants}
     for round_ in range(rounds + 1):
         for name, run in contestants.items():
             begin = now(device)
-            for _ in range(repeats):
-                run()
+            run()
             if round_:
-                times[name].append((now(device) - begin) / repeats)
+                times[name].append(now(device) - begin)
     return times
 
 
@@ -306,15 +302,14 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
     def pause(gan: Any, *_: Any) -> None:
         nonlocal begin, launched
         if gan.step % chunk == 0:
-            if gan.step > chunk:  # the first chunk warms up
-                times["ours"].append((bench.now() - begin) / chunk)
-            tutorial_seconds = tutorial(chunk)
-            bare_seconds = clocked(bare.step, batches, chunk)
-            products_seconds = clocked(products.step, batches, chunk)
-            if gan.step > chunk:
-                times["tutorial"].append(tutorial_seconds)
-                times["bare"].append(bare_seconds)
-                times["products"].append(products_seconds)
+            found = {
+                "ours": (bench.now() - begin) / chunk,
+                "tutorial": tutorial(chunk),
+                "bare": clocked(bare.step, batches, chunk),
+                "products": clocked(products.step, batches, chunk),
+            }
+            for name in times if gan.step > chunk else ():  # the first chunk warms up
+                times[name].append(found[name])
             if on_gpu and gan.step == rounds * chunk + chunk:
                 real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
                 launches["tutorial"] = tutorial(0)
@@ -407,22 +402,16 @@ def _launches(run: Callable[[], Any], steps: int = 5) -> float:
 
 
 def digits_config(**changes: Any) -> dict[str, Any]:
-    """configs/digits.yaml, resolved without the command line, its probes and files switched off."""
-    config = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    config["model"] |= {"d_steps": 1, "equalize_bias": False, "residual_blocks": 0, "initialization_options": {}}
-    for defaults in ("d_composition", "separate"), ("g_composition", "fake"):
-        config["model"].setdefault(*defaults)
-    off = {"probe_every": 0, "sample_every": 0, "checkpoint_every": 0, "wandb": "off", "wandb_project": ""}
-    off |= {"why_every": 0, "why_budget": 0.1, "why_layers": []}
-    config |= {"seed": 0, "name": "run", "output": "", "progress": False, "probe_images": 64, "trainer": {}, **off}
-    return config | changes
+    """configs/digits.yaml as the command line resolves it, its probes and files switched off."""
+    from gannorm.arguments import settings, train_parser
+
+    return settings(train_parser(), ["--config", str(REPOSITORY / "configs/digits.yaml"), *OFF]) | changes
 
 
 def cifar_config(width: int = 32) -> dict[str, Any]:
     """The digits recipe at CIFAR's shapes: 32×32×3, batch 64, on random bytes."""
     config = digits_config()
     config["data"] = {"name": "random_bytes", "image_size": 32, "batch_size": 64}
-    config["model"] = copy.deepcopy(config["model"])
     config["model"]["discriminator"]["width"] = config["model"]["generator"]["width"] = width
     return config
 
@@ -481,13 +470,17 @@ def plot_scaling(rows: list[Row], file: Path) -> None:
 
 
 def _loop(bench: Bench, width: int, size: int, batch: int) -> Callable[[], None]:
+    bare = _bare(bench, Generator(size, 3, width), Discriminator(size, 3, width))
+    real = to_float(_random_images(size, "train", batch).pixels).to(bench.device)
+    return lambda: bare.step(real)
+
+
+def _bare(bench: Bench, generator: Generator, discriminator: Discriminator) -> Bare:
     from gannorm.training import GAN
     from gannorm.training.precision import Arithmetic
 
-    gan = GAN(Generator(size, 3, width), Discriminator(size, 3, width))
-    bare = Bare(gan, Arithmetic("32-true", channels_last=True, exact=False, why=""), bench.device)
-    real = to_float(_random_images(size, "train", batch).pixels).to(bench.device)
-    return lambda: bare.step(real)
+    arithmetic = Arithmetic("32-true", channels_last=True, exact=False, why="")
+    return Bare(GAN(generator, discriminator), arithmetic, bench.device)
 
 
 # -- data -------------------------------------------------------------------------------------------------------------
@@ -495,7 +488,6 @@ def _loop(bench: Bench, width: int, size: int, batch: int) -> Callable[[], None]
 
 def data(bench: Bench) -> Iterator[Row]:
     from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
 
     images, batch = _random_images(32, "train"), 64
     with tempfile.TemporaryDirectory() as folder:
@@ -503,20 +495,9 @@ def data(bench: Bench) -> Iterator[Row]:
         for file, pixels in zip(files, images.pixels, strict=False):
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
 
-        class Decoded(Dataset[Tensor]):
-            def __len__(self) -> int:
-                return len(files)
-
-            def __getitem__(self, index: int) -> Tensor:
-                with Image.open(files[index]) as image:
-                    return to_float(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
-
-        class Resident(Dataset[Tensor]):
-            def __len__(self) -> int:
-                return len(images)
-
-            def __getitem__(self, index: int) -> Tensor:
-                return to_float(images.pixels[index])
+        def decoded(index: int) -> Tensor:
+            with Image.open(files[index]) as image:
+                return to_float(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
 
         def drained(dataset: Dataset[Tensor]) -> Callable[[], None]:
             def run() -> None:
@@ -531,8 +512,8 @@ def data(bench: Bench) -> Iterator[Row]:
         times = bench.interleaved(
             {
                 "ours": lambda: [next(ours) for _ in range(8)],
-                "decoded": drained(Decoded()),
-                "resident": drained(Resident()),
+                "decoded": drained(Items(len(files), decoded)),
+                "resident": drained(Items(len(images), lambda index: to_float(images.pixels[index]))),
             }
         )
     note = f"{8 * batch / statistics.median(times['ours']):,.0f} img/s"
@@ -540,13 +521,24 @@ def data(bench: Bench) -> Iterator[Row]:
     yield row("data", "8 batches of 64, 32×32×3", times, "ours", "resident", True, "DataLoader, in memory")
 
 
+class Items(Dataset[Tensor]):
+    """A data set as a DataLoader takes it, of as many items, each made when it is asked for."""
+
+    def __init__(self, count: int, make: Callable[[int], Tensor]) -> None:
+        self.count, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.make(index)
+
+
 # -- probes -----------------------------------------------------------------------------------------------------------
 
 
 def probes(bench: Bench) -> Iterator[Row]:
     from gannorm import probes
-    from gannorm.training import GAN
-    from gannorm.training.precision import Arithmetic
 
     small = Discriminator(8, 1, 8).to(bench.device)
     for count in (16, 1024):
@@ -554,8 +546,7 @@ def probes(bench: Bench) -> Iterator[Row]:
         with mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad:
             probes.estimate_coupling(small, x)
         yield Row("probes", f"estimate_coupling at N={count}", note=f"{grad.call_count} backward passes")
-    gan = GAN(Generator(16, 1, 32), Discriminator(16, 1, 16))
-    bare = Bare(gan, Arithmetic("32-true", channels_last=True, exact=False, why=""), bench.device)
+    bare = _bare(bench, Generator(16, 1, 32), Discriminator(16, 1, 16))
     critic = bare.gan.discriminator
     real, fake = (torch.randn(64, 1, 16, 16, generator=stream(0, n)).to(bench.device) for n in ("real", "fake"))
     times = bench.interleaved(
@@ -621,13 +612,6 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     from gannorm.data import load_images
     from gannorm.evaluation import Evaluator, build_extractor, metrics, train_in_domain
 
-    class Pixels(torch.utils.data.Dataset[Tensor]):
-        def __len__(self) -> int:
-            return len(dataset)
-
-        def __getitem__(self, index: int) -> Tensor:
-            return dataset.pixels[index]
-
     class Bytes(nn.Sequential):
         def forward(self, z: Tensor) -> Tensor:
             return to_uint8(super().forward(z))
@@ -640,24 +624,14 @@ def evaluation(bench: Bench) -> Iterator[Row]:
         extractor = build_extractor("in_domain", dataset, weights=folder, device=bench.device)
         evaluator = Evaluator(dataset, extractor=extractor, quiet=True)
         single = Evaluator(dataset, extractor=extractor, quiet=True, kid_subsets=1)
-        shares: list[float] = []
-
-        def passes(generator: nn.Module) -> None:
-            with torch.no_grad():
-                for start in range(0, evaluator.samples, 64):
-                    z = torch.randn(min(64, evaluator.samples - start), 64, device=bench.device)
-                    extractor.module(to_uint8(generator(z)))
-
-        def score(generator: nn.Module) -> None:
-            found = evaluator.score(generator)
-            shares.append(found.seconds_by_part["extractor"] / found.seconds)
+        passes, score, shares = _judges(evaluator)
 
         def separately(generator: nn.Module) -> None:
             warnings.simplefilter("ignore")  # its loaders' word on the number of their processes
             calculate_metrics(
                 input1=GenerativeModelModuleWrapper(Bytes(generator), 64, "normal", 0),
                 input1_model_num_samples=evaluator.samples,
-                input2=Pixels(),
+                input2=Items(len(dataset), dataset.pixels.__getitem__),
                 feature_extractor="in_domain",
                 feature_extractor_weights_path=str(Path(folder) / card["weights"]),
                 **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
@@ -716,27 +690,35 @@ def _inception(bench: Bench) -> Row:
     ):
         module = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"]).to(bench.device).eval()
     layers = {name: FeatureExtractorInceptionV3.get_default_feature_layer_for_metric(name) for name in METRICS}
-    generator, shares = _seeded_generator(0, channels=3).to(bench.device), []
+    generator = _seeded_generator(0, channels=3).to(bench.device)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, GANNORM_CACHE=folder):
         images = _random_images(16, "train", count)
         extractor = Extractor(INCEPTION, module, layers, "random", bench.device)
         warnings.simplefilter("ignore")  # fewer images than features
         evaluator = Evaluator(images, extractor=extractor, fid_solver="symmetric", quiet=True)
-
-        def passes() -> None:
-            with torch.no_grad():
-                for start in range(0, count, 64):
-                    z = torch.randn(min(64, count - start), 64, device=bench.device)
-                    module(to_uint8(generator(z)))
-
-        def score() -> None:
-            found = evaluator.score(generator)
-            shares.append(found.seconds_by_part["extractor"] / found.seconds)
-
-        times = bench.interleaved({"ours": score, "passes": passes}, rounds=1 if bench.quick else 2)
+        passes, score, shares = _judges(evaluator)
+        runs = {"ours": lambda: score(generator), "passes": lambda: passes(generator)}
+        times = bench.interleaved(runs, rounds=1 if bench.quick else 2)
     note = f"{statistics.median(shares):.0%} of it in the extractor; the reference is cached"
     what = f"a checkpoint, {count} images, Inception"
     return row("evaluation", what, times, "ours", "passes", False, "passes alone", "≤ 1.1", note=note)
+
+
+def _judges(evaluator: Any) -> tuple[Callable[[nn.Module], None], Callable[[nn.Module], None], list[float]]:
+    """The bare passes of a generator's images, its scores, and what share of each scoring was in the extractor."""
+    extractor, shares = evaluator.extractor, []
+
+    def passes(generator: nn.Module) -> None:
+        with torch.no_grad():
+            for start in range(0, evaluator.samples, 64):
+                z = torch.randn(min(64, evaluator.samples - start), 64, device=extractor.device)
+                extractor.module(to_uint8(generator(z)))
+
+    def score(generator: nn.Module) -> None:
+        found = evaluator.score(generator)
+        shares.append(found.seconds_by_part["extractor"] / found.seconds)
+
+    return passes, score, shares
 
 
 def _seeded_generator(seed: int, channels: int = 1) -> Generator:
@@ -755,8 +737,7 @@ def startup(bench: Bench) -> Iterator[Row]:
 
     assert jsonargparse, "the command line needs it"
     with tempfile.TemporaryDirectory() as folder:
-        off = [f"--{name}_every=0" for name in ("probe", "sample", "checkpoint")] + ["--progress=false", "--wandb=off"]
-        config = ["--config", str(REPOSITORY / "configs/digits.yaml"), "--steps=1", f"--output={folder}", *off]
+        config = ["--config", str(REPOSITORY / "configs/digits.yaml"), "--steps=1", f"--output={folder}", *OFF]
         names = iter(range(1000))
         commands: dict[str, Callable[[], list[str]]] = {
             "gannorm --help": lambda: ["-m", "gannorm.cli", "--help"],
@@ -781,7 +762,7 @@ def startup(bench: Bench) -> Iterator[Row]:
         middle = statistics.median(seconds)
         note = f"target < {bound} s: {'met' if middle < bound else 'MISSED'}" if bound else ""
         yield Row("startup", name, middle, note=note)
-    yield from _memory(off)
+    yield from _memory()
 
 
 # A process of its own between, for a process counts what its parent held when it was forked.
@@ -792,7 +773,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def _memory(off: list[str]) -> Iterator[Row]:
+def _memory() -> Iterator[Row]:
     """The most memory that a run of each config held: of the process on the CPU, which holds the libraries too."""
     from PIL import Image
 
@@ -800,7 +781,7 @@ def _memory(off: list[str]) -> Iterator[Row]:
         for i, pixels in enumerate(_random_images(32, "train", 512).pixels):
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(Path(folder) / f"{i}.png")
         environment = {**os.environ, "GANNORM_CACHE": f"{folder}/cache"}
-        beside = {"digits": off, "folder": [*off, f"--data.root={folder}"]}
+        beside = {"digits": OFF, "folder": [*OFF, f"--data.root={folder}"]}
         beside["classifier"] = ["--why_every=0", "--progress=false", "--wandb=off"]
         for name, options in beside.items():
             file = REPOSITORY / f"configs/{name}.yaml"
