@@ -145,8 +145,7 @@ def training(options: argparse.Namespace) -> Result:
     for name, slow in (*((name, "") for name in names), ("batch", "_slow"), ("none", "_slow")):
         rows = numbers[name + slow] = []
         for seed in range(options.seeds):
-            factors = ("--model.classifier.norm", name, "--model.learning_rate", str(rates[slow]), "--seed", str(seed))
-            for record in _classifier(options, *flags, *factors).metrics():
+            for record in _classifier(options, name, rates[slow], seed, *flags).metrics():
                 values = {k.removeprefix("why/classifier/"): v for k, v in record.items() if k.startswith("why/c")}
                 values |= {k: record[k] for k in ("test/accuracy", "step") if k in record}
                 if len(values) > 1:
@@ -263,8 +262,7 @@ def rates(options: argparse.Namespace) -> Result:
 def _at_rate(options: argparse.Namespace, norm: str, rate: float, seed: int, steps: int) -> dict[str, Any]:
     """Accuracy on held-out images after so many steps; that of a guess where the run diverged."""
     flags = ("--steps", str(steps), "--why_every", "0", "--test_every", str(steps), "--model.max_loss", "1000")
-    factors = ("--model.classifier.norm", norm, "--model.learning_rate", str(rate), "--seed", str(seed))
-    run = _classifier(options, *flags, *factors)
+    run = _classifier(options, norm, rate, seed, *flags)
     finished = run.status()["state"] == "finished"
     accuracy = run.series("test/accuracy")[1][-1] if finished else 0.1
     return {"rate": rate, "seed": seed, "accuracy": accuracy, "loss": (run.series("loss")[1] or [None])[-1]}
@@ -441,11 +439,12 @@ EXPERIMENTS: dict[str, Callable[[argparse.Namespace], Result]] = {
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _classifier(options: argparse.Namespace, *flags: str) -> RunDir:
+def _classifier(options: argparse.Namespace, norm: str, rate: float, seed: int, *flags: str) -> RunDir:
     """One run of the product itself, as `gannorm train --config configs/classifier.yaml …`."""
     config_file = str(REPOSITORY / "configs" / "classifier.yaml")
     fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0")
-    config = settings(train_parser("classifier"), ["--config", config_file, *fixed, *flags])
+    factors = ("--model.classifier.norm", norm, "--model.learning_rate", str(rate), "--seed", str(seed))
+    config = settings(train_parser("classifier"), ["--config", config_file, *fixed, *flags, *factors])
     return train(config, Path(tempfile.mkdtemp(dir=options.scratch)) / "run")
 
 
@@ -580,13 +579,11 @@ def _summary(folder: Path) -> str:
 
 def _rounded(value: Any) -> Any:
     """Six figures, and null for what strict JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
+    return json.loads(
+        json.dumps(value, default=float),  # of NumPy's
+        parse_float=lambda number: float(f"{float(number):.6g}"),
+        parse_constant=lambda _: None,
+    )
 
 
 if __name__ == "__main__":
