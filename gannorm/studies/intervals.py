@@ -150,21 +150,14 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], lim
 
 def _compared(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:
     shared = sorted(set(baseline) & set(other))
-    if len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1):
-        x = np.array([baseline[s] for s in shared], dtype=float)
-        y = np.array([other[s] for s in shared], dtype=float)
-        n = len(shared)
-        if n == 1:
-            return _effect(x.mean(), y.mean(), None, 0, n, paired=True)
-        differences = mean_interval(y - x)
-        covariance = np.cov(x, y) / n
-        effect = _effect(x.mean(), y.mean(), covariance, n - 1, n, paired=True)
-        return Effect(differences, effect.percent, paired=True)  # exact where all differences are equal
-
-    x, y = (np.array(list(group.values()), dtype=float) for group in (baseline, other))
+    paired = len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1)
+    x, y = (np.array([group[s] for s in (shared if paired else group)], dtype=float) for group in (baseline, other))
     n = min(x.size, y.size)
     if n == 1:
-        return _effect(x.mean(), y.mean(), None, 0, n, paired=False)
+        return _effect(x.mean(), y.mean(), None, 0, n, paired=paired)
+    if paired:
+        effect = _effect(x.mean(), y.mean(), np.cov(x, y) / n, n - 1, n, paired=True)
+        return replace(effect, difference=mean_interval(y - x))  # exact where all differences are equal
     variances = np.array([x.var(ddof=1) / x.size, y.var(ddof=1) / y.size])
     weights = variances**2 / np.array([x.size - 1, y.size - 1])  # Welch–Satterthwaite
     freedom = variances.sum() ** 2 / weights.sum() if weights.sum() > 0 else x.size + y.size - 2.0
