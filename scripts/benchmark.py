@@ -29,6 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -106,9 +107,6 @@ class Bench:
 
     def interleaved(self, contestants: Mapping[str, Callable[[], Any]], rounds: int | None = None) -> Times:
         return interleaved(contestants, self.rounds if rounds is None else rounds, self.device)
-
-    def now(self) -> float:
-        return now(self.device)
 
 
 def _in_tf32(a: Tensor, b: Tensor) -> Tensor:
@@ -303,7 +301,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
         nonlocal begin, launched
         if gan.step % chunk == 0:
             found = {
-                "ours": (bench.now() - begin) / chunk,
+                "ours": (now(bench.device) - begin) / chunk,
                 "tutorial": tutorial(chunk),
                 "bare": clocked(bare.step, batches, chunk),
                 "products": clocked(products.step, batches, chunk),
@@ -314,7 +312,7 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
                 real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
                 launches["tutorial"] = tutorial(0)
                 launches["ours"] = _launches(lambda: gan._compute(real))  # some updates more than the run counts
-            begin = bench.now()
+            begin = now(bench.device)
 
     last_call = 10 if on_gpu else 1  # steps; the last pause is at its beginning
     with tutorial_process(bench.device.type, config) as tutorial:
@@ -366,7 +364,7 @@ def _nothing_computed(bench: Bench, config: dict[str, Any], steps: int = 500) ->
 
     def pause(gan: Any, *_: Any) -> None:
         if gan.step % steps == 0:
-            started.append(bench.now())
+            started.append(now(bench.device))
             times.extend([(started[-1] - started[-2]) / steps] if gan.step > steps else [])  # the first ones warm up
 
     with mock.patch.object(GAN, "_captured", lambda _: lambda images: {"loss_d": zero, "loss_g": zero}):
@@ -643,9 +641,9 @@ def evaluation(bench: Bench) -> Iterator[Row]:
             )
 
         # A round is one checkpoint for each; what the reference costs once is shared out over all of them.
-        begin = bench.now()
+        begin = now(bench.device)
         Evaluator(dataset, extractor=extractor, quiet=True, seed=1)  # another key: nothing is in the cache
-        once = (bench.now() - begin) / count
+        once = (now(bench.device) - begin) / count
         contestants = {"ours": score, "one subset": single.score, "passes": passes, "separate": separately}
         drawn = {name: iter([generators[0], *generators]) for name in contestants}  # the first round is not counted
         runs = {name: lambda name=name, run=run: run(next(drawn[name])) for name, run in contestants.items()}
@@ -748,13 +746,8 @@ def startup(bench: Bench) -> Iterator[Row]:
         if not bench.quick:
             commands["of which: import torch"] = lambda: ["-c", "import torch"]
             commands["of which: import torch, lightning"] = lambda: ["-c", "import torch, lightning.pytorch"]
-
-        def process(arguments: Callable[[], list[str]]) -> Callable[[], None]:
-            return lambda: (
-                subprocess.run([sys.executable, *arguments()], check=True, stdout=subprocess.DEVNULL) and None
-            )
-
-        runs = {name: process(arguments) for name, arguments in commands.items()}
+        started = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+        runs = {name: lambda make=make: started([sys.executable, *make()]) for name, make in commands.items()}
         times = bench.interleaved(runs, rounds=1 if bench.quick else 2)
     targets = {"gannorm --help": 0.5, "gannorm train, to its first step": 8.0}
     for name, seconds in times.items():
