@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -497,21 +498,16 @@ def data(bench: Bench) -> Iterator[Row]:
             with Image.open(files[index]) as image:
                 return to_float(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8))
 
-        def drained(dataset: Dataset[Tensor]) -> Callable[[], None]:
-            def run() -> None:
-                for count, found in enumerate(DataLoader(dataset, batch, shuffle=True, drop_last=True), start=1):
-                    found.to(bench.device)
-                    if count == 8:
-                        break
-
-            return run
+        def drained(dataset: Dataset[Tensor]) -> list[Tensor]:
+            batches = DataLoader(dataset, batch, shuffle=True, drop_last=True)
+            return [found.to(bench.device) for found in islice(batches, 8)]
 
         ours = ImageLoader(images.pixels, batch, seed=0, device=bench.device)
         times = bench.interleaved(
             {
                 "ours": lambda: [next(ours) for _ in range(8)],
-                "decoded": drained(Items(len(files), decoded)),
-                "resident": drained(Items(len(images), lambda index: to_float(images.pixels[index]))),
+                "decoded": lambda: drained(Items(len(files), decoded)),
+                "resident": lambda: drained(Items(len(images), lambda index: to_float(images.pixels[index]))),
             }
         )
     note = f"{8 * batch / statistics.median(times['ours']):,.0f} img/s"
