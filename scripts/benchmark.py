@@ -36,6 +36,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -401,10 +402,15 @@ def _launches(run: Callable[[], Any], steps: int = 5) -> float:
 
 
 def digits_config(**changes: Any) -> dict[str, Any]:
-    """configs/digits.yaml as the command line resolves it, its probes and files switched off."""
-    from gannorm.arguments import settings, train_parser
-
-    return settings(train_parser(), ["--config", str(REPOSITORY / "configs/digits.yaml"), *OFF]) | changes
+    """configs/digits.yaml, its probes and files off; resolved without jsonargparse, which a GPU machine may lack."""
+    config = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
+    config["model"] |= {"d_steps": 1, "equalize_bias": False, "residual_blocks": 0, "initialization_options": {}}
+    for defaults in ("d_composition", "separate"), ("g_composition", "fake"):
+        config["model"].setdefault(*defaults)
+    off = {"probe_every": 0, "sample_every": 0, "checkpoint_every": 0, "wandb": "off", "wandb_project": ""}
+    off |= {"why_every": 0, "why_budget": 0.1, "why_layers": []}
+    config |= {"seed": 0, "name": "run", "output": "", "progress": False, "probe_images": 64, "trainer": {}, **off}
+    return config | changes
 
 
 def cifar_config(width: int = 32) -> dict[str, Any]:

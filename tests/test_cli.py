@@ -19,7 +19,6 @@ TINY += ["--model.generator.width=8", "--probe_every=0", "--sample_every=2", "--
 
 
 NETS = """
-import random
 from torch import nn
 
 class Critic(nn.Sequential):
@@ -28,15 +27,6 @@ class Critic(nn.Sequential):
 
 def independent():
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1))
-
-class Restless(nn.Linear):
-    drawn = random.Random(0)
-
-    def __init__(self):
-        super().__init__(4, 1)
-
-    def forward(self, x):
-        return super().forward(x) + 9 * self.drawn.random()
 
 def needs(width):
     return nn.Linear(4, width)
@@ -60,6 +50,17 @@ class OneSize(nn.Linear):
     def forward(self, x):
         assert len(x) == 16
         return super().forward(x)
+
+import random
+
+class Restless(nn.Linear):
+    drawn = random.Random(0)
+
+    def __init__(self):
+        super().__init__(4, 1)
+
+    def forward(self, x):
+        return super().forward(x) + 9 * self.drawn.random()
 """
 
 
