@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,9 @@ def test_runs_are_found_in_a_study_folder_once(run):
     assert [r.path for r in find_runs([str(p) for p in study.iterdir()])] == [run.path]
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run"):
         find_runs([str(study / "nowhere")])
+    above = re.escape(f"{study.parent} does not; give a folder of them, such as {study}.")
+    with pytest.raises(UserError, match=above):
+        find_runs([str(study.parent)])
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "- a list", "!!python/object/apply:os.system [ls]"])

@@ -64,7 +64,10 @@ class BatchInvariance(Result):
 
     @property
     def verdict(self) -> str:
-        """One sentence that judges. "Judges batches": mixing them moves accuracy or AUC by 0.1 or more, up or down."""
+        """One sentence that judges. "Judges batches": mixing them moves accuracy or AUC by 0.1 or more, up or down.
+
+        Of n < 100 images a class it must be 1/√n, two standard errors of a difference of two accuracies at chance.
+        """
         gap = self.composition
         if self.swap.verdict == "unrepeatable":
             return f"nothing can be said of this discriminator: {unrepeatable(self.swap)}"
@@ -72,20 +75,27 @@ class BatchInvariance(Result):
             return "this discriminator judges images: no logit or gradient depends on the other images of its batch."
         if not self.forward_coupling:
             return "this discriminator judges images, but learns from batches: only its gradients couple them."
-        if max(abs(gap.accuracy_gap), abs(gap.auc_gap)) >= JUDGES_BATCHES_FROM:
-            return (
-                f"this discriminator judges batches: its accuracy is {gap.accuracy_pure:.2f} on pure batches and "
-                f"{gap.accuracy_mixed:.2f} on the same images mixed (AUC {gap.auc_pure:.2f} and {gap.auc_mixed:.2f})."
+        moved = max(abs(gap.accuracy_gap), abs(gap.auc_gap))
+        if moved >= max(JUDGES_BATCHES_FROM, gap.images**-0.5):
+            head = " judges batches"
+        elif moved >= JUDGES_BATCHES_FROM:
+            head = (
+                "'s logits depend on the batch; whether its judgement does cannot be seen, since "
+                f"{gap.images} images a class move so far by chance"
             )
-        if max(abs(gap.accuracy_pure - 0.5), abs(gap.auc_pure - 0.5)) < JUDGES_BATCHES_FROM:
-            return (
-                "this discriminator's logits depend on the batch; whether its judgement does cannot be seen, since it "
-                f"tells these images apart no better than chance: its accuracy is {gap.accuracy_pure:.2f} on pure and "
-                f"{gap.accuracy_mixed:.2f} on mixed batches."
+        elif max(abs(gap.accuracy_pure - 0.5), abs(gap.auc_pure - 0.5)) < JUDGES_BATCHES_FROM:
+            head = (
+                "'s logits depend on the batch; whether its judgement does cannot be seen, since it tells these images "
+                "apart no better than chance"
             )
+        else:
+            head = "'s logits depend on the batch, but not its judgement"
+        # So after a sigmoid, or where a critic's zero means nothing.
+        blind = "; where all logits are of one sign, only AUC tells" * (gap.accuracy_pure == gap.accuracy_mixed == 0.5)
         return (
-            "this discriminator's logits depend on the batch, but not its judgement: its accuracy is "
-            f"{gap.accuracy_pure:.2f} on pure and {gap.accuracy_mixed:.2f} on mixed batches."
+            f"this discriminator{head}: its accuracy is {gap.accuracy_pure:.2f} on pure "
+            f"batches and {gap.accuracy_mixed:.2f} on the same images mixed (AUC {gap.auc_pure:.2f} and "
+            f"{gap.auc_mixed:.2f}{blind})."
         )
 
     def __repr__(self) -> str:
@@ -94,7 +104,8 @@ class BatchInvariance(Result):
         lines = {
             "composition": f"accuracy {gap.accuracy_pure:.3f} pure, {gap.accuracy_mixed:.3f} mixed; "
             f"AUC {gap.auc_pure:.3f}, {gap.auc_mixed:.3f}; {gap.images} images a class",
-            "leak ratio": f"{leak.ratio:.3g} (context {_with_error(leak.context)}, own {_with_error(leak.own)})",
+            "leak ratio": f"{leak.ratio:.3g} (context {_with_error(leak.context)}, own {_with_error(leak.own)})"
+            + ", not shown to differ from 0" * (0 < abs(leak.context.value) < 2 * leak.context.standard_error),
             "companions": f"{self.companion_variance:.3g} of the logits' variance; "
             f"all real against all fake: {self.companion_shift:+.3g} SD",
             "uniformity": f"ICC of real batches {_icc(self.icc_real)}, of fake batches {_icc(self.icc_fake)}",

@@ -72,7 +72,8 @@ def accumulate_gradients(
     Args:
         f: a module, or a callable over modules (see `isolate.modules_in`), in the mode in which it is passed. For a
             generator's step it is z ↦ D(G(z)); for a joint batch of real and fake images (images, labels) ↦
-            (D(images), labels).
+            (D(images), labels). Sweeps for statistics run under no_grad, so no gradient can be taken inside it: a
+            gradient penalty is a backward pass of its own.
         loss: what f returns for n samples → (n,), one loss for each sample.
         x: N samples, or a tuple of tensors of N samples each, given to f as positional arguments; without a graph.
         microbatch: n ≥ 1 samples. The last may be smaller, except in naive mode, where ghost batches of one size are

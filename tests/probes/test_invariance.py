@@ -71,6 +71,36 @@ def test_coupling_without_consequence_is_neither() -> None:
     assert result.verdict.startswith("this discriminator's logits depend on the batch, but not its judgement")
 
 
+def test_few_images_show_no_judgement_that_chance_may_have_made() -> None:
+    # Noise of which none is real: only the coupling is there to be found.
+    found = []
+    for seed in range(20):
+        noise = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(seed))
+        found.append(batch_invariance(lambda x: (x - x.mean(0)).sum(1), *noise, batch_size=16))
+    assert sum("judges batches" in result.verdict for result in found) <= 4  # 2 tests each, at two standard errors
+    by_chance = [result for result in found if "16 images a class move so far by chance" in result.verdict]
+    assert by_chance
+    assert all(max(abs(r.composition.accuracy_gap), abs(r.composition.auc_gap)) >= 0.1 for r in by_chance)
+
+
+def test_where_logits_have_one_sign_auc_alone_tells() -> None:
+    x = torch.randn(256, 1, generator=torch.Generator().manual_seed(0)) / 4
+    result = batch_invariance(lambda x: torch.sigmoid(x + 3 * x.mean())[:, 0], x + 1, x - 1)
+    assert result.composition.accuracy_pure == result.composition.accuracy_mixed == 0.5
+    auc = f"(AUC {result.composition.auc_pure:.2f} and {result.composition.auc_mixed:.2f}"
+    assert f"{auc}; where all logits are of one sign, only AUC tells)" in result.verdict
+
+
+def test_a_leak_within_its_error_is_called_one() -> None:
+    judge = batch_invariance(lambda x: judge_of_batches(x.flatten(1)), *images())
+    assert "not shown to differ from 0" not in repr(judge)
+    torch.manual_seed(0)
+    noisy = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(3 * 8 * 8, 1))
+    result = batch_invariance(noisy, *images())
+    assert 0 < abs(result.leak.context.value) < 2 * result.leak.context.standard_error
+    assert "not shown to differ from 0" in repr(result)
+
+
 def test_coupling_of_the_gradient_alone_is_said() -> None:
     network = image_network(group_norm)
     result = batch_invariance(lambda x: GradientCentred.apply(network(x)), *images())
