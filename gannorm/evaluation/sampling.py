@@ -46,10 +46,12 @@ def check_generator(
 
     Raises:
         NotFiniteError: its images are not finite.
-        UserError: no latent size, an unknown statistics mode, layers that have no running statistics where they are
-            asked for or cannot pool them, a batch size that they refuse, images of another shape than the data's or
-            outside [−1, 1].
+        UserError: no module, no latent size, an unknown statistics mode, layers that have no running statistics where
+            they are asked for or cannot pool them, a batch size that they refuse, images of another shape than the
+            data's or outside [−1, 1].
     """
+    if not isinstance(generator, nn.Module):
+        raise UserError(f"the generator must be an nn.Module: got {type(generator).__name__}; wrap it in one.")
     if statistics not in STATISTICS:
         raise UserError(f"unknown generator statistics {statistics!r}: {choices(statistics, STATISTICS)}")
     if latent_dim is None:

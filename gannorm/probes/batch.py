@@ -36,6 +36,11 @@ def running(f: Function, x: Any) -> Iterator[Run]:
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
     """The caller's generator, or a fresh one with seed 0: a probe repeats, and never draws from the global one."""
+    if not isinstance(generator, torch.Generator | None):
+        got = f"{generator!r:.80}"
+        raise UserError(
+            f"`generator` draws and must be a torch.Generator: got {got}; torch.Generator().manual_seed(0)."
+        )
     return torch.Generator().manual_seed(0) if generator is None else generator
 
 

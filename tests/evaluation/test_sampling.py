@@ -247,6 +247,8 @@ def test_a_generator_that_cannot_be_scored_is_named():
         check_generator(fine, DATA, latent_dim=None, statistics="running")
     with pytest.raises(UserError, match="did you mean 'running'"):
         check_generator(fine, DATA, latent_dim=None, statistics="runing")
+    with pytest.raises(UserError, match=r"the generator must be .* got function"):
+        check_generator(lambda z: z, DATA, latent_dim=3, statistics="running")
     with pytest.raises(UserError, match="give latent_dim"):
         check_generator(nn.Identity(), DATA, latent_dim=None, statistics="running")
     stateless = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.BatchNorm2d(1, track_running_stats=False), nn.Tanh())

@@ -132,6 +132,8 @@ def test_inputs_are_checked() -> None:
         swap_test(lambda x: x, torch.ones(1, 3))
     with pytest.raises(UserError, match="the samples must differ"):
         swap_test(lambda x: x, torch.ones(8, 3))
+    with pytest.raises(UserError, match=r"`generator` draws and must be .* got 7"):
+        swap_test(lambda x: x, torch.randn(8, 3), generator=7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
