@@ -66,9 +66,16 @@ def choices(name: object, names: Iterable[str]) -> str:
 
 
 def _definition(entry: Any) -> list[tuple[str, str]] | int:
-    """Where the functions and classes of an entry were defined, module and name; by itself where it has none."""
+    """Where the functions and classes of an entry were defined, module and name; by itself where that tells nothing.
+
+    So of what is built in, and of functions without a name of their own, unless they come from a notebook or script.
+    """
     parts = [entry] if hasattr(entry, "__qualname__") else vars(entry).values() if is_dataclass(entry) else []
-    return [(part.__module__, part.__qualname__) for part in parts if hasattr(part, "__qualname__")] or id(entry)
+    named = [part for part in parts if hasattr(part, "__qualname__")]
+    found = [(getattr(part, "__module__", None) or "", part.__qualname__) for part in named]  # methods in C have none
+    built_in = all(module.startswith("gannorm.") for module, _ in found)
+    nameless = any("<" in name and module != "__main__" for module, name in found)
+    return id(entry) if built_in or nameless else found
 
 
 def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:

@@ -150,7 +150,8 @@ def normalizer(
     """Register a class or function (channels, **options) → layer as an activation normalizer.
 
     Args:
-        name: the name in configs; must be new, or that of an earlier definition of the same function or class.
+        name: the name in configs; must be new, or that of an earlier definition of the same function or class, which
+            is replaced.
         forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
         more: activation, needs_reference, min_pixels, note, as in `Normalizer`.
 

@@ -1,12 +1,16 @@
 """The registries: entries describe themselves, strangers can add to them, and mistakes are answered with a remedy."""
 
+import functools
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from gannorm.errors import UserError
+from gannorm.losses import AdversarialLoss
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, Normalizer, normalizer
+from gannorm.registry import Registry
 
 
 def test_own_normalizer_in_five_lines(monkeypatch):
@@ -34,6 +38,38 @@ def test_a_cell_run_again_replaces_its_own_normalizer_and_no_other(monkeypatch):
     with pytest.raises(UserError, match="'celled' is registered already"):
         exec(cell.format(eps=1e-4), {"normalizer": normalizer, "nn": nn, "__name__": "another_plug_in"})
     assert NORMALIZERS["celled"].options == {"eps": 1e-3}
+
+
+def _of_another_rate(rate):
+    def dropping(channels):
+        return nn.Dropout(rate)
+
+    return dropping
+
+
+@pytest.mark.parametrize(
+    "first,second",
+    [
+        (NORMALIZERS["batch"].build, NORMALIZERS["batch"].build),  # other claims about a built-in
+        (NORMALIZERS["batch"].build, functools.wraps(NORMALIZERS["batch"].build)(lambda channels: nn.Identity())),
+        (_of_another_rate(0.1), _of_another_rate(0.2)),  # one name, two functions
+        (lambda channels: nn.Identity(), lambda channels: nn.Tanh()),
+    ],
+    ids=["built in", "in disguise", "closures", "lambdas"],
+)
+def test_what_is_built_in_or_has_no_name_of_its_own_is_not_replaced(first, second):
+    registry = Registry("normalizer")
+    kept = Normalizer("mine", first, True, True)
+    registry.register("mine", kept)
+    with pytest.raises(UserError, match="'mine' is registered already"):
+        registry.register("mine", Normalizer("mine", second, False, False))
+    assert registry["mine"] is kept
+
+
+def test_parts_that_are_methods_in_c_can_be_registered_again():
+    registry = Registry("loss")
+    for _ in range(2):
+        registry.register("mine", AdversarialLoss(torch.Tensor.neg, torch.Tensor.exp, torch.Tensor.neg, "mine"))
 
 
 def test_unknown_names_and_options_name_the_nearest():
