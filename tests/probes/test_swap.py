@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import pytest
 import torch
@@ -90,6 +91,19 @@ def test_of_a_network_that_draws_its_own_noise_nothing_is_said(coupled: bool) ->
     result = batch_invariance(network, x, x + 1, batch_size=8)
     assert not result.forward_coupling
     assert result.verdict.startswith("nothing can be said of this discriminator: two calls on the same batch differ by")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_noise_that_comes_at_a_few_calls_only_is_neither_rounding_nor_coupling(share: float) -> None:
+    """So is stochastic depth with a generator of its own; by chance alone one verdict of ten may not see it."""
+    verdicts = []
+    for seed in range(40):
+        draw = random.Random(seed)
+        noisy = lambda x: x.sum(1) + (draw.random() < share) * draw.random()  # noqa: E731, B023
+        x = torch.randn(16, 5, generator=torch.Generator().manual_seed(seed))
+        verdicts.append(swap_test(noisy, x).verdict)
+    told = [verdict for verdict in verdicts if verdict != "independent"]  # where it came at no call
+    assert told and told.count("unrepeatable") >= 0.9 * len(told)
 
 
 def test_a_semantic_change_does_not_shrink() -> None:
