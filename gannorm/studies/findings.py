@@ -174,7 +174,7 @@ def _dependence(rows: Rows, condition: Condition) -> str:
     probed = min(row.estimate.n for row in judged_by if row)
     if probed < len(condition.runs):
         seeds = f"{probed} of {seeds}"
-    return f"{condition.title} ({seeds}) {kind}: {'; '.join(clauses)}."
+    return f"{condition.title} ({seeds}) {kind}{': ' * bool(clauses)}{'; '.join(clauses)}."
 
 
 def _moved(fall: Estimate) -> str:

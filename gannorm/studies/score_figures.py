@@ -56,7 +56,7 @@ def _score_panel(
     colours: Mapping[str, str],
 ) -> Panel:
     def draw(ax: Axes) -> None:
-        if any(len(curve) > 1 for curve in curves.values()):
+        if not ends or any(len(curve) > 1 for curve in curves.values()):
             for label, curve in curves.items():
                 draw_curve(ax, curve, colours[label], titles[label], beside=len(curves))
             ax.set(xlabel="step")
@@ -79,7 +79,7 @@ def _score_panel(
 
     words = "; ".join(f"{titles[label]} {np.mean(values):.3g}" for label, values in ends.items())
     reference = "" if real is None else f"; real images {real:.3g}"
-    return Panel(draw, f"{score.title}, {score.better} is better, at the end: {words}{reference}.")
+    return Panel(draw, f"{score.title}, {score.better} is better, at the end: {words or 'no images'}{reference}.")
 
 
 def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
@@ -187,7 +187,7 @@ def _scatter_panel(
         ax.set(xlabel="coupling ratio", ylabel=score.title)
         ax.set_title(f"{score.title} ({score.better} is better)")
 
-    return Panel(draw, f"{score.title} of {len(points)} runs against the coupling ratio of their discriminators.")
+    return Panel(draw, f"{score.title} of {len(points)} run{'s' * (len(points) > 1)} against the coupling ratio of D.")
 
 
 def _up_to_the_end(run: Run, score: Score) -> Mapping[int, float]:

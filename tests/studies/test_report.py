@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gannorm.rundir import RunDir, find_runs
@@ -277,6 +278,18 @@ def test_runs_without_probes_scores_and_samples_still_get_a_page(make_run: MakeR
     for words in ("recorded a coupling matrix", "no sample grids", "hold no scores"):
         assert words in source
     assert "<img" not in source
+
+
+def test_generators_that_all_end_without_images_are_still_drawn_up_to_there(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(2)]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+        run.add_scores({"step": 600, "fid": 3.0, "protocol": {}})
+        run.add_scores({"step": 1200, "diverged": True, "protocol": {}})
+    (panel,) = next(plot for plot in figures(analyse(runs)) if plot.name == "scores").panels
+    assert panel.alt == "FID, lower is better, at the end: no images."
+    panel.draw(axes := Figure().subplots())
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[600, 3]]]
 
 
 def test_damaged_pictures_and_arrays_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
