@@ -14,9 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from gannorm.normalizers import NORMALIZERS
 
-# Tests started in the background or under nohup have these ignored, and the runs that they start would inherit that.
+# Tests started in the background or under nohup have these ignored, and the runs that they start would inherit that. A
+# handler they do not inherit, and under nohup the tests themselves outlive their terminal as they should.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN or "PYTEST_XDIST_WORKER" in os.environ:  # which ends with the rest
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
