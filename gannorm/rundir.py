@@ -345,8 +345,8 @@ def _no_run(path: Path) -> UserError:
         what = f"is a checkpoint; give its run, {path.parent.parent}, and --step."
     elif inside := sorted(config.parent.name for config in path.glob("*/config.yaml")):
         what = f"holds {len(inside)} of them; give one, such as {path / inside[0]}."
-    elif deeper := sorted(config.parent.parent for config in path.glob("*/*/config.yaml")):
-        what = f"does not; give a folder of them, such as {deeper[0]}."
+    elif deeper := sorted(config.parent for config in path.glob("*/*/config.yaml")):
+        what = f"does not, but runs further down do; give one, such as {deeper[0]}, or their folder."
     else:
         what = "does not; give a run, such as runs/digits/batch_0."
     return UserError(f"a run directory must hold config.yaml: {path} {what}")

@@ -199,7 +199,7 @@ def test_runs_are_found_in_a_study_folder_once(run):
     assert [r.path for r in find_runs([str(p) for p in study.iterdir()])] == [run.path]
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run"):
         find_runs([str(study / "nowhere")])
-    above = re.escape(f"{study.parent} does not; give a folder of them, such as {study}.")
+    above = re.escape(f"{study.parent} does not, but runs further down do; give one, such as {run.path}")
     with pytest.raises(UserError, match=above):
         find_runs([str(study.parent)])
 

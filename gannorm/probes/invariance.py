@@ -81,7 +81,7 @@ class BatchInvariance(Result):
         elif moved >= JUDGES_BATCHES_FROM:
             head = (
                 "'s logits depend on the batch; whether its judgement does cannot be seen, since "
-                f"{gap.images} images a class move so far by chance"
+                f"{gap.images} images a class may move so far by chance"
             )
         elif max(abs(gap.accuracy_pure - 0.5), abs(gap.auc_pure - 0.5)) < JUDGES_BATCHES_FROM:
             head = (

@@ -190,7 +190,7 @@ def scored_without_images(runs: Sequence[Run]) -> list[str]:
     lost = [run.name for run in runs if run.ends_without_images]
     return [
         f"the last images of these generators are not finite: {_listed(lost)}. They have no last score and no mean "
-        "level, whose means are over the other runs."
+        "level, and their conditions' means are over other runs, if any."
     ] * bool(lost)
 
 
