@@ -3,12 +3,15 @@
 import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +170,56 @@ def test_whoever_asks_who_holds_a_run_does_not_keep_its_writer_out(tmp_path):
         pass
 
 
+def test_two_who_ask_at_once_do_not_take_each_other_for_the_writer(tmp_path):
+    with RunDir.create(tmp_path / "run", {}) as run:
+        pass
+    with (run.path / ".lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert run.state() == "interrupted"
+
+
+def test_the_last_step_is_found_behind_records_of_any_usual_length(run):
+    for step in (1, 2):
+        run.append_metrics(step, {f"probe/train/a_metric_of_number_{i}": i / 7 for i in range(100)})
+    assert run.last_step() == 2
+
+
+def test_what_is_written_can_be_read_by_others_and_is_on_disk(run, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    run.set_status("finished", 2)
+    assert len(synced) == 1
+    assert (run.path / "status.json").stat().st_mode & 0o777 == 0o644
+    run.append_metrics(1, {"loss_d": 0.5})
+    assert run.sync_metrics() == (run.path / "metrics.jsonl").stat().st_size
+    assert len(synced) == 2
+
+
+def test_where_there_are_no_links_the_last_checkpoint_is_a_copy(run, monkeypatch):
+    def no_links(*_):
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    for step in (2, 4):
+        run.checkpoint_file(step).write_bytes(bytes([step]))
+        run.set_last(step)
+        assert run.checkpoint_file(step).read_bytes() == run.checkpoint_file(None).read_bytes() == bytes([step])
+
+
+def test_scores_that_are_added_at_once_are_all_kept(run, monkeypatch):
+    read = RunDir.scores
+
+    def slowly(run):
+        found = read(run)
+        time.sleep(0.02)  # in which another would write
+        return found
+
+    monkeypatch.setattr(RunDir, "scores", slowly)
+    with ThreadPoolExecutor(4) as pool:  # a lock belongs to an open file, so that threads exclude each other too
+        list(pool.map(lambda step: run.add_scores({"step": step, "protocol": {}}), range(8)))
+    assert [record["step"] for record in run.scores()] == list(range(8))
+
+
 def test_an_unwritable_folder_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match="the output must be writable"), RunDir.create(tmp_path / "file/x", {}):
@@ -197,6 +250,8 @@ def test_runs_are_found_in_a_study_folder_once(run):
     assert [r.path for r in find_runs([str(study), str(run.path)])] == [run.path]
     (study / "plan").mkdir()
     assert [r.path for r in find_runs([str(p) for p in study.iterdir()])] == [run.path]
+    with pytest.raises(UserError, match=r"plan does not; give a run"):
+        find_runs([str(study / "plan")])
     with pytest.raises(UserError, match=r"nowhere does not exist; give a run"):
         find_runs([str(study / "nowhere")])
     above = re.escape(f"{study.parent} does not, but runs further down do; give one, such as {run.path}")

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from gannorm.data import load_images
+from gannorm.data.folder import _splits
 from gannorm.errors import UserError
 
 
@@ -51,6 +52,17 @@ def test_a_new_file_moves_no_other_between_the_splits(tmp_path):
     train, test = set(colours(load(tmp_path))), set(colours(load(tmp_path, "test")))
     write(tmp_path, *NAMES[30:])
     assert train < set(colours(load(tmp_path))) and test <= set(colours(load(tmp_path, "test")))
+
+
+def test_which_files_are_held_out_stays_as_it_is_and_differs_between_classes():
+    """Scores against a held-out split compare only while it stays: these files were held out by every version."""
+    names = [f"{kind}/{k}.png" for kind in ("cat", "dog") for k in range(12)]
+    assert list(_splits(names)["test"]) == ["cat/3.png", "dog/1.png", "dog/9.png"]
+
+
+def test_endings_in_capitals_are_images_too(tmp_path):
+    write(tmp_path, "train/A.PNG", "train/b.Jpeg", "test/c.png")
+    assert len(load(tmp_path)) == 2
 
 
 def test_class_folders_give_labels(tmp_path):

@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from known_images import images_of
+from known_images import PassThrough, images_of
 
 from gannorm.evaluation import build_extractor, reference
 from gannorm.evaluation.extractors import Extractor
 from gannorm.evaluation.reference import _read, _write, load_reference
+
+
+class OtherPass(PassThrough):
+    """Another class of the same source and weights."""
 
 
 @pytest.fixture
@@ -67,14 +71,20 @@ def test_whatever_the_content_depends_on_makes_a_new_entry(data, extractor, pass
     load(data, extractor, batch_size=17)
     load(data, extractor, splits=3)
     load(data, extractor, seed=1)
+    load(data, replace(extractor, module=OtherPass("pass_through", ["pixels", "logits"])))
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "VERSION", reference.VERSION + 1)
+        load(data, extractor)
     for library in ("gannorm", "torch", "torch-fidelity"):
         now = reference.versions()
         with monkeypatch.context() as patch:
             patch.setattr(reference, "versions", lambda now=now, library=library: now | {library: "0.0.1"})
             load(data, extractor)
-    assert len(passes) == 12
+    assert len(passes) == 14
     load(data, extractor)
-    assert len(passes) == 12
+    assert len(passes) == 14
+    key, gpu = reference.reference_key, replace(extractor, device=torch.device("cuda"))
+    assert key(data, gpu, 16, 2, 0) != key(data, extractor, 16, 2, 0)
 
 
 def test_a_cut_or_damaged_file_is_made_anew(data, extractor, passes, fresh_cache):

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from PIL import Image
 
 from gannorm.cli import main
+from gannorm.data import load_images
 from gannorm.evaluation import Evaluator, extractors, score_runs
+from gannorm.evaluation.reconstruction import reconstruction_score
+from gannorm.evaluation.runs import _Data
+from gannorm.models import load_networks
 from gannorm.rundir import RunDir
 
 TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=4", "--checkpoint_every=2", "--wandb=off"]
@@ -163,6 +168,44 @@ def test_reconstruction_is_kept_with_its_own_protocol_also_beside_older_scores(r
     capsys.readouterr()
     assert main(["evaluate", "run", "--reconstruction=4", *FEW]) == 0
     assert "scored before" in capsys.readouterr().out
+
+
+def test_a_reconstruction_is_that_of_its_protocol_once_for_each_kind_of_weights(run):
+    assert main(["evaluate", "run", "--statistics=all", "--reconstruction=2", "--seed=1", *FEW]) == 0
+    averaged, raw = (r for r in run.scores() if "reconstruction" in r)
+    modes = [(r["protocol"]["statistics"], r["protocol"]["ema"]) for r in (averaged, raw)]
+    assert modes == [("running", True), ("running", False)]
+    held_out = load_images("digits", "test", image_size=8)
+    expected = reconstruction_score(load_networks("run").generator, held_out, images=2, seed=1, quiet=True)
+    assert averaged["reconstruction"]["error"] == expected.error != raw["reconstruction"]["error"]
+    assert averaged["reconstruction"]["protocol"]["fingerprint"] == held_out.fingerprint
+
+
+def test_an_extractor_learns_from_the_training_split_also_where_the_other_is_scored_against(run, monkeypatch):
+    seen, build = [], extractors.build_extractor
+
+    def noted(name, data, **options):
+        seen.append(data.split)
+        return build(name, data, **options)
+
+    monkeypatch.setattr("gannorm.evaluation.runs.build_extractor", noted)
+    assert main(["evaluate", "run", "--split=test", *FEW]) == 0
+    assert seen == ["train"] and run.scores()[0]["protocol"]["split"] == "test"
+
+
+def test_each_folder_is_read_with_its_own_root_and_options(tmp_path, monkeypatch):
+    """Runs of two folders must not be scored against the images of the first."""
+    monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / "cache"))
+    data, sources = _Data("train", 0), []
+    for level, name in enumerate(("cats", "dogs")):
+        for split in ("train", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (level, 0, 0)).save(tmp_path / name / split / "1.png")
+        (tmp_path / name / "train" / "bad.png").touch()
+        sources.append({"name": "folder", "root": str(tmp_path / name), "image_size": 8, "skip_bad": True})
+    with pytest.warns(UserWarning, match="skipped 1 of 2"):
+        found = [data.of(source)[1] for source in sources]
+    assert [images.pixels[:, 0, 0, 0].tolist() for images in found] == [[0], [1]]
 
 
 def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatch):

@@ -19,6 +19,7 @@ from gannorm.models import Generator
 from gannorm.rundir import RunDir
 from gannorm.studies.conditions import Run
 from gannorm.studies.quantities import under_one_protocol
+from gannorm.studies.scoring import EVALUATE_OPTIONS
 
 SAMPLES = 150
 
@@ -144,6 +145,24 @@ def test_a_collapsed_generator_has_precision_one_and_recall_zero():
     assert (found.precision, found.recall) == (1, 0)
 
 
+def test_the_ceiling_is_the_score_of_a_generator_that_replays_the_real_images():
+    real = noise(80)
+    found = score(real, real, splits=4, seed=7)  # the splits are shuffled by the seed
+    assert found.inception_score == found.inception_score_real != score(real, real, splits=4).inception_score
+
+
+def test_as_many_fakes_are_made_as_there_are_real_images_up_to_a_limit():
+    assert [scores.count_samples(images_of(noise(n))) for n in (80, 50_001)] == [80, 50_000]
+
+
+def test_kid_takes_half_of_the_smaller_set_at_most():
+    sizes = [Evaluator(images_of(noise(n)), extractor="pass_through", samples=m).kid_subset_size for n, m in SETS]
+    assert sizes == [40, 40, 1000]
+
+
+SETS = ((80, 200), (200, 80), (2100, 2200))
+
+
 def test_the_floor_is_the_distance_of_two_halves():
     real = noise(81)
     order = np.random.RandomState(2020).permutation(81)
@@ -163,6 +182,7 @@ def test_the_result_is_plain_json_with_its_protocol(generator, digits):
     assert (protocol["real_images"], protocol["fake_images"]) == (300, SAMPLES)
     assert protocol["statistics"] == "batch" and protocol["ema"] is True
     assert len(protocol["extractor_weights_sha256"]) == 64
+    assert {key for key in EVALUATE_OPTIONS.values() if key} <= protocol.keys()  # or a study could ask for it in vain
     assert protocol["versions"].keys() == {"gannorm", "torch", "torch-fidelity", "numpy"}
     assert protocol == evaluate(generator, digits, device="cpu", samples=SAMPLES, statistics="batch", ema=True).protocol
     assert f"FID {found.fid:.3f}" in str(found) and "batch statistics, EMA" in str(found)

@@ -82,6 +82,32 @@ def test_scores_are_given_as_last_best_and_level(make_run: MakeRun) -> None:
     assert mean(comparison, "inception_score/best") == 50
 
 
+def test_the_best_of_a_score_is_its_better_end(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    names = ("inception_score", "fid", "kid", "precision", "recall")
+    score(run, {step: dict.fromkeys(names, v) | reconstruction(v) for step, v in ((10, 0.5), (20, 0.9), (30, 0.7))})
+    comparison = analyse([run])
+    lower = ("fid", "kid", "reconstruction")
+    best = {name: mean(comparison, f"{name}/best") for name in (*names, "reconstruction")}
+    assert best == {name: 0.5 if name in lower else 0.9 for name in best}
+
+
+def test_every_mode_and_measure_is_read_from_its_own_probes(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    pairs = {
+        "train/accuracy": (0.9, 0.5),
+        "train/auc": (0.95, 0.65),
+        "eval/accuracy": (0.8, 0.75),
+        "eval/auc": (0.85, 0.7),
+    }
+    kinds = ("pure", "mixed")
+    rewrite(run, [{f"probe/{p}_{kind}": v for p, pair in pairs.items() for kind, v in zip(kinds, pair, strict=True)}])
+    comparison = analyse([run])
+    for name, (pure, mixed) in pairs.items():
+        found = [mean(comparison, f"{name}_{kind}") for kind in (*kinds, "fall")]
+        assert found == [pure, mixed, pure - mixed]
+
+
 def test_a_run_that_was_scored_earlier_than_the_others_is_named(make_run: MakeRun) -> None:
     runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in (0, 1)]
     assert not any("scored earlier" in remark for remark in analyse(runs).remarks)
@@ -117,6 +143,7 @@ def test_a_generator_that_ends_without_images_has_no_last_score_and_is_named(
     assert comparison.rows["none", "fid/best"].estimate.n == (3 if before else 2)
     (told,) = [remark for remark in comparison.remarks if "not finite" in remark]
     assert ": none_2. They have no last score" in told
+    assert not any("scored earlier" in remark for remark in comparison.remarks)  # its checkpoint is no damaged one
 
 
 def test_a_best_of_more_checkpoints_is_said_to_be_one(make_run: MakeRun) -> None:
@@ -130,6 +157,8 @@ def test_a_best_of_more_checkpoints_is_said_to_be_one(make_run: MakeRun) -> None
     effect = comparison.rows["group", "fid/best"].effect
     assert effect is not None and effect.verdict == "lower"
     assert any("not all runs were scored at the same steps (FID): the best" in r for r in comparison.remarks)
+    assert not any("same steps" in remark for remark in analyse(runs[:5]).remarks)
+    (runs[0].path / "scores.json").unlink()  # scored at no step, and so at no other
     assert not any("same steps" in remark for remark in analyse(runs[:5]).remarks)
 
 
@@ -219,6 +248,15 @@ def test_sampling_modes_are_conditions_of_the_same_runs(make_run: MakeRun) -> No
         analyse([bare], by_mode=True)
 
 
+def test_a_run_that_diverged_has_diverged_in_every_sampling_mode(make_run: MakeRun) -> None:
+    runs = [make_run("batch", 0), make_run("batch", 1), make_run("batch", 2, status="diverged")]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+    for run, ema in itertools.product(runs[:2], (True, False)):
+        run.add_scores({"step": 1, "fid": 3.0, "protocol": {"statistics": "running", "ema": ema}})
+    assert [c.divergence for c in analyse(runs, by_mode=True).conditions] == ["1 of 3"] * 2
+
+
 def test_missing_and_null_values_are_absent_and_not_zero(make_run: MakeRun) -> None:
     run = make_run("batch", 0)
     rewrite(run, [probe(0.8, float("nan")), {"loss_d": 1.0}])
@@ -245,6 +283,34 @@ def test_csv_and_json_hold_the_rows(compared: tuple[Comparison, Path]) -> None:
         assert entry == row.flat()
         assert line == {k: "" if v is None else str(v) for k, v in row.flat().items()}
     assert content["headline"] == comparison.headline
+    batch = content["conditions"][0]
+    assert (batch["runs"], batch["diverged"]) == ({f"batch_{seed}": seed for seed in range(3)}, ["batch_3"])
+
+
+def test_a_line_of_the_csv_tells_what_its_difference_is_of(make_run: MakeRun) -> None:
+    values = {"batch": {0: 10.0, 1: 11.0, 2: 12.5}, "group": {0: 15.0, 1: 17.0, 8: 30.0}, "layer": {7: 15.0, 8: 17.0}}
+    runs = [make_run(norm, seed) for norm in values for seed in values[norm]]
+    for run in runs:
+        norm, seed = run.name.split("_")
+        score(run, {1: {"fid": values[norm][int(seed)]}})
+    comparison = analyse(runs)
+    paired, unpaired = (comparison.rows[norm, "fid/final"].flat() for norm in ("group", "layer"))
+    assert (paired["pairing"], paired["n"], paired["difference_n"]) == ("by seed", 3, 2)
+    assert unpaired["pairing"] == "none"
+    assert paired["difference"] == 5.5 and unpaired["difference"] == pytest.approx(16 - 33.5 / 3)
+    assert paired["percent"] == pytest.approx(100 * 5.5 / 10.5)  # of the baseline in the seeds that both have
+    for line in (paired, unpaired):
+        for name in ("difference", "percent"):
+            assert line[f"{name}_low"] < line[name] < line[f"{name}_high"]
+
+
+def test_the_terminals_columns_stand_under_their_headings(make_run: MakeRun) -> None:
+    run = make_run("batch", 0)
+    rewrite(run, [probe(0.8, 0.5)])
+    score(run, {1: {"fid": 7.0, "inception_score": 4.0}})
+    head, line = (text.split() for text in analyse([run]).to_text().splitlines() if text.endswith(("FID", "7.00")))
+    assert head == ["seeds", "diverged", "pure", "mixed", "fall", "IS", "FID"]
+    assert line == ["batch", "1", "0", "of", "1", "0.80", "0.50", "0.30", "4.00", "7.00"]
 
 
 def test_baseline_is_the_first_condition_or_the_named_one(make_run: MakeRun) -> None:
@@ -276,6 +342,8 @@ def test_runs_probed_at_other_steps_are_one_condition_and_a_remark_says_so(make_
     pure = [row[2:] for row in curve.data if row[:2] == ("batch", "pure")]
     assert pure == [(2, pytest.approx(0.7), 0.6, 0.8, 2), (4, pytest.approx(0.7), 0.6, 0.8, 2)]
     assert not any("probe_every" in remark for remark in analyse(runs[1:]).remarks)
+    never = make_run("batch", 2, probe_every=0)  # there is no spacing
+    assert not any("probe_every" in remark for remark in analyse([runs[0], never]).remarks)
 
 
 def test_a_condition_whose_runs_all_diverged_is_no_baseline(make_run: MakeRun) -> None:
@@ -316,6 +384,26 @@ def test_a_finding_counts_the_seeds_that_were_probed(make_run: MakeRun) -> None:
         rewrite(run, [{"loss_d": 1.0}])
     (told, *_) = analyse(runs).findings
     assert told.startswith("GroupNorm (1 of 3 seeds) judges images")
+    rewrite(runs[1], [probe(0.7, 0.7)])  # without a swap, by which images are judged
+    (told, *_) = analyse(runs).findings
+    assert told.startswith("GroupNorm (1 of 3 seeds) judges images")
+
+
+def test_falls_that_cancel_are_not_called_the_same(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(3)]
+    for run, fall in zip(runs, (-0.125, 0.0, 0.125), strict=True):
+        rewrite(run, [probe(0.75, 0.75 - fall, swap_bitwise_equal=0.0, swap_max_change=0.3)])
+    (told,) = [f for f in analyse(runs).findings if f.startswith("BatchNorm")]
+    assert "the same when" not in told
+    assert "0.75 in pure batches, 0.75 when the same images are mixed, a fall of 0 (−0.31 to 0.31): no diff" in told
+
+
+def test_many_conditions_of_one_seed_are_said_to_have_no_interval(make_run: MakeRun) -> None:
+    runs = [make_run(norm, 0) for norm in ("batch", "group", "layer", "instance", "none", "frn")]
+    for run in runs:
+        score(run, {1: {"fid": 3.0 + len(run.name)}})
+    (told,) = [f for f in analyse(runs).findings if f.startswith("FID")]
+    assert ": no interval from one seed with GroupNorm, LayerNorm, InstanceNorm and 2 more." in told
 
 
 def test_an_effect_of_the_shared_seeds_alone_says_so(make_run: MakeRun) -> None:

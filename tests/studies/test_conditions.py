@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gannorm.rundir import RunDir
-from gannorm.studies.conditions import group, printable, read_runs
+from gannorm.studies.conditions import NORM, group, printable, read_runs, titled
 
 
 def test_runs_that_differ_in_seed_and_name_are_one_condition(make_run: Callable[..., RunDir]) -> None:
@@ -54,6 +54,20 @@ def test_what_shows_or_stops_a_run_is_no_factor_and_what_computes_it_is(make_run
     assert len(group(read_runs(runs)[0])[0]) == 1
     runs += [make_run("batch", seed, trainer=o) for seed, o in ((2, {"precision": "64"}), (3, {"devices": 2}))]
     assert len(group(read_runs(runs)[0])[0]) == 3
+
+
+def test_how_often_a_run_is_looked_at_and_where_its_images_lie_is_no_factor(make_run: Callable[..., RunDir]) -> None:
+    """Each of these, taken for a factor, would tear the seeds of a condition apart."""
+    looks = ("log", "sample", "probe", "test", "checkpoint", "why")
+    shown = {f"{what}_every": 7 for what in looks} | {"why_budget": 0.5, "why_layers": ["features.0"]}
+    data = {"name": "digits", "image_size": 16, "batch_size": 64, "root": "there", "download": True}
+    runs, _ = read_runs([make_run("batch", 0), make_run("batch", 1, data=data, **shown)])
+    assert [len(c.runs) for c in group(runs)[0]] == [2]
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "instance", "layer"])
+def test_a_normalizer_is_called_as_the_literature_calls_it(norm: str) -> None:
+    assert titled({NORM: norm}) == f"{norm.capitalize()}Norm"
 
 
 def test_how_kernels_are_launched_is_no_factor(make_run: Callable[..., RunDir]) -> None:

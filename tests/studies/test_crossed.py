@@ -159,6 +159,15 @@ def test_a_grid_with_a_hole_and_a_single_factor_have_no_table(make_run: MakeRun)
     runs = grid(make_run)
     assert analyse(runs[3:]).crossed == []
     assert analyse([run for run in runs if "separate_fake" in run.name]).crossed == []
+    for run in runs[:3]:
+        run.set_status("diverged", 1)  # as much a hole
+    assert analyse(runs).crossed == []
+
+
+def test_one_seed_shows_neither_a_difference_nor_none(make_run: MakeRun) -> None:
+    comparison = analyse(grid(make_run)[::3], baseline=BASELINE)
+    (told,) = [f for f in comparison.findings if f.startswith("FID, D joint instead of D separate")]
+    assert "no difference shown" not in told and "unlike" not in told
 
 
 def test_the_headline_names_what_conditions_share_and_the_findings_name_the_interaction(make_run: MakeRun) -> None:

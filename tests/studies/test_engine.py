@@ -21,7 +21,7 @@ from fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, tra
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies import processes, tasks
-from gannorm.studies.engine import describe, execute, state
+from gannorm.studies.engine import describe, execute, save_configs, state
 from gannorm.studies.scoring import is_scored
 
 HERE = processes.Local(FAKE, 2)
@@ -309,6 +309,37 @@ def test_the_time_left_follows_from_the_speed_of_finished_runs() -> None:
         run.set_status("finished", 6)
     # 3 runs of 6 steps of 8 images, each of which takes the mean of 2 s and 10 s, in two processes.
     assert "4 runs: 1 finished, 3 to do. About 7 min of training are left with 2 at once." in describe(study, HERE)
+
+
+def test_the_time_left_is_that_of_the_images_of_each_run_that_is_left() -> None:
+    study = planned(factors={"data.batch_size": [8, 16], "model.d_steps": [1, 3], "seed": [0]})
+    for run, speed in zip(study.runs[:2], (0.1, 0.05), strict=True):
+        with RunDir.create(run.directory.path, run.config) as made:
+            made.append_metrics(6, {"images_per_second": speed})
+            made.set_status("finished", 6)
+    # 6 steps of 16 and of 3 · 16 images, each of which takes the mean of 10 s and 20 s, in two processes.
+    assert "About 48 min of training are left with 2 at once." in describe(study, HERE)
+
+
+def test_what_is_planned_no_more_leaves_the_plan_and_nothing_else_does() -> None:
+    plan = save_configs(planned())
+    (plan / "notes.txt").touch()
+    save_configs(planned(factors={"model.discriminator.norm": ["batch", "layer"], "seed": [0]}))
+    assert sorted(file.name for file in plan.iterdir()) == ["batch.yaml", "layer.yaml", "notes.txt"]
+
+
+def test_the_comparison_has_the_baseline_and_the_modes_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def note(runs: list[RunDir], output: Path, **options: object) -> SimpleNamespace:
+        asked.append(options)
+        return SimpleNamespace(to_text=str)
+
+    monkeypatch.setattr("gannorm.studies.compare.compare", note)
+    baseline = "statistics=batch, weights=raw"
+    execute(planned(factors={"seed": [0]}, evaluate={"statistics": "all"}, baseline=baseline), HERE, Path("report"))
+    execute(planned("other", evaluate=False, baseline="group"), HERE, Path("report"))
+    assert asked == [{"baseline": baseline, "by_mode": True}, {"baseline": "group", "by_mode": False}]
 
 
 def test_a_damaged_run_tells_nothing_of_the_speed() -> None:

@@ -244,6 +244,29 @@ def test_what_answers_a_studys_evaluation() -> None:
     assert answered([{**every[0], "diverged": True}], {"reconstruction": 64})  # there is no image to seek
 
 
+def test_scores_made_with_one_option_do_not_answer_another() -> None:
+    """Of every option that a protocol records; each option taken for answered would leave the old scores standing."""
+    made = {
+        "ema": (True, False),
+        "statistics": ("running", "batch"),
+        "extractor": ("in_domain", "inception"),
+        "split": ("train", "test"),
+        "fake_images": (60, 61),
+        "inception_splits": (2, 3),
+        "kid_subsets": (3, 4),
+        "fid_solver": ("symmetric", "torch-fidelity"),
+        "seed": (7, 8),
+        "batch_size": (64, 65),
+    }
+    record = {"protocol": {key: value for key, (value, _) in made.items()}}
+    names = {"fake_images": "samples", "inception_splits": "splits"}
+    for key, (value, other) in made.items():
+        option = names.get(key, key)
+        assert answered([record], {option: value}) and not answered([record], {option: other}), option
+    mixed = [record, {"protocol": record["protocol"] | {"statistics": "batch", "ema": False}}]
+    assert not answered(mixed, {"statistics": "batch", "ema": True})  # each half of it is there, the whole is not
+
+
 def test_a_study_of_modes_has_modes_as_conditions(tmp_path: Path) -> None:
     content = {"factors": {"seed": [0, 1]}, "evaluate": {"statistics": "all"}}
     study = planned(tmp_path, **content, baseline="weights=averaged, statistics=running")

@@ -5,13 +5,14 @@ import struct
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from gannorm.rundir import RunDir
 from gannorm.training import train
-from gannorm.training.loggers import WandbLogger, wandb_logger
+from gannorm.training.loggers import WandbLogger, has_key, wandb_logger
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +118,21 @@ def test_a_dead_service_ends_the_logging_and_nothing_else(capsys):
     assert broken.calls == 1
     assert capsys.readouterr().err.count("W&B stopped: BrokenPipeError") == 1
     assert (logger.name, logger.version) == ("project", "id")
+
+
+@pytest.mark.parametrize(("status", "code"), [("success", 0), ("failed", 1)])
+def test_a_training_that_failed_is_said_to_have_failed(status, code):
+    codes = []
+    WandbLogger(SimpleNamespace(project="p", id="i", finish=lambda exit_code: codes.append(exit_code))).finalize(status)
+    assert codes == [code]
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled", "dryrun"])
+def test_a_key_is_not_used_where_the_environment_forbids_the_network(monkeypatch, mode):
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    assert has_key()
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert not has_key()
 
 
 def test_off_means_off(tmp_path):

@@ -128,6 +128,17 @@ def test_a_layout_that_costs_time_or_moves_noise_is_not_taken(configure):
     assert taken == {"group": [True, False], "noisy": [False, False], "frn": [False, False]}
 
 
+def test_kernels_are_chosen_by_no_timing_and_exact_refuses_what_auto_warns_of(configure, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    for mode, deterministic in (("auto", "warn"), ("exact", True)):
+        arithmetic = choose(configure("--precision", mode))
+        assert arithmetic.trainer_options()["deterministic"] == deterministic
+        with arithmetic.applied(torch.nn.Identity()):
+            assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+            assert (torch.backends.cuda.matmul.fp32_precision == "ieee") == (mode == "exact")
+
+
 def test_training_leaves_torchs_switches_as_they_were(configure, tmp_path):
     def switches():
         return (

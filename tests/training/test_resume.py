@@ -165,6 +165,16 @@ def test_a_damaged_checkpoint_is_passed_over(stopping):
     assert differences(whole, stopped) == []
 
 
+def test_the_last_checkpoint_is_the_one_that_a_run_goes_on_from(stopping, monkeypatch):
+    """Also if it is killed again before it saves: the damaged one must not be what others read as the last."""
+    _, stopped = stopping(5)
+    stopped.checkpoint_file(4).write_bytes(b"cut")
+    monkeypatch.setitem(resume.__globals__, "train_to_the_end", lambda *_: None)
+    with pytest.warns(UserWarning, match="step_00000002.ckpt is taken"):
+        resume(stopped.path)
+    assert stopped.checkpoint_file(None).read_bytes() == stopped.checkpoint_file(2).read_bytes()
+
+
 def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     whole, stopped = stopping(3)
 
@@ -190,6 +200,7 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
         ),
         ({"steps": 9}, "`steps` is 9 in .* and 4 in the checkpoint of step 2"),
         ({"extra": 1}, "`extra` is 1 in .* and None in"),
+        ({"seed": config["seed"] + 1}, f"`seed` is {config['seed'] + 1} in .* and {config['seed']} in"),
     ):
         stopped.config_file.write_text(yaml.safe_dump(config | change))
         refused(message)
@@ -211,6 +222,10 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
         (
             {"state_dict": saved["state_dict"] | {"discriminator.logit.weight": torch.zeros(1, 3)}},
             r"discriminator.logit.weight has the shape \(1, 3\) in the checkpoint",
+        ),
+        (
+            {"state_dict": saved["state_dict"] | {"discriminator.more": torch.zeros(3)}},
+            r"discriminator.more has the shape \(3,\) in the checkpoint .* and None in the network",
         ),
     ):
         torch.save(saved | change, file)
