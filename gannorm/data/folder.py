@@ -85,7 +85,7 @@ def _tree(root: Path) -> tuple[list[str], dict[str, str]]:
         ) from None
     if not names and not refused:
         raise UserError(f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none; choose another.")
-    return sorted(names), refused
+    return sorted(names), dict(sorted(refused.items()))
 
 
 def _inside(link: str, root: Path) -> bool:

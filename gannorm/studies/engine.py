@@ -177,10 +177,10 @@ def _save_config(run: PlannedRun) -> None:
 
 
 def _is_stopped(run: RunDir) -> bool:
-    """Whether its process was killed, or ended by a signal or Ctrl-C: nothing is wrong with the run."""
+    """Whether its process was killed, or ended by a signal, Ctrl-C or `trainer.max_time`: the run can go on."""
     now = state(run)
     reason = run.status()["reason"] if now == "failed" else ""
-    return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by SIG")
+    return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by ")
 
 
 @contextmanager

@@ -134,7 +134,9 @@ def score_curves(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] | None, list[str]]:
-    """The runs with the score records of the commonest protocol only: scores compare only under one.
+    """The runs with the score records of the commonest protocol only, and of as common ones the newest.
+
+    Scores compare only under one. A study that asks for others leaves as many old records as it adds.
 
     A reconstruction has a protocol of its own, such as how many images were sought; the same holds for it.
 
@@ -144,7 +146,7 @@ def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] |
     keys = [_protocol_key(record) for run in runs for record in run.scores]
     if not keys:
         return list(runs), None, []
-    key, count = Counter(keys).most_common(1)[0]
+    key, count = Counter(reversed(keys)).most_common(1)[0]  # of as common ones, which came first in it
     kept = [replace(run, scores=[record for record in run.scores if _protocol_key(record) == key]) for run in runs]
     protocol = dict(next(record.get("protocol", {}) for run in kept for record in run.scores))
     others = len(keys) - count
@@ -157,10 +159,10 @@ def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] |
 def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any], int]:
     """The runs with reconstructions of the commonest protocol only; that protocol; how many were left out."""
     name = "reconstruction_protocol"
-    found = Counter(_details(record[name]) for run in runs for record in run.scores if name in record)
+    found = [_details(record[name]) for run in runs for record in run.scores if name in record]
     if not found:
         return runs, {}, 0
-    key, count = found.most_common(1)[0]
+    key, count = Counter(reversed(found)).most_common(1)[0]
     kept = []
     for run in runs:
         records = [
@@ -168,7 +170,7 @@ def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any
             for record in run.scores
         ]
         kept.append(replace(run, scores=records))
-    return kept, {f"reconstruction.{k}": v for k, v in json.loads(key).items()}, found.total() - count
+    return kept, {f"reconstruction.{k}": v for k, v in json.loads(key).items()}, len(found) - count
 
 
 def scored_early(runs: Sequence[Run]) -> list[str]:

@@ -53,6 +53,9 @@ def steps(run: RunDir, config: dict[str, Any]) -> None:
         if not again and behaviour in ("kill_once", "stop_once"):
             run.set_status("failed" if behaviour == "stop_once" else "running", step, "stopped by SIGTERM")
             os.kill(os.getpid(), signal.SIGKILL)
+        if not again and behaviour == "late_once":
+            run.set_status("failed", step, "stopped by the trainer")  # trainer.max_time
+            sys.exit(1)
         if behaviour == "fail" or (behaviour == "fail_once" and not again):
             run.set_status("failed", step, "MemoryError: no room")
             raise MemoryError("no room")

@@ -179,6 +179,21 @@ def test_a_strangers_run_does_not_steer_the_terminal(make_run: MakeRun) -> None:
     assert not set(text) & {"\x1b", "\u202e"}
 
 
+def test_of_two_protocols_that_are_as_common_the_newer_one_is_compared(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(3)]
+    for run in runs:
+        (run.path / "scores.json").unlink()
+    for samples, fid in ((40, 9.0), (50, 5.0)):  # as a study leaves them whose `evaluate` was changed
+        for run in runs:
+            found = {"error": fid, "protocol": {"images": samples}}
+            record = {"step": 9999, "fid": fid, "protocol": {"fake_images": samples}, "reconstruction": found}
+            run.add_scores(record)
+    comparison = analyse(runs)
+    assert comparison.protocol is not None
+    assert comparison.protocol["fake_images"] == comparison.protocol["reconstruction.images"] == 50
+    assert comparison.rows["batch", "fid/final"].estimate.mean == 5.0
+
+
 def test_scores_of_another_protocol_are_left_out_and_counted(make_run: MakeRun) -> None:
     run, other = make_run("batch", 0), make_run("batch", 1)
     own = mean(analyse([run, other]), "fid/final")

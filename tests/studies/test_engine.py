@@ -104,6 +104,12 @@ def test_a_run_that_is_killed_or_stopped_goes_on_where_it_was(capsys: pytest.Cap
     assert not Path("runs/s/plan/attempts").exists()
 
 
+def test_a_run_that_its_trainer_stopped_goes_on_where_it_was() -> None:
+    assert execute(planned(behave={"group_0": "late_once"}), HERE, Path("report")) == 0
+    assert [call[1:] for call in calls() if call[0] == "resume"] == [["group_0", "1"]]
+    assert not Path("runs/s/plan/attempts").exists()
+
+
 def test_a_run_that_fails_twice_costs_that_run_only(
     capsys: pytest.CaptureFixture[str], no_report: list[list[str]]
 ) -> None:
