@@ -145,7 +145,14 @@ WEIGHT_NORMALIZERS: Registry[WeightNormalizer] = Registry("weight normalizer")
 
 
 def normalizer(
-    name: str, *, forward_coupling: bool, gradient_coupling: bool, **more: Any
+    name: str,
+    *,
+    forward_coupling: bool,
+    gradient_coupling: bool,
+    activation: bool = False,
+    needs_reference: bool = False,
+    min_pixels: int = 1,
+    note: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a class or function (channels, **options) → layer as an activation normalizer.
 
@@ -153,7 +160,7 @@ def normalizer(
         name: the name in configs; must be new, or that of an earlier definition of the same function or class, which
             is replaced.
         forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
-        more: activation, needs_reference, min_pixels, note, as in `Normalizer`.
+        activation, needs_reference, min_pixels, note: as in `Normalizer`.
 
     >>> @normalizer("pixel_centred", forward_coupling=False, gradient_coupling=False)
     ... class Centred(nn.Module):
@@ -166,7 +173,10 @@ def normalizer(
     """
 
     def add(factory: Factory) -> Factory:
-        NORMALIZERS.register(name, Normalizer(name, factory, forward_coupling, gradient_coupling, **more))
+        entry = Normalizer(
+            name, factory, forward_coupling, gradient_coupling, activation, needs_reference, min_pixels, note
+        )
+        NORMALIZERS.register(name, entry)
         return factory
 
     return add

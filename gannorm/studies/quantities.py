@@ -146,7 +146,7 @@ def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] |
     keys = [_protocol_key(record) for run in runs for record in run.scores]
     if not keys:
         return list(runs), None, []
-    key, count = Counter(reversed(keys)).most_common(1)[0]  # of as common ones, which came first in it
+    key, count = Counter(reversed(keys)).most_common(1)[0]  # ties go to what is met first: the newest
     kept = [replace(run, scores=[record for record in run.scores if _protocol_key(record) == key]) for run in runs]
     protocol = dict(next(record.get("protocol", {}) for run in kept for record in run.scores))
     others = len(keys) - count
