@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gannorm.errors import UserError
+from gannorm.files import writing
 from gannorm.registry import choices
-from gannorm.rundir import writing
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -122,7 +122,7 @@ def task_of(argv: Sequence[str]) -> str:
     Raises:
         UserError: an unknown task.
     """
-    from gannorm.studies.configs import load
+    from gannorm.config import load
 
     task = "gan"
     for flag, value in _flags(argv):
@@ -182,7 +182,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
     from jsonargparse import ArgumentError
 
-    from gannorm.studies.configs import load
+    from gannorm.config import load
 
     for file in config_files(argv):
         load(file, "a config")  # refuses what a stranger's file might do to the parser

@@ -29,7 +29,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     # Ours and the parsers below it; instrumenting torch or jsonargparse takes minutes and tells little.
     with atheris.instrument_imports(include=["gannorm", "yaml", "json", "zipfile"]):
-        import fuzz_targets as targets
+        from support import fuzz_targets as targets
 
     names = list(targets.TARGETS) if options.target == "all" else [options.target]
     corpus = Path(tempfile.mkdtemp(prefix="corpus-"))

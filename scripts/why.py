@@ -38,12 +38,13 @@ from torch import Tensor, nn
 from gannorm import probes
 from gannorm.arguments import settings, train_parser
 from gannorm.data import load_images
+from gannorm.files import atomic_write, write_json, write_text
 from gannorm.isolate import hooked
 from gannorm.models import Discriminator, ResidualDiscriminator, initialize
-from gannorm.probes.covariate_shift import layers_of
-from gannorm.rundir import RunDir, atomic_write, write_json, write_text
+from gannorm.probes.optimization.internal_covariate_shift import layers_of
+from gannorm.report.plots import COLOURS, Panel, Plot, logarithmic, png
+from gannorm.rundir import RunDir
 from gannorm.seeds import stream
-from gannorm.studies.plots import COLOURS, Panel, Plot, logarithmic, png
 from gannorm.training import train
 from gannorm.training.classifier import cross_entropy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.plain_loop import plain_loop
+from support.plain_loop import plain_loop
 
 from gannorm.data.loader import ImageLoader
 from gannorm.training import prepare

@@ -47,8 +47,8 @@ def probe(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from gannorm import probes
+    from gannorm.files import atomic_write, write_json
     from gannorm.isolate import hooked
-    from gannorm.rundir import atomic_write, write_json
     from gannorm.seeds import stream
 
     settings: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     from gannorm.data import load_images
     from gannorm.models import load_networks
     from gannorm.seeds import stream
-    from gannorm.training.callbacks import generate
+    from gannorm.training.callbacks.measurements import generate
 
     networks = load_networks(options.run, options.step, ema=False)
     data = networks.config["data"]
@@ -124,10 +124,10 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from tqdm import tqdm
 
+    from gannorm.comparison.quantities import score_curves
     from gannorm.evaluation import score_runs, score_table
     from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs
-    from gannorm.studies.quantities import score_curves
 
     runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []

@@ -160,10 +160,10 @@ def sample(argv: Sequence[str]) -> int:
 
     import torch
 
+    from gannorm.files import atomic_write
     from gannorm.models import load_networks
-    from gannorm.rundir import atomic_write
     from gannorm.seeds import stream
-    from gannorm.training.callbacks import encode_grid, generate
+    from gannorm.training.callbacks.measurements import encode_grid, generate
 
     generator = load_networks(options.run, options.step, options.ema).generator
     output = output_file(options.output)

@@ -13,8 +13,8 @@ from gannorm.errors import UserError, require_positive
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from gannorm.comparison.table import Comparison
     from gannorm.studies.grid import Study
-    from gannorm.studies.table import Comparison
     from gannorm.studies.tasks import Engine
 
 
@@ -81,8 +81,8 @@ def compare(argv: Sequence[str]) -> int:
     parser.add_argument("--wandb", type=modes, default="off", help="where the table and the figures go too")
     options = parse(parser, argv)
 
+    from gannorm.report.compare import compare
     from gannorm.rundir import find_runs
-    from gannorm.studies.compare import compare
 
     output = Path(options.output)
     comparison = compare(find_runs(options.runs), output, baseline=options.baseline, by_mode=options.by_mode)
@@ -95,7 +95,7 @@ def compare(argv: Sequence[str]) -> int:
 
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
     """The table and the figures into a W&B run of their own, in the project of the runs."""
-    from gannorm.studies.dashboard import record
+    from gannorm.report.dashboard import record
     from gannorm.training.loggers import start
 
     config = next(c for c in comparison.conditions if c.runs).runs[0].config
@@ -119,7 +119,7 @@ def dashboard(argv: Sequence[str]) -> int:
     parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
     options = parse(parser, argv)
 
-    from gannorm.studies.dashboard import save
+    from gannorm.report.dashboard import save
     from gannorm.training.loggers import has_key
 
     if not has_key():

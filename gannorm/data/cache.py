@@ -37,7 +37,7 @@ from tqdm import tqdm
 from gannorm.data import decoding
 from gannorm.data.images import fingerprint
 from gannorm.errors import UserError
-from gannorm.rundir import write_json
+from gannorm.files import write_json
 
 VERSION = 1  # of the cache's files, and of what `decode` makes of an image
 DECODER = decoding.__file__

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gannorm.errors import UserError
-from gannorm.rundir import write_text
+from gannorm.files import write_text
 from gannorm.studies.tasks import CALLERS_MISTAKE, GRACE, LOST, Process, Task
 from gannorm.studies.transport import bring_home, packed, parts
 from gannorm.studies.worker import Worker

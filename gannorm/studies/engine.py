@@ -22,11 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from gannorm.config import flatten
 from gannorm.errors import UserError
-from gannorm.rundir import PLAN, RunDir, write_text, writing
-from gannorm.studies.configs import flatten
+from gannorm.files import write_text, writing
+from gannorm.report.pages import require_replaceable
+from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.grid import PlannedRun, Study
-from gannorm.studies.pages import require_replaceable
 from gannorm.studies.processes import terminable
 from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
 from gannorm.studies.tasks import Engine, moved, run_all
@@ -60,7 +61,7 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
             print("stopped; the same command goes on from here.", file=sys.stderr)
             raise
 
-    from gannorm.studies.compare import compare  # seconds of imports
+    from gannorm.report.compare import compare  # seconds of imports
 
     there = [run.directory for run in study.runs if run.directory.config_file.exists()]
     print(compare(there, report, baseline=study.baseline, by_mode=study.by_mode).to_text())

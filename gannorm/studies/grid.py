@@ -32,11 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gannorm.comparison.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
+from gannorm.config import Flat, changed, difference, flatten, load
 from gannorm.errors import UserError
+from gannorm.files import dump_yaml
 from gannorm.registry import choices
-from gannorm.rundir import PLAN, RunDir, dump_yaml
-from gannorm.studies.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
-from gannorm.studies.configs import Flat, changed, difference, flatten, load
+from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
 from gannorm.studies.tasks import CALLERS_MISTAKE
 

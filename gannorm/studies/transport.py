@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from gannorm.config import changed
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir, dump_yaml, write_text, writing
-from gannorm.studies.configs import changed
+from gannorm.files import dump_yaml, write_text, writing
+from gannorm.rundir import RunDir
 
 PART = 16 * 2**20  # bytes that travel at once
 

@@ -25,7 +25,7 @@ from gannorm.models import initialize
 from gannorm.models.checkpoint import build_classifier as build_network
 from gannorm.normalizers import set_reference
 from gannorm.seeds import stream
-from gannorm.training.callbacks import Every, record
+from gannorm.training.callbacks.measurements import Every, record
 
 BUILDING = ("classifier", "initialization", "initialization_options", "residual_blocks")  # not Classifier's options
 REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias of a GAN, in whole batches there

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from gannorm.config import flatten
 from gannorm.data import ImageData
+from gannorm.distributed import one_run
 from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
-from gannorm.studies.configs import flatten
-from gannorm.training.replicas import one_run
-from gannorm.training.train import prepare, train_to_the_end
+from gannorm.training.run import prepare, train_to_the_end
 from gannorm.training.trainer_options import check_trainer_options
 
 BESIDE = (

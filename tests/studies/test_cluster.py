@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, trained, until
+from support.fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, trained, until
 
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
@@ -36,7 +36,7 @@ ALONE = """
 import sys, types
 from pathlib import Path
 nothing = types.SimpleNamespace(to_text=str)
-sys.modules["gannorm.studies.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
+sys.modules["gannorm.report.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
 from gannorm.studies.cluster import RayCluster
 from gannorm.studies.engine import execute
 from gannorm.studies.grid import plan

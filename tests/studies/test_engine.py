@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, trained, until
+from support.fake_study import FAKE, NAMES, assert_all_gone, calls, planned, scored, trained, until
 
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
@@ -31,7 +31,7 @@ ALONE = """
 import sys, types
 from pathlib import Path
 nothing = types.SimpleNamespace(to_text=str)
-sys.modules["gannorm.studies.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
+sys.modules["gannorm.report.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
 from gannorm.studies.engine import execute
 from gannorm.studies.grid import plan
 from gannorm.studies.processes import Local
@@ -341,7 +341,7 @@ def test_the_comparison_has_the_baseline_and_the_modes_of_the_study(monkeypatch:
         asked.append(options)
         return SimpleNamespace(to_text=str)
 
-    monkeypatch.setattr("gannorm.studies.compare.compare", note)
+    monkeypatch.setattr("gannorm.report.compare.compare", note)
     baseline = "statistics=batch, weights=raw"
     execute(planned(factors={"seed": [0]}, evaluate={"statistics": "all"}, baseline=baseline), HERE, Path("report"))
     execute(planned("other", evaluate=False, baseline="group"), HERE, Path("report"))

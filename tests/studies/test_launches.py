@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_study import FAKE, NAMES, calls, planned
+from support.fake_study import FAKE, NAMES, calls, planned
 
 from gannorm import cli
 from gannorm.arguments import parse, train_parser
+from gannorm.config import flatten
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.configs import flatten
 from gannorm.studies.engine import save_configs, state
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from fake_study import until
+from support.fake_study import until
 
 from gannorm import cli
 from gannorm.rundir import RunDir

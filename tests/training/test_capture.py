@@ -6,16 +6,16 @@ Recorded and replayed on a CPU, operation by operation (see emulated_graphs.py),
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
+from support.emulated_graphs import EmulatedGraphs
+from support.plain_loop import final_state
 from torch import nn
-from training.emulated_graphs import EmulatedGraphs
-from training.plain_loop import final_state
 
 from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
 from gannorm.training import GAN, prepare, resume, train
-from gannorm.training.callbacks import Every
+from gannorm.training.callbacks.checkpoints import StopOnSignal
+from gannorm.training.callbacks.measurements import Every
 from gannorm.training.capture import WARM_UP, Captured
-from gannorm.training.checkpoints import StopOnSignal
 
 STEPS = WARM_UP + 6
 SETTINGS = {
@@ -161,7 +161,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs, aga
     config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}")
     whole = final_state(train(config, tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gannorm.training.callbacks.Metrics.act", stop_at(STEPS))
+        patch.setattr("gannorm.training.callbacks.measurements.Metrics.act", stop_at(STEPS))
         train(config, stopped := tmp_path / "stopped")
     replays = graphs.replays
     file = stopped / "config.yaml"

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from training.plain_loop import final_state
+from support.plain_loop import final_state
 
 from gannorm.arguments import settings, task_of, train_parser
 from gannorm.cli import main

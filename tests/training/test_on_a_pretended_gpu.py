@@ -32,7 +32,7 @@ THERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 @pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason="this torch cannot pretend a device in python")
 def test_every_part_trains_on_one_device(tmp_path):
-    program, settings = Path(__file__).parent / "pretended_gpu_program.py", "\n".join(SETTINGS)
+    program, settings = Path(__file__).parents[1] / "support" / "pretended_gpu_program.py", "\n".join(SETTINGS)
     command = [sys.executable, "-W", "ignore", str(program), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, input=settings, text=True, capture_output=True, env=environment)

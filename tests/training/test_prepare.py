@@ -7,7 +7,7 @@ from gannorm.errors import UserError
 from gannorm.models import INITIALIZERS
 from gannorm.normalizers import NORMALIZERS
 from gannorm.training import train
-from gannorm.training.train import prepare
+from gannorm.training.run import prepare
 
 D = "--model.discriminator."
 G = "--model.generator."

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import timer
-from training.kill_and_resume import differences
+from support.kill_and_resume import differences
 
 from gannorm.arguments import settings, train_parser
 from gannorm.cli import main
@@ -22,7 +22,7 @@ from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
 from gannorm.training import GAN, resume, train
 
-HARNESS = Path(__file__).parent / "kill_and_resume.py"
+HARNESS = Path(__file__).parents[1] / "support" / "kill_and_resume.py"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_train.sbatch"
 
 

@@ -1,0 +1,312 @@
+"""One run from a resolved configuration: data, networks, trainer, run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from gannorm.data import DATASETS, GREY, ImageData, Images
+from gannorm.distributed import Follower, Replicas, one_run
+from gannorm.errors import OutOfMemory, UserError, out_of_memory
+from gannorm.isolate import isolated
+from gannorm.models import build_networks, equalize_bias, initialize
+from gannorm.models.checkpoint import Discriminators, Generators
+from gannorm.models.initialization import seeded
+from gannorm.normalizers import set_reference
+from gannorm.rundir import VERSION, RunDir
+from gannorm.seeds import stream
+from gannorm.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
+from gannorm.training.callbacks.measurements import BatchDependence, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks.optimization_probes import Optimization, check_options
+from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
+from gannorm.training.gan import GAN
+from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.precision import Arithmetic, choose
+from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
+
+BUILDING = (  # not GAN's options
+    *("generator", "discriminator", "residual_blocks"),
+    *("initialization", "initialization_options", "equalize_bias"),
+)
+
+
+def train(config: Mapping[str, Any], path: Path) -> RunDir:
+    """Train as `config` says and write everything to the new run directory `path`.
+
+    The directory is made once everything in the config has been found to work, so a mistake leaves nothing behind.
+
+    Returns:
+        The run; its status is "finished" or "diverged".
+
+    Raises:
+        UserError: the config cannot work, or the run exists.
+    """
+    with one_run(check_trainer_options(config["trainer"])) as directory:
+        directory(path).require_new()
+        module, data = prepare(config)
+        with directory.create(path, config) as run:
+            train_to_the_end(module, data, config, run)
+    return run
+
+
+def train_to_the_end(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: Mapping[str, Any],
+    run: RunDir,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    stop = StopOnSignal()
+    try:
+        diverged = _fit(module, data, config, run, stop, checkpoint)
+    except SIGTERMException:  # before our own handler was there
+        stop.received, diverged = signal.SIGTERM, ""
+    except BaseException as error:
+        if _is_interrupt(error):
+            _stopped(run, module.step, "interrupted")
+            raise KeyboardInterrupt from None
+        too_large = _too_large(error, config, module.step, run)
+        told = too_large or error
+        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
+            run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
+        if too_large:
+            raise too_large from error
+        raise
+    if diverged:
+        run.set_status("diverged", module.step, diverged)
+    elif module.step == config["steps"]:
+        run.set_status("finished", module.step)
+    elif stop.received:
+        _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
+        if stop.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + stop.received)  # as if the signal had killed it
+    else:  # max_time
+        _stopped(run, module.step, "stopped by the trainer")
+
+
+def _stopped(run: RunDir, step: int, reason: str) -> None:
+    run.set_status("failed", step, reason)
+    saved = max(run.checkpoints(), default=0)
+    begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
+    print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: torch's file writer, cut short by it, raises an error of its own on top."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
+
+
+def _too_large(error: BaseException, config: Mapping[str, Any], step: int, run: RunDir) -> OutOfMemory | None:
+    """The line for a person if an allocation failed."""
+    reason = out_of_memory(error)
+    if not reason:
+        return None
+    saved = max(run.checkpoints(), default=None)
+    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    return OutOfMemory(
+        f"training must fit into memory: after step {step} it did not, with data.batch_size="
+        f"{config['data']['batch_size']}; {kept}; lower --data.batch_size or the networks' width ({reason})."
+    )
+
+
+def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
+    """The initialized model and the loaded data of a config, which also names what in it cannot work."""
+    data = _data(config)
+    check_trainer_options(config["trainer"])
+    data.setup()
+    return _model(config, data), data
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Name what in a config cannot work, as `prepare` does, but without its images: random ones stand in for them.
+
+    Raises:
+        UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
+    """
+    data = _data(config)
+    require_known(config["trainer"])
+    check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
+    DATASETS[data.name]  # names the choices
+    n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
+    pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
+    data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
+    _model(config, data)
+
+
+def _data(config: Mapping[str, Any]) -> ImageData:
+    """The data module of a config, which holds no images yet, once the numbers of the config are found possible."""
+    at_least = {
+        "steps": 1,
+        "log_every": 1,
+        "probe_images": 1,
+        "probe_every": 0,
+        "sample_every": 0,
+        "test_every": 0,
+        "why_every": 0,
+        "checkpoint_every": 0,
+    }
+    for name, least in at_least.items():
+        if config.get(name, least) < least:
+            raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
+    if not 0 <= config["seed"] < 2**32:
+        raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
+    settings = {**config["data"]}
+    # A training step takes one batch for each discriminator update.
+    settings["batch_size"] *= max(1, config["model"].get("d_steps", 1))
+    return ImageData(**settings, seed=config["seed"], labelled=config.get("task") == "classifier")
+
+
+def _model(config: Mapping[str, Any], data: ImageData) -> GAN | Classifier:
+    """The initialized model of a config."""
+    data.train_dataloader()  # which knows whether the batch size is possible
+    build = build_classifier if data.labelled else _build_gan
+    module = build(config, data.train)
+    check_options(module, config)
+    return module
+
+
+def _build_gan(config: Mapping[str, Any], images: Images) -> GAN:
+    model, batch_size = config["model"], config["data"]["batch_size"]
+    networks = build_networks(model, images.image_size, images.channels)
+    _initialize(*networks, model, images, batch_size, config["seed"])
+    gan = GAN(*networks, **{k: v for k, v in model.items() if k not in BUILDING}, seed=config["seed"])
+    if gan.accumulate > 1:
+        gan.check_accumulation(images.take(batch_size, config["seed"]))
+    return gan
+
+
+def _initialize(
+    generator: Generators,
+    discriminator: Discriminators,
+    model: Mapping[str, Any],
+    images: Images,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Set both networks' weights, and the reference batches of what needs one, from the seed and the data alone.
+
+    Then both networks judge batches as training composes them, so that one which cannot is found here.
+    """
+    count = max(1, min(REFERENCE_IMAGES, len(images)) // batch_size) * batch_size
+    real = images.take(count, seed)
+    latents = torch.randn(count, generator.latent_dim, generator=stream(seed, "reference"))
+    for network, reference, name in ((generator, latents, "generator"), (discriminator, real, "discriminator")):
+        options = model["initialization_options"] if network is discriminator else {}
+        randomness = stream(seed, "initialization", name)
+        initialize(network, model["initialization"], generator=randomness, reference=reference, **options)
+        set_reference(network, reference)
+    with seeded(stream(seed, "initialization", "noise")):
+        fake = generate(generator, latents, batch_size, training=True)
+        pairs = list(zip(real.split(batch_size), fake.split(batch_size), strict=True))
+        d_batches = [batch for pair in pairs for batch in _composed(pair, model["d_composition"])]
+        if model["equalize_bias"]:
+            equalize_bias(discriminator, d_batches)
+        with torch.no_grad(), isolated(discriminator) as judge:
+            for batch in (d_batches[0], _composed(pairs[0], model["g_composition"])[-1]):
+                judge(batch)
+
+
+def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:
+    """Real and fake images in the batches in which a step shows them to the discriminator."""
+    return [torch.cat(pair)] if composition == "joint" else list(pair)
+
+
+def _fit(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: Mapping[str, Any],
+    run: RunDir,
+    stop: StopOnSignal,
+    checkpoint: Path | None,
+) -> str:
+    """Train; why the run diverged, or "" if it did not."""
+    metrics, arithmetic = Metrics(config["log_every"]), choose(config)
+    callbacks: list[Callback] = [metrics]
+    if isinstance(module, GAN):
+        callbacks += [
+            BatchDependence(
+                config["probe_every"], run, data.test, config["probe_images"], batch_size=config["data"]["batch_size"]
+            ),
+            Samples(config["sample_every"], run),
+        ]
+    else:
+        callbacks.append(TestAccuracy(config["test_every"], data.test))
+    callbacks += [
+        Optimization(config["why_every"], run, config["why_budget"], config["why_layers"], config["seed"]),
+        Checkpoints(config["checkpoint_every"], run),
+        Randomness(),
+        stop,
+        Provenance(run.config(), data, arithmetic),
+    ]
+    if config["progress"]:
+        callbacks.append(Progress(config["log_every"]))
+    loggers: list[Logger | None] = []
+    if not isinstance(run, Follower):
+        loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
+    # Normalizers that draw noise, and dropout, use the global generators.
+    pl.seed_everything(config["seed"], verbose=False)
+    with quiet(), arithmetic.applied(module):
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config["trainer"]}
+        if check_trainer_options(config["trainer"]).world_size > 1:
+            options["strategy"] = Replicas()
+        trainer = pl.Trainer(
+            max_steps=config["steps"],
+            max_epochs=-1,
+            callbacks=callbacks,
+            logger=[logger for logger in loggers if logger is not None],
+            plugins=[CheckpointFiles()],
+            default_root_dir=run.path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            **options,
+        )
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            if trainer.interrupted and not isinstance(error, SIGTERMException):
+                raise KeyboardInterrupt from None
+            raise
+    return metrics.diverged
+
+
+class Provenance(Callback):
+    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
+
+    before = ""  # a resumed run's arithmetic
+
+    def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
+        self.arithmetic, self.images = arithmetic, data.train
+        self.content = {
+            "version": VERSION,
+            "config": dict(config),
+            "arithmetic": str(arithmetic),
+            "image_size": data.train.image_size,
+            "channels": data.train.channels,
+        }
+
+    def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
+        if trainer.is_global_zero:
+            launching = getattr(gan, "launching", "")
+            print(f"arithmetic: {self.arithmetic}{launching and f'; launched as {launching}'}", flush=True)
+            if self.before not in ("", str(self.arithmetic)):
+                warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
+
+    def on_load_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
+        self.before = checkpoint["arithmetic"]
+
+    def on_save_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self.content | {"data": self.images.fingerprint})  # which reads all images, once
