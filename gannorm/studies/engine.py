@@ -18,7 +18,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -30,7 +29,7 @@ from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.grid import PlannedRun, Study
 from gannorm.studies.processes import terminable
 from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
-from gannorm.studies.tasks import Engine, moved, run_all
+from gannorm.studies.tasks import Engine, run_all
 from gannorm.terminal import aligned
 
 ENDED = ("finished", "diverged")
@@ -124,10 +123,6 @@ class Training:
         directory = self.run.directory
         goes_on = directory.config_file.exists()
         return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
-
-    def moved(self, output: Path) -> Training:
-        directory = moved(self.run.directory, output)
-        return Training(replace(self.run, directory=directory, config={**self.run.config, "output": str(output)}))
 
     def progress(self) -> int:
         return self.total if self.is_done() else min(self.total - 1, self.run.directory.last_step())

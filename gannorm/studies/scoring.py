@@ -10,7 +10,6 @@ from typing import Any
 from gannorm.errors import UserError
 from gannorm.registry import choices
 from gannorm.rundir import RunDir
-from gannorm.studies.tasks import moved
 
 # Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records them, if one does.
 EVALUATE_OPTIONS = {
@@ -49,9 +48,6 @@ class Scoring:
     def arguments(self) -> list[str]:
         left = [str(run.path) for run in self.runs if not is_scored(run, self.options)]
         return ["evaluate", *left, *(f"--{k}={_flag(v)}" for k, v in self.options.items())]
-
-    def moved(self, output: Path) -> Scoring:
-        return Scoring(self.number, [moved(run, output) for run in self.runs], self.options)
 
     def progress(self) -> int:
         return sum(len(steps_to_score(run, self.options) & scored_steps(run, self.options)) for run in self.runs)

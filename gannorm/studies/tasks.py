@@ -22,8 +22,6 @@ from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
 CALLERS_MISTAKE = 2  # exit status of a command that was given something that cannot work
-LOST = 256  # in place of an exit status: the machine is gone, with the process
-LOSSES = 3  # machines that a task may lose until a further loss counts as a failure of its own
 TICK = 0.2  # seconds between looks at the processes
 GRACE = 10.0  # seconds between asking a process to stop and killing it
 
@@ -40,9 +38,6 @@ class Task(Protocol):
 
     def arguments(self) -> list[str]:
         """What `gannorm` is to do."""
-
-    def moved(self, output: Path) -> Task:
-        """The same task where the folder of all studies is `output`."""
 
     def progress(self) -> int:
         """How much of `total` is done."""
@@ -63,7 +58,7 @@ class Process(Protocol):
     log: Path  # everything that it prints is appended to this file
 
     def status(self) -> int | None:
-        """The exit status; None while it runs; −n when signal n ended it; or LOST."""
+        """The exit status; None while it runs; −n when signal n ended it."""
 
     def progress(self) -> int | None:
         """How much of the task is done; None while it waits for a place."""
@@ -91,8 +86,6 @@ class Engine(Protocol):
 def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: str) -> list[str]:
     """Do the tasks that are not done; one that fails is tried once more, after the others.
 
-    A task whose machine is lost has not failed: it is tried again, up to LOSSES times.
-
     Args:
         tasks: in order.
         engine: where.
@@ -110,7 +103,6 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
         return []
     workers, threads = engine.shares(len(waiting))
     failures: Counter[str] = Counter()
-    losses: Counter[str] = Counter()
     active: dict[str, tuple[Task, Process, float]] = {}  # since when
     view = _View(tasks, what, unit)
     try:
@@ -132,12 +124,10 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
                     continue
                 if process.status() == CALLERS_MISTAKE:
                     raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', process.last_line())}")
-                lost = process.status() == LOST and losses[task.name] < LOSSES
-                (losses if lost else failures)[task.name] += 1
+                failures[task.name] += 1
                 again = failures[task.name] < 2
                 then = "to be tried again" if again else "twice"
-                told = f"{'lost' if lost else 'failed'}, {then}: {process.last_line()}"
-                view.say(task, f"{told} (all it printed is in {process.log})")
+                view.say(task, f"failed, {then}: {process.last_line()} (all it printed is in {process.log})")
                 if again:
                     waiting.append(task)
     finally:
@@ -157,12 +147,6 @@ def stop(processes: Sequence[Process]) -> None:
     finally:
         for process in processes:
             process.close()
-
-
-def moved(run: RunDir, output: Path) -> RunDir:
-    """The same run where the folder of all studies is `output`."""
-    study, name = run.path.parts[-2:]
-    return RunDir(output / study / name)
 
 
 class _View:
