@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from gannorm.errors import UserError
-from gannorm.studies.processes import Child, last_line
-from gannorm.studies.tasks import CALLERS_MISTAKE, GRACE, TICK, Process, Task
+from gannorm.studies.local import Child, last_line
+from gannorm.studies.runner import CALLERS_MISTAKE, GRACE, TICK, Process, Task
 
 CONNECT = 30  # seconds in which a cluster must answer
 VISIBLE = 60  # seconds after which a network file system has forgotten what it remembers of a folder

@@ -26,7 +26,8 @@ from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies import cluster as cluster_module
 from gannorm.studies.cluster import RayCluster
-from gannorm.studies.engine import execute, state
+from gannorm.studies.execute import execute
+from gannorm.studies.tasks import state
 
 pytestmark = pytest.mark.usefixtures("own_folder", "no_report")
 REPORT = Path("report")
@@ -38,8 +39,8 @@ from pathlib import Path
 nothing = types.SimpleNamespace(to_text=str)
 sys.modules["gannorm.report.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
 from gannorm.studies.cluster import RayCluster
-from gannorm.studies.engine import execute
-from gannorm.studies.grid import plan
+from gannorm.studies.execute import execute
+from gannorm.studies.plan import plan
 execute(plan(Path("s.yaml"), Path("runs")), RayCluster(sys.argv[2:], sys.argv[1]), Path("report"))
 """
 
