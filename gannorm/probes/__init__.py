@@ -24,8 +24,10 @@ from gannorm.probes.optimization.internal_covariate_shift import (
     snapshot,
 )
 from gannorm.probes.optimization.landscape import Landscape, landscape
+from gannorm.probes.optimization.mean_gradient import MeanGradient, mean_gradient
 from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
 from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
+from gannorm.probes.optimization.variance_by_dimension import VarianceByDimension, variance_by_dimension
 from gannorm.probes.theory import (
     Problem,
     deep_linear_network,
@@ -47,10 +49,12 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "MeanGradient",
     "Problem",
     "SGDNoise",
     "SignalPropagation",
     "SwapTest",
+    "VarianceByDimension",
     "assert_batch_invariant",
     "batch_invariance",
     "common_mode_gain",
@@ -68,6 +72,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "mean_gradient",
     "one_neuron_chain",
     "product_density",
     "product_edge",
@@ -76,4 +81,5 @@ __all__ = [
     "signal_propagation",
     "snapshot",
     "swap_test",
+    "variance_by_dimension",
 ]
