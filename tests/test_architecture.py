@@ -11,7 +11,7 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "isolate", "rundir", "seeds", "terminal"},
+    {"errors", "registry", "isolate", "locks", "rundir", "seeds", "terminal"},
     {"normalizers", "losses", "data", "probes", "studies"},
     {"models"},
     {"training", "evaluation"},

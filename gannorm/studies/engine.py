@@ -12,7 +12,6 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 
 from gannorm.errors import UserError
+from gannorm.locks import lock
 from gannorm.rundir import PLAN, RunDir, write_text, writing
 from gannorm.studies.configs import flatten
 from gannorm.studies.grid import PlannedRun, Study
@@ -192,7 +192,7 @@ def _alone(study: Study) -> Iterator[None]:
         file = (folder / ".lock").open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except OSError:
             raise UserError(f"one process executes a study: another has {study.folder}; wait for it.") from None
         yield

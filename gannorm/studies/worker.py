@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import shutil
@@ -15,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+from gannorm.locks import lock as lock_file
 from gannorm.studies.processes import Child
 from gannorm.studies.tasks import TICK, Task
 from gannorm.studies.transport import PART, packed, unpack
@@ -97,9 +97,9 @@ def _scratch() -> tuple[Path, IO[str]]:
     """A new folder, and the lock that says that it is in use; what killed workers have left is removed."""
     for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError), (left / ".lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock, wait=False)
             shutil.rmtree(left, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix="gannorm-new-"))
     lock = (new / ".lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock_file(lock)
     return new.rename(new.with_name(new.name.replace("gannorm-new-", SCRATCH))), lock
