@@ -87,16 +87,13 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     """A run's discriminator, held-out images, fakes of its generator as in training, and the discriminator's config."""
     import torch
 
-    from gannorm.data import load_images
+    from gannorm.data import images_of_run
     from gannorm.models import load_networks
     from gannorm.seeds import stream
     from gannorm.training.callbacks.measurements import generate
 
     networks = load_networks(options.run, options.step, ema=False)
-    data = networks.config["data"]
-    held_out = load_images(
-        data["name"], "test", image_size=data["image_size"], root=data["root"], skip_bad=data["skip_bad"]
-    )
+    held_out = images_of_run(networks.config["data"], "test")
     images = min(options.images, len(held_out))
     z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
     fake = generate(networks.generator, z, options.batch_size, training=True)

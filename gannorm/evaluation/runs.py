@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gannorm.data import Images, load_images
+from gannorm.data import Images, images_of_run
 from gannorm.errors import UserError
 from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, require_device
@@ -175,11 +175,10 @@ class _Data:
     def of(self, source: Mapping[str, Any]) -> tuple[Images, Images, Images | None]:
         key = _key(source)
         if key not in self.loaded:
-            options = {k: v for k, v in source.items() if k in ("image_size", "root", "skip_bad")}
-            splits = {s: load_images(source["name"], s, **options) for s in {"train", self.split}}
+            splits = {s: images_of_run(source, s) for s in {"train", self.split}}
             held_out = None
             if self.reconstruction:
-                held_out = splits.get(HELD_OUT) or load_images(source["name"], HELD_OUT, **options)
+                held_out = splits.get(HELD_OUT) or images_of_run(source, HELD_OUT)
                 if not 2 <= self.reconstruction <= len(held_out):
                     raise UserError(
                         f"--reconstruction must lie between 2 and the {len(held_out)} held-out images of "
