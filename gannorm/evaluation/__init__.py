@@ -8,7 +8,6 @@ in_domain       a classifier trained on the dataset's labels in seconds (needs t
 reference       what is needed of the real images, cached on disk under a content hash
 metrics         the four scores of features, bit-identical to torch-fidelity
 reconstruction  how near a generator comes to held-out images
-ranks           several processes, one score
 arithmetic      full precision around it all
 """
 

@@ -26,7 +26,6 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, undisturbed
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
@@ -61,31 +60,22 @@ class Extractor:
         """Whether it gives class probabilities: an embedding (CLIP, DINOv2) names its one layer for every metric."""
         return self.layers["isc"] != self.layers["fid"]
 
-    def features(self, batches: Iterable[Tensor | None], bar: tqdm) -> tuple[dict[str, Tensor], float]:
+    def features(self, batches: Iterable[Tensor], bar: tqdm) -> tuple[dict[str, Tensor], float]:
         """Layer → (N, F) features on the CPU, of all uint8 batches in order, and the seconds spent in the extractor.
 
         Args:
-            batches: None in the place of each batch that another process makes, see `ranks`.
-            bar: counts the images of this process.
+            batches: (N, C, H, W) each.
+            bar: counts the images.
         """
-        seconds = 0.0
-
-        def extract() -> dict[int, dict[str, Tensor]]:
-            nonlocal seconds
-            found = {}
-            with torch.no_grad():
-                for number, batch in enumerate(batches):
-                    if batch is None:
-                        continue
-                    begin = time.perf_counter()
-                    output = self.module(batch.to(self.device, non_blocking=True))
-                    layers = self.module.convert_features_tuple_to_dict(output)  # type: ignore[operator]
-                    found[number] = {layer: features.cpu() for layer, features in layers.items()}  # waits for a GPU
-                    seconds += time.perf_counter() - begin
-                    bar.update(len(batch))
-            return found
-
-        parts = list(ranks.from_all(extract).values())
+        seconds, parts = 0.0, []
+        with torch.no_grad():
+            for batch in batches:
+                begin = time.perf_counter()
+                output = self.module(batch.to(self.device, non_blocking=True))
+                layers = self.module.convert_features_tuple_to_dict(output)  # type: ignore[operator]
+                parts.append({layer: features.cpu() for layer, features in layers.items()})  # waits for a GPU
+                seconds += time.perf_counter() - begin
+                bar.update(len(batch))
         return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}, seconds
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation import metrics, ranks
+from gannorm.evaluation import metrics
 from gannorm.evaluation.extractors import Extractor
 from gannorm.rundir import atomic_write, writing
 
@@ -72,14 +72,13 @@ def load_reference(
         UserWarning: the cache cannot be written; the reference is used all the same.
     """
     file = cache_dir() / "references" / f"{reference_key(dataset, extractor, batch_size, splits, seed)}.npz"
-    reference = ranks.from_first(_read(file))
+    reference = _read(file)
     if reference is None:
         reference = _compute(dataset, extractor, batch_size, splits, seed, quiet)
         try:
-            if ranks.is_first():
-                with writing(file.parent):
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                _write(file, reference)
+            with writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, reference)
         except UserError as error:
             warnings.warn(
                 f"the reference statistics are not kept: {error} GANNORM_CACHE says where they go.", stacklevel=2
@@ -109,8 +108,7 @@ def _compute(
     dataset: Images, extractor: Extractor, batch_size: int, splits: int, seed: int, quiet: bool | None
 ) -> Reference:
     with tqdm(total=len(dataset), desc="real images", unit="img", leave=False, disable=quiet) as bar:
-        batches = enumerate(dataset.pixels.split(batch_size))
-        features, _ = extractor.features((batch if ranks.is_mine(i) else None for i, batch in batches), bar)
+        features, _ = extractor.features(dataset.pixels.split(batch_size), bar)
     layers = extractor.layers
     mean, covariance = metrics.gaussian(features[layers["fid"]])
     return Reference(

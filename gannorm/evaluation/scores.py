@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation import metrics, ranks
+from gannorm.evaluation import metrics
 from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.extractors import Extractor, build_extractor
 from gannorm.evaluation.reference import load_reference, versions
@@ -46,8 +46,7 @@ class Scores:
         recall: share of real images that lie among the fakes, [0, 1].
         seconds: wall time of this scoring.
         protocol: everything that the numbers depend on.
-        seconds_by_part: of the wall time: "extractor"; "generator", with what prepares it and, in a process group, the
-            wait for the others; "scores" from the features.
+        seconds_by_part: of the wall time: "extractor"; "generator", with what prepares it; "scores" from the features.
     """
 
     inception_score: float | None
@@ -97,11 +96,8 @@ class Evaluator:
         device: of the extractor; the best there is by default. A generator runs where it is.
         quiet: hide the progress bars; None: show them on a terminal alone.
 
-    In a process group of torch.distributed every process makes the same calls; each generates and extracts its share
-    of the batches, and all get the scores of one process.
-
     Raises:
-        UserError: too few images, or an extractor that cannot see them, or that is not the same in every process.
+        UserError: too few images, or an extractor that cannot see them.
 
     Warns:
         UserWarning: fewer images than features, so that a covariance has no full rank.
@@ -128,16 +124,11 @@ class Evaluator:
             raise UserError(f"`seed` must be in [0, 2³²), which NumPy takes: got {seed}.")
         self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
         self.kid_subsets, self.fid_solver = kid_subsets, fid_solver
-        self.quiet = quiet if ranks.is_first() else True
+        self.quiet = quiet
         self.samples = count_samples(dataset, samples, batch_size, splits, kid_subsets)
         if not isinstance(extractor, Extractor):
             extractor = build_extractor(extractor, dataset, device=device)
         self.extractor = extractor
-        if not ranks.agree(extractor.weights_sha256):
-            raise UserError(
-                f"every process must score with the same extractor: the weights of {extractor.name} differ; give all "
-                "of them the same --weights."
-            )
         with undisturbed():
             self.reference = load_reference(
                 dataset, extractor, batch_size=batch_size, splits=splits, seed=seed, quiet=self.quiet
