@@ -660,20 +660,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     what_less = "the same with 1 KID subset instead of 100"
     yield row("evaluation", what_less, total, "one subset", "passes", False, "passes alone", "≤ 1.1")
     yield row("evaluation", what, total, "ours", "separate", True, "calculate_metrics", "≥ 1.8")
-    yield _frechet(bench, metrics, 512 if bench.quick else 2048)
     yield _inception(bench)
-
-
-def _frechet(bench: Bench, metrics: Any, features: int) -> Row:
-    halves = (torch.randn(4 * features, features, generator=stream(0, kind)) for kind in ("fake", "real"))
-    fake, real = (metrics.gaussian(half) for half in halves)
-    root = metrics.matrix_root(real[1])
-    solvers = {
-        "symmetric": lambda: metrics.frechet_distance_symmetric(fake, real, root),
-        "torch-fidelity": lambda: metrics.frechet_distance(fake, real),
-    }
-    times = bench.interleaved(solvers, rounds=2)
-    return row("evaluation", f"FID of {features} features, symmetric", times, *solvers, True, "torch-fidelity's")
 
 
 def _inception(bench: Bench) -> Row:
@@ -695,7 +682,7 @@ def _inception(bench: Bench) -> Row:
         images = _random_images(16, "train", count)
         extractor = Extractor(INCEPTION, module, layers, "random", bench.device)
         warnings.simplefilter("ignore")  # fewer images than features
-        evaluator = Evaluator(images, extractor=extractor, fid_solver="symmetric", quiet=True)
+        evaluator = Evaluator(images, extractor=extractor, quiet=True)
         passes, score, shares = _judges(evaluator)
         runs = {"ours": lambda: score(generator), "passes": lambda: passes(generator)}
         times = bench.interleaved(runs, rounds=1 if bench.quick else 2)

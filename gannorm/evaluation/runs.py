@@ -89,7 +89,7 @@ def score_runs(
         extractor, weights, sha256, extractor_seed, device: see `build_extractor`; an in-domain extractor learns from
             the training split, whichever is scored against.
         again: score also what is scored already.
-        counts: samples, batch_size, splits, kid_subsets, fid_solver, seed: see `Evaluator`.
+        counts: samples, batch_size, splits, kid_subsets, kid_kernel, seed: see `Evaluator`.
 
     Raises:
         UserError: options that contradict each other, no such checkpoint, data or extractor. A checkpoint that is
@@ -118,7 +118,7 @@ def score_runs(
             tasks.append(_Task(run, run.path, source, "", ema, False, problem=str(error)))  # all are damaged
             continue
         for file in files:
-            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("fid_solver", "seed")})
+            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("kid_kernel", "seed")})
             for averaged in (True, False) if statistics == "all" else (ema,):
                 for i, mode in enumerate(STATISTICS if statistics == "all" else (statistics,)):
                     tasks.append(_Task(run, file, source, mode, averaged, bool(reconstruction) and i == 0))
