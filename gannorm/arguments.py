@@ -151,7 +151,7 @@ def evaluate_parser() -> ArgumentParser:
         "--extractor", type=name, default=None, help="default: Inception for colour, in_domain for grey"
     )
     parser.add_argument("--weights", type=name, default=None, help="the extractor's weight file, instead of a download")
-    parser.add_argument("--sha256", type=name, default=None, help="of that file; all 64 digits: it is trusted to load")
+    parser.add_argument("--sha256", type=name, default=None, help="of that file, all 64 digits: it is trusted to load")
     parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
     parser.add_argument("--device", type=name, default=None, help="such as cuda or cpu; default: the best there is")
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="real images to score against")

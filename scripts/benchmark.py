@@ -610,7 +610,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
     from torch_fidelity import GenerativeModelModuleWrapper, calculate_metrics
 
     from gannorm.data import load_images
-    from gannorm.evaluation import Evaluator, build_extractor, metrics, train_in_domain
+    from gannorm.evaluation import Evaluator, build_extractor, train_in_domain
 
     class Bytes(nn.Sequential):
         def forward(self, z: Tensor) -> Tensor:
