@@ -123,16 +123,14 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from gannorm.comparison.quantities import score_curves
     from gannorm.evaluation import score_runs, score_table
-    from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs
 
     runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []
-    with joined():
-        for result in score_runs(runs, **options):
-            results.append(result)
-            tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
-    for run in runs if results else ():  # among processes that score together, the first has the results
+    for result in score_runs(runs, **options):
+        results.append(result)
+        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs:
         records = [r.record for r in results if r.run is run and r.record]
         if options["statistics"] == "all":
             print(f"{run.path}:\n{score_table(records)}")

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from gannorm.data import Images, images_of_run
 from gannorm.errors import UserError
-from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, require_device
 from gannorm.evaluation.extractors import build_extractor
 from gannorm.evaluation.reconstruction import reconstruction_score
@@ -78,8 +77,6 @@ def score_runs(
 ) -> Iterator[Scored]:
     """Score checkpoints of runs, write each result into its run's scores.json, and yield it.
 
-    In a process group, the processes share the batches of each score among them; the first writes and yields.
-
     Args:
         runs: what `gannorm train` wrote.
         step: of the checkpoint; None for the last.
@@ -92,7 +89,7 @@ def score_runs(
         extractor, weights, sha256, extractor_seed, device: see `build_extractor`; an in-domain extractor learns from
             the training split, whichever is scored against.
         again: score also what is scored already.
-        counts: samples, batch_size, splits, kid_subsets, fid_solver, seed: see `Evaluator`.
+        counts: samples, batch_size, splits, kid_subsets, kid_kernel, seed: see `Evaluator`.
 
     Raises:
         UserError: options that contradict each other, no such checkpoint, data or extractor. A checkpoint that is
@@ -121,19 +118,17 @@ def score_runs(
             tasks.append(_Task(run, run.path, source, "", ema, False, problem=str(error)))  # all are damaged
             continue
         for file in files:
-            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("fid_solver", "seed")})
+            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("kid_kernel", "seed")})
             for averaged in (True, False) if statistics == "all" else (ema,):
                 for i, mode in enumerate(STATISTICS if statistics == "all" else (statistics,)):
                     tasks.append(_Task(run, file, source, mode, averaged, bool(reconstruction) and i == 0))
     batch_size = counts.get("batch_size", 64)
-    hidden = None if ranks.is_first() else True
-    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=hidden)]
+    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=None)]
 
     judges: dict[Any, Evaluator] = {}
-    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=hidden):
+    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=None):
         if task.problem:
-            if ranks.is_first():
-                yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
+            yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
             continue
         key = _key(task.source)
         if key not in judges:
@@ -143,10 +138,9 @@ def score_runs(
             )
             judges[key] = Evaluator(real, extractor=built, **counts)
         result = _scored(task, judges[key], data, reconstruction, again)
-        if ranks.is_first():
-            if result.new:
-                task.run.add_scores(result.record or {})
-            yield result
+        if result.new:
+            task.run.add_scores(result.record or {})
+        yield result
 
 
 def score_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -211,7 +205,7 @@ def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, aga
     run, networks = task.run, load_networks(task.file, ema=task.ema)
     step, protocol = networks.step, judge.protocol(task.statistics, task.ema)
     where = f"{run.path} step {step}"
-    old = ranks.from_first(next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None))
+    old = next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None)
     generator = networks.generator.to(judge.extractor.device)
     record = dict(old) if old and not again else {}
     try:

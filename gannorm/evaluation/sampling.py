@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from gannorm.data import Images, to_uint8
 from gannorm.errors import UserError
-from gannorm.evaluation import ranks
 from gannorm.isolate import hooked, isolated, switched
 from gannorm.normalizers.lp import LpNorm
 from gannorm.normalizers.renorm import BatchRenorm
@@ -89,11 +88,11 @@ def check_generator(
 @contextmanager
 def generated(
     generator: nn.Module, count: int, *, latent_dim: int, batch_size: int, seed: int, statistics: str = "running"
-) -> Iterator[Iterator[Tensor | None]]:
+) -> Iterator[Iterator[Tensor]]:
     """Inside this context, an iterator over `count` uint8 images (N, C, H, W); the generator is restored at its end.
 
     The latents are those of torch-fidelity for the same seed, so that its scores of the same generator are the same
-    bits; they do not depend on the batch size. In a process group, None stands for the batches of other processes.
+    bits; they do not depend on the batch size.
 
     Args:
         generator: (N, Z) → (N, C, H, W) in [−1, 1]; it runs where it is.
@@ -105,16 +104,8 @@ def generated(
             other images. Layers that draw noise in training draw it under "batch", and where "standing" pools.
 
     Raises:
-        UserError: an image outside [−1, 1], or layers that a process group cannot share out; NotFiniteError: an image
-            that is not finite.
+        UserError: an image outside [−1, 1]; NotFiniteError: an image that is not finite.
     """
-    if ranks.is_shared() and statistics == "batch":
-        for name, layer in _averaging_layers(generator):
-            if isinstance(layer, BatchRenorm):
-                raise UserError(
-                    f"statistics='batch' on several processes needs batches that do not lean on those before them: "
-                    f"{name} {NO_POOLING[BatchRenorm]}; score it in one process."
-                )
     with isolated(generator), alone(), torch.no_grad():
         generator.eval()
         if statistics == "standing":
@@ -165,16 +156,13 @@ def set_standing_statistics(
 
 def _images(
     generator: nn.Module, count: int, latent_dim: int, batch_size: int, seed: int, whole: bool
-) -> Iterator[Tensor | None]:
+) -> Iterator[Tensor]:
     draw = np.random.RandomState(seed)
     for number, start in enumerate(range(0, count, batch_size)):
         wanted = min(batch_size, count - start)
         # A batch that is normalized by itself is drawn whole also where only a part of it is wanted.
         latents = _latents(draw, batch_size if whole else wanted, latent_dim, generator)
-        if not ranks.is_mine(number):
-            yield None
-            continue
-        torch.manual_seed(stream(seed, "batch", number).initial_seed())  # noise in layers: the same, whoever draws it
+        torch.manual_seed(stream(seed, "batch", number).initial_seed())  # noise in layers: a function of the seed
         images = generator(latents)[:wanted]
         _check_range(images)
         yield to_uint8(images)

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,14 +19,12 @@ from tqdm import tqdm
 
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation import metrics, ranks
+from gannorm.evaluation import metrics
 from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.extractors import Extractor, build_extractor
 from gannorm.evaluation.reference import load_reference, versions
 from gannorm.evaluation.sampling import STANDING_SAMPLES, check_generator, generated
 from gannorm.registry import choices
-
-FID_SOLVERS = ("torch-fidelity", "symmetric")
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,8 +43,7 @@ class Scores:
         recall: share of real images that lie among the fakes, [0, 1].
         seconds: wall time of this scoring.
         protocol: everything that the numbers depend on.
-        seconds_by_part: of the wall time: "extractor"; "generator", with what prepares it and, in a process group, the
-            wait for the others; "scores" from the features.
+        seconds_by_part: of the wall time: "extractor"; "generator", with what prepares it; "scores" from the features.
     """
 
     inception_score: float | None
@@ -91,17 +87,12 @@ class Evaluator:
         splits: parts for the inception score.
         kid_subsets: random subsets for KID, each of 1000 images, or half of the smaller set if that is fewer.
         seed: of latents, splits and subsets; 2020 is torch-fidelity's.
-        fid_solver: "torch-fidelity": the same bits, the default, since a score is first to be comparable.
-            "symmetric": one matrix root per reference, equal up to rounding, and several times faster on Inception's
-            2048 features: below a second, and the root is kept with the reference.
+        kid_kernel: "poly", or "rbf" for that of CMMD, meant for CLIP: see `metrics.kernel_distance`.
         device: of the extractor; the best there is by default. A generator runs where it is.
         quiet: hide the progress bars; None: show them on a terminal alone.
 
-    In a process group of torch.distributed every process makes the same calls; each generates and extracts its share
-    of the batches, and all get the scores of one process.
-
     Raises:
-        UserError: too few images, or an extractor that cannot see them, or that is not the same in every process.
+        UserError: too few images, or an extractor that cannot see them.
 
     Warns:
         UserWarning: fewer images than features, so that a covariance has no full rank.
@@ -117,27 +108,22 @@ class Evaluator:
         splits: int = 10,
         kid_subsets: int = 100,
         seed: int = 2020,
-        fid_solver: str = "torch-fidelity",
+        kid_kernel: str = "poly",
         device: torch.device | str | None = None,
         quiet: bool | None = None,
     ) -> None:
         _must_be_images(dataset)
-        if fid_solver not in FID_SOLVERS:
-            raise UserError(f"unknown fid_solver {fid_solver!r}: {choices(fid_solver, FID_SOLVERS)}")
+        if kid_kernel not in metrics.KID_KERNELS:
+            raise UserError(f"unknown kid_kernel {kid_kernel!r}: {choices(kid_kernel, metrics.KID_KERNELS)}")
         if not 0 <= seed < 2**32:
             raise UserError(f"`seed` must be in [0, 2³²), which NumPy takes: got {seed}.")
         self.dataset, self.batch_size, self.splits, self.seed = dataset, batch_size, splits, seed
-        self.kid_subsets, self.fid_solver = kid_subsets, fid_solver
-        self.quiet = quiet if ranks.is_first() else True
+        self.kid_subsets, self.kid_kernel = kid_subsets, kid_kernel
+        self.quiet = quiet
         self.samples = count_samples(dataset, samples, batch_size, splits, kid_subsets)
         if not isinstance(extractor, Extractor):
             extractor = build_extractor(extractor, dataset, device=device)
         self.extractor = extractor
-        if not ranks.agree(extractor.weights_sha256):
-            raise UserError(
-                f"every process must score with the same extractor: the weights of {extractor.name} differ; give all "
-                "of them the same --weights."
-            )
         with undisturbed():
             self.reference = load_reference(
                 dataset, extractor, batch_size=batch_size, splits=splits, seed=seed, quiet=self.quiet
@@ -187,11 +173,18 @@ class Evaluator:
             score, score_std = None, None
             if self.extractor.classifies:
                 score, score_std = metrics.inception_score(fake[layers["isc"]], self.splits, self.seed)
-            kid, kid_std = self._kernel_distance(fake[layers["kid"]])
-            precision, recall = metrics.precision_recall(
-                fake[layers["prc"]], reference.features[layers["prc"]], reference.radii
+            kid, kid_std = metrics.kernel_distance(
+                fake[layers["kid"]],
+                reference.features[layers["kid"]],
+                subsets=self.kid_subsets,
+                subset_size=self.kid_subset_size,
+                seed=self.seed,
+                kernel=self.kid_kernel,
             )
-            fid = self._fid(fake[layers["fid"]])
+            precision, recall = metrics.precision_recall(fake[layers["prc"]], reference.features[layers["prc"]])
+            fid = metrics.frechet_distance(
+                metrics.gaussian(fake[layers["fid"]]), (reference.mean, reference.covariance)
+            )
         end = time.perf_counter()
         return Scores(
             inception_score=score,
@@ -208,21 +201,10 @@ class Evaluator:
             seconds_by_part={"generator": drawn - begin - extraction, "extractor": extraction, "scores": end - drawn},
         )
 
-    @cached_property
-    def _kernel_distance(self) -> metrics.KernelDistance:
-        real = self.reference.features[self.extractor.layers["kid"]]
-        return metrics.KernelDistance(real, self.samples, self.kid_subsets, self.kid_subset_size, self.seed)
-
     @property
     def kid_subset_size(self) -> int:
         # Half at most: subsets of the whole sample would all be the same one, and their spread 0.
         return min(1000, min(len(self.dataset), self.samples) // 2)
-
-    def _fid(self, features: torch.Tensor) -> float:
-        fake, real = metrics.gaussian(features), (self.reference.mean, self.reference.covariance)
-        if self.fid_solver == "symmetric":
-            return metrics.frechet_distance_symmetric(fake, real, self.reference.root)
-        return metrics.frechet_distance(fake, real)
 
     def protocol(self, statistics: str, ema: bool) -> dict[str, Any]:
         """Everything that a score depends on, as plain JSON values."""
@@ -241,7 +223,7 @@ class Evaluator:
             "kid_subsets": self.kid_subsets,
             "kid_subset_size": self.kid_subset_size,
             "neighbours": metrics.NEIGHBOURHOOD,
-            "fid_solver": self.fid_solver,
+            "kid_kernel": self.kid_kernel,
             "extractor": self.extractor.name,
             "extractor_weights_sha256": self.extractor.weights_sha256,
             "extractor_held_out_accuracy": self.extractor.card.get("held_out_accuracy"),

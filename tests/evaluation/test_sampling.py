@@ -175,7 +175,7 @@ class Noise(nn.Module):
 
 
 def test_a_synchronized_layer_waits_for_no_other_process_while_images_are_drawn(monkeypatch):
-    """Batches are shared out among processes: not all of them would come to a layer's meeting."""
+    """One process of a group may score while the others train on: they would not come to a layer's meeting."""
     seen = []
 
     class Spy(Noise):
