@@ -635,7 +635,7 @@ def evaluation(bench: Bench) -> Iterator[Row]:
                 feature_extractor="in_domain",
                 feature_extractor_weights_path=str(Path(folder) / card["weights"]),
                 **dict.fromkeys(("isc", "fid", "kid", "prc"), True),
-                kid_subset_size=evaluator.kid_subset_size,
+                kid_subset_size=evaluator.kid_subset_size(evaluator.samples),
                 cuda=bench.device.type == "cuda",
                 cache=False,
                 save_cpu_ram=False,
