@@ -15,7 +15,7 @@ LAYERS = [
     {"normalizers", "losses", "data", "probes", "studies"},
     {"models"},
     {"training", "evaluation"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},
