@@ -154,7 +154,8 @@ def evaluate_parser() -> ArgumentParser:
     parser.add_argument("--sha256", type=name, default=None, help="of that file, all 64 digits: it is trusted to load")
     parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
     parser.add_argument("--device", type=name, default=None, help="such as cuda or cpu; default: the best there is")
-    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="real images to score against")
+    splits = Literal["train", "test"] | None
+    parser.add_argument("--split", type=splits, default=None, help="real images; default: test if 5,000, else train")
     parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
     parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of generator and extractor")
     parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")

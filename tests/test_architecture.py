@@ -29,7 +29,7 @@ LAYERS = [
     {"training", "evaluation", "comparison"},
     {"report"},
     {"studies"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},
