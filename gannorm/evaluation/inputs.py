@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gannorm.data import DATASETS, Images, load_images, to_uint8
 from gannorm.data.cache import decoded
+from gannorm.data.decoding import Form
 from gannorm.data.folder import SUFFIXES, read_folder
 from gannorm.errors import UserError
 from gannorm.evaluation.generators import Range, on_signed_range, warn_of_no_picture
@@ -190,7 +191,8 @@ def _folder(folder: Path, split: str | None, channels: int, size: int) -> Real:
 
 def _pixels(root: Path, names: list[str], size: int, part: str) -> Tensor:
     """All of a folder's files, decoded: (N, 3, size, size)."""
-    pixels, bad = decoded(root, names, size, part)
+    found = decoded(root, dict.fromkeys(names, part), part, Form(size))
+    pixels, bad = found.pixels, found.bad
     if bad:
         name, reason = next(iter(bad.items()))
         raise UserError(
