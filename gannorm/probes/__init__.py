@@ -25,6 +25,7 @@ from gannorm.probes.optimization.internal_covariate_shift import (
     snapshot,
 )
 from gannorm.probes.optimization.landscape import Landscape, landscape
+from gannorm.probes.optimization.loss_surface import LossSurface, loss_surface
 from gannorm.probes.optimization.mean_gradient import MeanGradient, mean_gradient
 from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
 from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
@@ -52,6 +53,7 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "LossSurface",
     "MeanGradient",
     "Problem",
     "SGDNoise",
@@ -77,6 +79,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "loss_surface",
     "mean_gradient",
     "one_neuron_chain",
     "product_density",
