@@ -11,7 +11,7 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "config", "rundir", "seeds", "isolate", "distributed", "terminal"},
+    {"errors", "registry", "files", "config", "rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
