@@ -11,7 +11,19 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "config", "verdict", "rundir", "seeds", "state", "isolate", "distributed", "terminal"},
+    {
+        "errors",
+        "registry",
+        "files",
+        "config",
+        "verdict",
+        "rundir",
+        "seeds",
+        "state",
+        "isolate",
+        "distributed",
+        "terminal",
+    },
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},

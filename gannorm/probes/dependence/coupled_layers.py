@@ -106,12 +106,10 @@ def is_coupled(f: Function, x: Any, generator: torch.Generator, batch_dim: int =
     with running(f, x) as run, torch.no_grad():
         run(x)  # meets the modules
         with noised(run, generator):
-            base = per_sample(run(x), n, batch_dim)
+            base = per_sample(run(x), n, batch_dim).cpu()
             for kept, source in plan_swaps(bits, generator):
-                after = per_sample(run(take(x, source, batch_dim)), n, batch_dim)
-                if base.shape != after.shape or not torch.equal(
-                    base[kept.to(base.device)], after[kept.to(base.device)]
-                ):
+                after = per_sample(run(take(x, source, batch_dim)), n, batch_dim).cpu()
+                if base.shape != after.shape or not torch.equal(base[kept], after[kept]):
                     return True
             with suppress(NoGradientError), graph(f, x, batch_dim) as g:
                 return sign_change(g.pull_back, bits) > tolerance(g.outputs.dtype)
@@ -146,10 +144,9 @@ def walk(
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
     with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
+        per_sample(run(x), n, batch_dim)  # meets the modules
         if with_noise:
-            stack.enter_context(noised(run, x, generator))
-        else:
-            run(x)  # meets the modules
+            stack.enter_context(noised(run, generator))
         walk = _Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))
         walk.go(run, x, walk.record)
