@@ -20,6 +20,7 @@ LAYERS = [
         "verdict",
         "rundir",
         "seeds",
+        "state",
         "isolate",
         "distributed",
         "terminal",
