@@ -93,7 +93,8 @@ def read_folder(
             stacklevel=2,
         )
     classes = plan.classes()
-    labels = torch.tensor([classes.index(plan.class_folder(name)) for name in part.names]) if classes else None
+    number = {folder: k for k, folder in enumerate(classes)}
+    labels = torch.tensor([number[plan.class_folder(name)] for name in part.names]) if classes else None
     note = f"{part.transparent} with transparency composed on {background}" if part.transparent else ""
     return Images(part.pixels, labels, classes, "folder", split, split_rule=plan.rule, note=note)
 
@@ -131,7 +132,7 @@ def _tree(root: Path, follow_links: bool) -> _Tree:
                     # Of a link, os.path, unlike the entry, raises nothing where it leads to itself.
                     is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
                     is_file = os.path.isfile(entry.path) if link else entry.is_file()
-                    real = os.path.realpath(entry.path) if link else os.path.join(above[-1], entry.name)
+                    real = os.path.realpath(entry.path) if link else f"{above[-1]}{os.sep}{entry.name}"
                     if entry.name.startswith("."):
                         tree.left_out[name] = "hidden"
                     elif not image and not is_folder:
@@ -247,8 +248,8 @@ def _by_hash(images: list[str]) -> _Plan:
     alike = sorted({folder for folder in map(plan.class_folder, images) if _looks_like_a_split(folder)})
     if alike:
         plan.warning = (
-            f"the folders {', '.join(map(repr, alike))} are named like splits, but {rule}, whatever its folder; rename "
-            f"them to train and test, or ignore this if they are classes."
+            f"the folders {', '.join(map(repr, alike))} are named like splits, but {rule}, whatever its folder; call "
+            "them train and test, at most one folder deep, to make them the split; ignore this if they are classes."
         )
     return plan
 

@@ -79,7 +79,7 @@ def test_folders_that_differ_in_capitals_alone_are_one_and_lose_no_image(tmp_pat
 )
 def test_folders_that_look_like_splits_but_make_none_are_a_warning(folders, tmp_path):
     write(tmp_path, *(f"{folder}/{name}" for folder in folders for name in NAMES))
-    with pytest.warns(UserWarning, match=f"{folders[0]}.* named like splits.* rename them to train and test"):
+    with pytest.warns(UserWarning, match=f"{folders[0]}.* named like splits.* call them train and test"):
         assert load(tmp_path).classes == tuple(sorted(folders))
 
 
