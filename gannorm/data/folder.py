@@ -32,8 +32,8 @@ from gannorm.data.left_out import LINK, counted, remedies, report_bad
 from gannorm.errors import UserError
 
 SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".bmp", ".dib", ".webp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib"),
+    *(".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 TRAIN = ("train", "training")  # of several the first is used
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -190,7 +190,9 @@ class _Plan:
 
 
 def _everything(images: list[str]) -> _Plan:
-    return _Plan("no split", dict.fromkeys(images, ALL), {name: name for name in images}, {})
+    by_folders = _by_folders(images)
+    inner = {name: name for name in images} | (by_folders.inner if by_folders else {})
+    return _Plan("no split", dict.fromkeys(images, ALL), inner, {})
 
 
 def _by_folders(images: list[str]) -> _Plan | None:
