@@ -11,7 +11,8 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "config", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"},
+    {"errors", "registry", "files", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"}
+    | {"dotted", "schema", "recipes", "config", "labels", "hints"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
@@ -21,6 +22,7 @@ LAYERS = [
     {"subjects"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
