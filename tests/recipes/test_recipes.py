@@ -25,7 +25,7 @@ def test_the_demo_is_a_study_of_a_recipe(tmp_path):
 
 
 def test_what_is_no_recipe_lists_them_and_a_path_that_is_gone_names_its_recipe(tmp_path):
-    with pytest.raises(UserError, match=r"did you mean 'digits'.*choose from cifar10, classifier, demo, digits, folder"):
+    with pytest.raises(UserError, match=r"did you mean 'digits'.*choose from cifar10, .* digits, folder"):
         locate("digit")
     with pytest.raises(UserError, match="give its name, digits"):
         locate("configs/digits.yaml")
