@@ -65,6 +65,9 @@ class DataConfig:
     batch_size: int = factor(64, "images a batch, on each device")
     download: bool = display(False, "get a torchvision data set that is not in root")
     skip_bad: bool = factor(False, "leave out damaged or too small images, and name them, instead of stopping")
+    enlarge: bool = factor(False, "enlarge images that are smaller than image_size, instead of refusing them")
+    background: str = factor("black", "colour under transparent pixels of image files: a name or #rrggbb")
+    follow_links: bool = factor(False, "follow symbolic links that lead out of a folder")
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"}
+    {"errors", "registry", "files", "locks", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"}
     | {"dotted", "schema", "recipes", "config", "labels", "hints"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
     {"report"},
     {"studies"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def parser() -> ArgumentParser:
     parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
     parser.add_argument("action", type=Literal["train"], help="what to do")
-    add_keys(parser, "data", "name", "root", "image_size", "download", "skip_bad")
+    data = ("name", "root", "image_size", "download", "skip_bad", "enlarge", "background", "follow_links")
+    add_keys(parser, "data", *data)
     parser.add_argument("--seed", type=int, default=0, help="random seed of the split, the weights and the batches")
     parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
     return parser

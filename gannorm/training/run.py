@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm.config import GANModel, TrainConfig, taken_by
-from gannorm.data import DATASETS, GREY, ImageData, Images
+from gannorm.data import GREY, ImageData, Images
 from gannorm.distributed import Follower, Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
@@ -66,22 +66,15 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
         directory(path).require_new()
         module, data = prepare(config)
         with directory.create(path, config.to_dict()) as run:
-            print(*introduced(module, data, config), f"run: {path}", sep="\n", flush=True)
             train_to_the_end(module, data, config, run)
     return run
 
 
-def introduced(module: GAN | Classifier, data: ImageData, config: TrainConfig) -> list[str]:
-    """What is trained and on what, in lines for a person."""
-    images, held_out = data.train, data.test
-    size = "x".join(map(str, images.pixels.shape[1:]))
-    classes = f", {len(images.classes)} classes" if images.classes else ""
+def introduced(module: GAN | Classifier, config: TrainConfig) -> list[str]:
+    """What is trained, in lines for a person."""
     networks = [f"{name} {sum(p.numel() for p in n.parameters()):,}" for name, n in networks_of(module).items()]
-    return [
-        *([f"recipe: {config.recipe}"] if config.recipe else []),
-        f"images: {data.name}, {len(images)} to train on and {len(held_out)} held out, {size}{classes}",
-        f"parameters: {', '.join(networks)}",
-    ]
+    recipe = [f"recipe: {config.recipe}"] if config.recipe else []
+    return [*recipe, f"parameters: {', '.join(networks)}"]
 
 
 def train_to_the_end(
@@ -92,6 +85,7 @@ def train_to_the_end(
     checkpoint: Path | None = None,
 ) -> None:
     """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
         diverged = _fit(module, data, config, run, stop, checkpoint)
@@ -165,7 +159,6 @@ def check(config: TrainConfig | Mapping[str, Any]) -> None:
     data = _data(config)
     require_known(config.trainer)
     check_trainer_options(config.trainer | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
-    DATASETS[data.name]  # names the choices
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
