@@ -11,20 +11,8 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {
-        "errors",
-        "registry",
-        "files",
-        "locks",
-        "config",
-        "verdict",
-        "rundir",
-        "seeds",
-        "state",
-        "isolate",
-        "distributed",
-        "terminal",
-    },
+    {"errors", "registry", "files", "locks", "dotted", "schema", "recipes", "hints", "verdict", "config", "labels"}
+    | {"rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
@@ -34,6 +22,7 @@ LAYERS = [
     {"subjects"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
