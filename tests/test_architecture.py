@@ -11,28 +11,18 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {
-        "errors",
-        "registry",
-        "files",
-        "config",
-        "verdict",
-        "rundir",
-        "seeds",
-        "state",
-        "isolate",
-        "distributed",
-        "terminal",
-    },
+    {"errors", "registry", "files", "locks", "dotted", "schema", "recipes", "hints", "verdict", "config", "labels"}
+    | {"rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
     {"report"},
     {"studies"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {

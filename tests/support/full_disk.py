@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.normalizers import normalizer
 from gannorm.rundir import RunDir
-from gannorm.studies.engine import state
+from gannorm.studies.tasks import state
 from gannorm.training import resume, train
 
 TINY = "--data.image_size=8 --data.batch_size=16 --steps=8 --log_every=1 --model.discriminator.width=8 --wandb=off"
@@ -75,7 +75,7 @@ class Faulty(nn.Module):
 def attempt(path, harm):
     """Train; the type and the words of the error, or ""."""
     Faulty.harm, Faulty.last = harm, RunDir(path).checkpoint_file(CHECKPOINT)
-    config = settings(train_parser(), [*TINY.split(), f"--output={path.parent}"])
+    config = train_config([*TINY.split(), f"--output={path.parent}"]).to_dict()
     try:
         train(config, path)
     except Exception as error:
