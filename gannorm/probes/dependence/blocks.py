@@ -14,8 +14,9 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,10 +24,13 @@ from scipy import stats
 from torch import Tensor
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState
-from gannorm.probes.batch import Function, batch_size_of, logits, per_sample, permutation, running, take
+from gannorm.isolate import RandomState, isolated
+from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, per_sample, permutation, running, take
 from gannorm.probes.gradients import tolerance
 from gannorm.verdict import BLOCKS, Estimate
+
+
+SUSPECT = 1e-3  # logits that differ by less may be rounding, which a normalizer of nearly equal values enlarges
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +138,22 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
                 saturated = saturated and bool(((raw == 0) | (raw == 1)).all())
                 least, most = min(least, values[i].min().item()), max(most, values[i].max().item())
                 floor = tolerance(raw.dtype)
-    constant = most - least <= floor * max(abs(least), abs(most))
+    spread, size = most - least, max(abs(least), abs(most))
+    constant = spread <= floor * size
+    if not constant and spread <= SUSPECT * max(size, 1.0):
+        constant = _is_rounding(f, take(images, batches[0].index, batch_dim), spread, batch_dim)
     return Seen(batches, torch.stack([values[i] for i in range(len(batches))]), constant, saturated)
+
+
+def _is_rounding(f: Function, x: Any, spread: float, batch_dim: int) -> bool:
+    """Whether logits that differ by `spread` in f's own precision are equal in float64, as far as that shrinks."""
+    with isolated(f), torch.no_grad(), suppress(Exception):  # whatever f raises that does not run in float64
+        cast(f, torch.float64)
+        x = map_tensors(lambda t: t.double() if t.is_floating_point() else t, x)
+        with running(f, x) as run:
+            values = logits(run(x), batch_size_of(x, batch_dim), batch_dim)
+        return (values.max() - values.min()).item() * ROUNDING_SHRINKS_BY <= spread
+    return False
 
 
 def batched_logits(f: Function, images: Any, batches: Iterable[Tensor], batch_dim: int = 0) -> Tensor:
@@ -167,7 +185,7 @@ def jackknife(
         return Estimate(mean)
     parts = torch.tensor([statistic(g) for g in range(blocks)], dtype=torch.float64)
     spread = (parts - parts.mean()).square().sum().item()
-    half = float(stats.t.ppf(0.975, blocks - 1)) * math.sqrt((blocks - 1) / blocks * spread)
+    half = student(blocks - 1) * math.sqrt((blocks - 1) / blocks * spread)
     if (least, most) != (0.0, 1.0):
         return Estimate(mean, max(mean - half, least), min(mean + half, most))
     if mean in (0.0, 1.0):
@@ -180,6 +198,12 @@ def jackknife(
 
 def _expit(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+@cache
+def student(freedom: int) -> float:
+    """t_{0.975} with so many degrees of freedom."""
+    return float(stats.t.ppf(0.975, freedom))
 
 
 def unseen(count: int) -> float:
@@ -199,7 +223,9 @@ def _seeded(seed: int) -> Iterator[None]:
         random.seed(seed)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         yield
     finally:
         before.restore()
