@@ -124,7 +124,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from tqdm import tqdm
 
-    from gannorm.comparison.quantities import score_curves
+    from gannorm.comparison.scores import score_curves
     from gannorm.evaluation import score_runs, score_table
     from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from gannorm.errors import UserError, require_positive
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from gannorm.comparison.table import Comparison
+    from gannorm.comparison.comparison import Comparison
     from gannorm.studies.grid import Study
     from gannorm.studies.tasks import Engine
 
@@ -71,7 +72,7 @@ def _engine(options: Namespace, command: Sequence[str], planned: Study) -> Engin
 def compare(argv: Sequence[str]) -> int:
     """compare runs: a table and report/index.html"""
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
-    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them; or one runs.csv")
     parser.add_argument("--output", type=str, default="report", help="folder to write")
     parser.add_argument(
         "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
@@ -85,7 +86,14 @@ def compare(argv: Sequence[str]) -> int:
     from gannorm.rundir import find_runs
 
     output = Path(options.output)
-    comparison = compare(find_runs(options.runs), output, baseline=options.baseline, by_mode=options.by_mode)
+    table = Path(options.runs[0]) if len(options.runs) == 1 and options.runs[0].endswith(".csv") else None
+    comparison = compare(
+        table or find_runs(options.runs),
+        output,
+        baseline=options.baseline,
+        by_mode=options.by_mode,
+        command=shlex.join(["gannorm", "compare", *argv]),
+    )
     print(comparison.to_text())
     print(output / "index.html")
     if options.wandb != "off":

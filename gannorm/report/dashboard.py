@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gannorm.comparison.comparison import SUMMARY, Comparison
+from gannorm.comparison.labels import NORM
 from gannorm.errors import UserError
-from gannorm.comparison.conditions import NORM
 from gannorm.report.pages import linked_figures
-from gannorm.comparison.table import SUMMARY, Comparison
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gannorm.comparison.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
+from gannorm.comparison.labels import NOT_FACTORS, STATISTICS, WEIGHTS, labels
 from gannorm.config import Flat, changed, difference, flatten, load
 from gannorm.errors import UserError
 from gannorm.files import dump_yaml
@@ -127,8 +127,8 @@ def plan(file: Path, output: Path) -> Study:
     if not isinstance(steps, int) or steps < 1:
         raise UserError(f"a study must say how long its runs are: `steps` is {steps!r} in {base_file} and {file}.")
     runs = []
-    for labels in itertools.product(*factors.values()):
-        values = dict(zip(factors, labels, strict=True))
+    for combination in itertools.product(*factors.values()):
+        values = dict(zip(factors, combination, strict=True))
         settings = {key: value for factor, label in values.items() for key, value in factors[factor][label].items()}
         directory = RunDir(output / file.stem / _run_name(factors, values))
         own = {"study": file.stem, "name": directory.path.name, "output": str(output), "progress": False}
@@ -269,13 +269,12 @@ def _content(run: PlannedRun, *without: str) -> str:
 def _require_condition(label: Any, runs: Sequence[PlannedRun], by_mode: bool) -> None:
     """`label` will be a condition of the comparison."""
     modes = [{STATISTICS: s, WEIGHTS: "averaged" if ema else "raw"} for s, ema in MODES] if by_mode else [{}]
-    planned = [
-        Run(run.directory, run.name, flatten(run.config) | mode, 0, "finished", 0) for run in runs for mode in modes
-    ]
-    labels = [condition.label for condition in group(planned)[0]]
+    known = labels([flatten(run.config) | mode for run in runs for mode in modes])
     # Its parts stand in the order of the config, which the base may have otherwise.
-    if set(str(label).split(", ")) not in [set(known.split(", ")) for known in labels]:
-        raise UserError(f"the baseline must be a condition of the study: got {label!r}; {choices(label, labels)}")
+    if set(str(label).split(", ")) not in [set(name.split(", ")) for name in known]:
+        raise UserError(
+            f"the baseline must be a condition of the study: got {label!r}; {choices(label, dict.fromkeys(known))}"
+        )
 
 
 def _require_same_configs(runs: Sequence[PlannedRun]) -> None:

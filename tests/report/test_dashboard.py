@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from gannorm import cli
-from gannorm.comparison.conditions import NORM
+from gannorm.comparison.labels import NORM
 from gannorm.config import flatten
 from gannorm.report.compare import Comparison
 from gannorm.report.dashboard import BARS, LINES, PICTURES, workspace
@@ -194,10 +194,10 @@ def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Pat
     (file,) = folder.glob("table/comparison/conditions_*.table.json")
     conditions = json.loads(file.read_text())
     assert [line[:3] for line in conditions["data"]] == [["batch", 3, 1], ["group", 3, 0]]
-    fall = comparison.row("batch", "train/accuracy_fall")
-    assert fall is not None
-    at = conditions["columns"].index("fall")
-    assert conditions["data"][0][at : at + 3] == [fall.estimate.mean, fall.estimate.low, fall.estimate.high]
+    pure = comparison.row("batch", "batch_dependence/train/auc_pure")
+    assert pure is not None
+    at = conditions["columns"].index("AUC pure")
+    assert conditions["data"][0][at : at + 3] == [pure.estimate.mean, pure.estimate.low, pure.estimate.high]
     assert {p.name.split("_")[0] for p in folder.glob("images/figures/*.png")} >= {"accuracy", "coupling", "scores"}
     summaries = [i for r in found if r.HasField("summary") for i in r.summary.update]
     assert any(i.key == "headline" and json.loads(i.value_json) == comparison.headline for i in summaries)
