@@ -14,7 +14,7 @@ from gannorm.comparison.scores import SCORES
 from gannorm.errors import UserError
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
-PROTOCOL_DETAILS = ("seed", "versions", "device")
+PROTOCOL_DETAILS = ("seed", "versions", "device", "extractor_batch_dependence")
 MODE = ("statistics", "standing_samples", "ema")  # of a protocol: how the generator was sampled
 
 
