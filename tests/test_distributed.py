@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from support.plain_loop import plain_loop
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.data import ImageLoader
 from gannorm.distributed import one_run
 from gannorm.errors import UserError
@@ -66,7 +66,7 @@ def configs(folder):
     found = {}
     for name, (_, *kinds) in CASES.items():
         for kind, its in enumerate(kinds):
-            found[name, kind] = settings(train_parser(), [*flags, *its])
+            found[name, kind] = train_config([*flags, *its]).to_dict()
     return found
 
 

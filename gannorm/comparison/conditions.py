@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gannorm.comparison.labels import factors, label, naming, point, text, titled
 from gannorm.comparison.runs import LeftOut, Run
+from gannorm.comparison.titles import point, titled, varied
 from gannorm.errors import printable
+from gannorm.labels import labels, naming, text
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
         another run of their condition that ended alike; remarks on what cannot be told apart.
     """
     configs = [run.config for run in runs]
-    varied, named = factors(configs), naming(configs)
+    keys, named = varied(configs), naming(configs)
+    label_of = {id(run): label for run, label in zip(runs, labels(configs), strict=True)}
     points: dict[tuple[str, ...], list[Run]] = {}
-    for run in sorted(runs, key=_position(runs, varied)):
-        points.setdefault(point(run.config, varied), []).append(run)
+    for run in sorted(runs, key=_position(runs, keys)):
+        points.setdefault(point(run.config, keys), []).append(run)
 
     conditions, repeats = [], []
     for members in points.values():
@@ -71,27 +73,27 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
             if first is not run:
                 repeats.append(LeftOut(run.name, f"same condition and seed as {first.name}"))
         config = members[0].config
-        values = {key: config.get(key) for key in varied}
+        values = {key: config.get(key) for key in keys}
         title = titled({key: config.get(key) for key in named})
         finished, diverged = (list(runs.values()) for runs in ended.values())
-        conditions.append(Condition(label(config, named), title, named, values, finished, diverged))
-    return conditions, repeats, [*_confounded(varied, named), *_folders(runs), *_unlike(conditions)]
+        conditions.append(Condition(label_of[id(members[0])], title, named, values, finished, diverged))
+    return conditions, repeats, [*_confounded(keys, named), *_folders(runs), *_unlike(conditions)]
 
 
-def _position(runs: Sequence[Run], varied: Sequence[str]) -> Any:
+def _position(runs: Sequence[Run], keys: Sequence[str]) -> Any:
     """A sort key: numbers by size, everything else in the order in which the runs bring it."""
     ranks: list[dict[str, int]] = []
-    for key in varied:
+    for key in keys:
         values: dict[str, Any] = {text(run.config.get(key)): run.config.get(key) for run in runs}
         if all(isinstance(v, int | float) for v in values.values()):
             values = dict(sorted(values.items(), key=lambda item: float(item[1])))
         ranks.append({value: rank for rank, value in enumerate(values)})
-    return lambda run: [rank[value] for rank, value in zip(ranks, point(run.config, varied), strict=True)]
+    return lambda run: [rank[value] for rank, value in zip(ranks, point(run.config, keys), strict=True)]
 
 
-def _confounded(varied: Sequence[str], named: Sequence[str]) -> list[str]:
+def _confounded(keys: Sequence[str], named: Sequence[str]) -> list[str]:
     """A remark when conditions differ in more than what names them: nothing can tell such factors apart."""
-    more = [key for key in varied if key not in named and not any(key.startswith(f"{n}_options") for n in named)]
+    more = [key for key in keys if key not in named and not any(key.startswith(f"{n}_options") for n in named)]
     if not more:
         return []
     return [

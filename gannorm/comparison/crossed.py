@@ -15,8 +15,10 @@ from typing import Any
 
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.intervals import Effect, Estimate, compare_means, mean_interval, of_changes
-from gannorm.comparison.labels import NORMS, WEIGHTS, text, worded
 from gannorm.comparison.quantities import QUANTITIES, TRAIN
+from gannorm.comparison.titles import WEIGHTS, worded
+from gannorm.config import NORMS
+from gannorm.labels import text
 
 CONFLICT = f"{TRAIN}auc_conflict"
 TITLES = {  # quantity → title

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gannorm.comparison.labels import STATISTICS, WEIGHTS, text
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SCORES
+from gannorm.comparison.titles import STATISTICS, WEIGHTS
 from gannorm.errors import UserError
+from gannorm.labels import text
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
 PROTOCOL_DETAILS = ("seed", "versions", "device", "extractor_batch_dependence")

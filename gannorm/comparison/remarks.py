@@ -62,8 +62,8 @@ def scored_unevenly(runs: Sequence[Run]) -> list[str]:
 def measured_unevenly(runs: Sequence[Run]) -> list[str]:
     """A remark for each kind of probe whose spacing differs between runs, and so what a run's value is the mean of."""
     lines = []
-    for key, former in (("probe_every", "probe_every"), ("optimization_every", "why_every")):
-        given = [run.config.get(key, run.config.get(former)) for run in runs]
+    for key in ("probe_every", "optimization_every"):
+        given = [run.config.get(key) for run in runs]
         spacings = sorted({every for every in given if isinstance(every, int)} - {0})
         if len(spacings) > 1:
             lines.append(

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gannorm.comparison.labels import config_hash
 from gannorm.comparison.renamed import renamed
-from gannorm.config import flatten
+from gannorm.comparison.titles import config_hash
+from gannorm.config import upgraded
+from gannorm.dotted import flatten
 from gannorm.errors import UserError, printable
 from gannorm.rundir import RunDir
 
@@ -113,7 +114,7 @@ def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]
 
 def _read(directory: RunDir, name: str) -> Run:
     status = directory.status()
-    config = {key: value for key, value in flatten(directory.config()).items() if value != {}}
+    config = {key: value for key, value in flatten(upgraded(directory.config())).items() if value != {}}
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gannorm.comparison.labels import NORMS, factors
 from gannorm.comparison.runs import LeftOut, Run
+from gannorm.comparison.titles import varied
+from gannorm.config import NORMS
 from gannorm.errors import UserError, printable
 
 FACTS = ("run", "study", "config_hash", "seed", "state", "step", "protocol")
@@ -29,7 +30,7 @@ STATES = ("finished", "diverged")
 def runs_csv(runs: Sequence[Run]) -> str:
     """The content of runs.csv."""
     configs = [run.config for run in runs]
-    settings = list(dict.fromkeys([*factors(configs), *(k for k in ALWAYS if any(k in c for c in configs))]))
+    settings = list(dict.fromkeys([*varied(configs), *(k for k in ALWAYS if any(k in c for c in configs))]))
     quantities = list(dict.fromkeys(name for run in runs for name in run.values))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import date as day
 
 from gannorm.comparison.comparison import Comparison
-from gannorm.comparison.labels import text
 from gannorm.comparison.runs import Run
+from gannorm.labels import text
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gannorm.comparison.quantities import FINAL_PROBES, OPTIMIZATION
 from gannorm.comparison.scores import ACCURACY
 from gannorm.comparison.sentences import names
 from gannorm.files import write_text
-from gannorm.report import pages, report
+from gannorm.report import pages, rendering, report
 from gannorm.report.about import About, about
 from gannorm.report.cells import Cell, Table, of_effect, of_row
 from gannorm.report.curves import SHOWN
@@ -41,7 +41,7 @@ def write(comparison: Comparison, output: Path, facts: About) -> None:
 
 def page(comparison: Comparison, plots: Sequence[Plot], facts: About | None = None) -> str:
     """The page as text."""
-    return pages.render(
+    return rendering.render(
         pages.OPTIMIZATION,
         about=facts or about(comparison),
         title=report.TITLES[comparison.task],
@@ -50,7 +50,7 @@ def page(comparison: Comparison, plots: Sequence[Plot], facts: About | None = No
         final_probes=FINAL_PROBES,
         baseline=comparison.conditions[0].title,
         cautions=_cautions(comparison),
-        figures=list(pages.drawings(plots).values()),
+        figures=list(rendering.drawings(plots).values()),
         quantities=_table(comparison),
     )
 

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from gannorm.comparison.comparison import LISTED_FINDINGS, Comparison
-from gannorm.comparison.labels import text
 from gannorm.comparison.numbers import counted
 from gannorm.comparison.quantities import FINAL_PROBES
 from gannorm.comparison.scores import ACCURACY, SCORES
 from gannorm.comparison.sentences import family
 from gannorm.files import atomic_write, write_text
+from gannorm.labels import text
 from gannorm.report import tables
 from gannorm.report.about import About, about
 from gannorm.report.cells import Table
 from gannorm.report.curves import SHOWN
 from gannorm.report.figures import figures
-from gannorm.report.pages import INDEX, drawings, render
+from gannorm.report.pages import INDEX
 from gannorm.report.plots import Plot, png
+from gannorm.report.rendering import drawings, render
 from gannorm.report.samples import sample_strips
 
 LISTED_RUNS = 40  # more than this are folded away

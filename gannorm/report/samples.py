@@ -13,7 +13,7 @@ from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.runs import Run
 from gannorm.report.curves import SHOWN
-from gannorm.report.pages import data_uri
+from gannorm.report.rendering import data_uri
 
 STEPS = 12  # that the slider offers
 BYTES = 16_000_000  # of grids in the page, so that a mail can carry it

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.crossed import TITLES, Line
-from gannorm.comparison.labels import text
 from gannorm.comparison.numbers import counted
 from gannorm.comparison.quantities import BY_NAME, TRAIN
 from gannorm.comparison.scores import Score
 from gannorm.comparison.sentences import worth
 from gannorm.comparison.table import DIVERGENCE, Row
+from gannorm.labels import text
 from gannorm.report.cells import DASH, Cell, Table, of_effect, of_estimate, of_row, of_verdict
 
 TONES = {"judges batches": "batches", "judges images": "images", "learns from batches": "images"}

@@ -7,7 +7,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from support.pretended_gpu import GPU, without_waiting
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.training import GAN, train
 
 TINY = "--data.image_size=8 --data.batch_size=16 --steps=4 --log_every=1 --model.discriminator.width=8"
@@ -34,7 +34,7 @@ SingleDeviceStrategy.model_to_device = model_to_device
 CPUAccelerator.setup_device = lambda self, device: None
 GAN._update = strictly
 for number, flags in enumerate(line.split() for line in sys.stdin.read().splitlines()):
-    config = settings(train_parser(), [*TINY.split(), f"--output={sys.argv[1]}", *flags])
+    config = train_config([*TINY.split(), f"--output={sys.argv[1]}", *flags]).to_dict()
     try:
         train(config, Path(sys.argv[1]) / str(number) / "run")
     except Exception as error:

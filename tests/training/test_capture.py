@@ -30,7 +30,12 @@ SETTINGS = {
         "--model.discriminator.norm_options={start: 8, r_end: 24, d_end: 24}",
     ),
     "bfloat16": ("--precision=auto", "--trainer.precision=bf16-mixed"),
-    "watched": ("--why_every=2", "--why_budget=1", "--data.batch_size=32", "--model.moment_weight=0.1"),
+    "watched": (
+        "--optimization_every=2",
+        "--optimization_budget=1",
+        "--data.batch_size=32",
+        "--model.moment_weight=0.1",
+    ),
     "measured": ("--probe_every=2", "--probe_images=32", "--sample_every=3", "--checkpoint_every=2"),
     **{f"D {name}": (f"--model.discriminator.norm={name}",) for name in NORMALIZERS},
     **{f"G {name}": (f"--model.generator.norm={name}",) for name in ("none", "ghost", "noisy", "sync", "virtual")},
@@ -97,7 +102,7 @@ def test_several_steps_in_a_call_have_the_bits_of_as_many_calls(configure, tmp_p
         (("--log_every=45",), 5),
         (("--log_every=14", "--steps=77"), 1),
         (("--sample_every=25", "--checkpoint_every=0"), 5),
-        (("--why_every=20", "--why_budget=1"), 1),
+        (("--optimization_every=20", "--optimization_budget=1"), 1),
         (("--data.image_size=64", "--data.batch_size=768"), 2),  # 12 MiB a step
     ],
     ids=str,

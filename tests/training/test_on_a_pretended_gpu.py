@@ -24,7 +24,7 @@ SETTINGS = [
     *(f"--model.penalty={p} {D}.norm={n}" for p in PENALTIES if p != "none" for n in ("group", "frn", "evonorm_s0")),
     *(f"{D}.minibatch={m} --model.moment_weight=0.1" for m in ("stddev", "discrimination")),
     *(f"--model.accumulate=2 --model.accumulation={mode}" for mode in ("naive", "frozen", "exact")),
-    f"--why_every=2 --why_budget=1 --probe_every=2 --probe_images=32 --sample_every=2 {D}.norm=batch",
+    f"--optimization_every=2 --optimization_budget=1 --probe_every=2 --probe_images=32 --sample_every=2 {D}.norm=batch",
 ]
 THERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
