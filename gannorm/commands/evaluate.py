@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 
     from tqdm import tqdm
 
-    from gannorm.comparison.quantities import score_curves
+    from gannorm.comparison.scores import score_curves
     from gannorm.evaluation import score_runs, score_table
     from gannorm.rundir import find_runs
 
