@@ -94,6 +94,8 @@ def _add_gan(parser: ArgumentParser) -> None:
     parser.add_class_arguments(ImageData, "data", skip={"seed", "labelled"})
     parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
     parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
+    graph = "experimental: on a GPU, launch a step as one CUDA graph where that is possible"
+    parser.add_argument("--model.cuda_graph", type=bool, default=False, help=graph)
     parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
     parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
     skipped = {"image_size", "channels", "depth", "outputs"}

@@ -53,6 +53,10 @@ def train(argv: Sequence[str]) -> int:
 
 
 def _ended(run: RunDir) -> int:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank != 0:  # of several processes the first reports
+        return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
     return 0
@@ -163,7 +167,7 @@ def sample(argv: Sequence[str]) -> int:
     from gannorm.files import atomic_write
     from gannorm.models import load_networks
     from gannorm.seeds import stream
-    from gannorm.training.callbacks.measurements import encode_grid, generate
+    from gannorm.training.callbacks.samples import encode_grid, generate
 
     generator = load_networks(options.run, options.step, options.ema).generator
     output = output_file(options.output)

@@ -9,10 +9,12 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from gannorm.files import atomic_write
 from gannorm.rundir import RunDir
 
 INIT_TIMEOUT = 30  # seconds until an online run that cannot start goes offline
@@ -42,6 +44,21 @@ class RunDirLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         assert step is not None
         self.run.append_metrics(step, metrics)
+
+    def log_image(self, key: str, images: list[Image.Image], step: int, caption: list[str] | None = None) -> None:
+        """Samples are files of the run; matrices are kept as arrays."""
+        if key == "samples":
+            with atomic_write(self.run.sample_file(step)) as file:
+                images[0].save(file, "PNG")
+
+    def log_arrays(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
+        """Add arrays to the run's probe file of this step, beside those of other probes."""
+        target, kept = self.run.probe_file(step), {}
+        if target.exists():
+            with np.load(target) as there:
+                kept = dict(there)
+        with atomic_write(target) as file:
+            np.savez_compressed(file, **kept | dict(arrays))  # type: ignore[arg-type]
 
 
 class WandbLogger(Logger):
@@ -73,7 +90,7 @@ class WandbLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._try(lambda run: run.log({**metrics, "step": step}))
 
-    def log_image(self, key: str, images: list[Image.Image], step: int) -> None:
+    def log_image(self, key: str, images: list[Image.Image], step: int, caption: list[str] | None = None) -> None:
         import wandb
 
         self._try(lambda run: run.log({key: [wandb.Image(image) for image in images], "step": step}))

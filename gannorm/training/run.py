@@ -14,11 +14,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm.data import DATASETS, GREY, ImageData, Images
-from gannorm.distributed import Follower, Replicas, one_run
+from gannorm.distributed import Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
@@ -27,9 +28,14 @@ from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
 from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
+from gannorm.training.accumulation.microbatches import Microbatches
+from gannorm.training.callbacks.batch_dependence import BatchDependence
 from gannorm.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
-from gannorm.training.callbacks.measurements import BatchDependence, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks.metrics import Metrics
 from gannorm.training.callbacks.optimization_probes import Optimization, check_options
+from gannorm.training.callbacks.progress import Progress
+from gannorm.training.callbacks.samples import Samples, generate
+from gannorm.training.capture import CudaGraph
 from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, wandb_logger
@@ -38,7 +44,7 @@ from gannorm.training.trainer_options import DEVICES, check_trainer_options, qui
 
 BUILDING = (  # not GAN's options
     *("generator", "discriminator", "residual_blocks"),
-    *("initialization", "initialization_options", "equalize_bias"),
+    *("initialization", "initialization_options", "equalize_bias", "cuda_graph"),
 )
 
 
@@ -53,10 +59,11 @@ def train(config: Mapping[str, Any], path: Path) -> RunDir:
     Raises:
         UserError: the config cannot work, or the run exists.
     """
-    with one_run(check_trainer_options(config["trainer"])) as directory:
-        directory(path).require_new()
+    with one_run(check_trainer_options(config["trainer"])) as is_first:
+        if is_first:
+            RunDir(path).require_new()
         module, data = prepare(config)
-        with directory.create(path, config) as run:
+        with RunDir.create(path, config) if is_first else contextlib.nullcontext(RunDir(path)) as run:
             train_to_the_end(module, data, config, run)
     return run
 
@@ -79,16 +86,16 @@ def train_to_the_end(
             _stopped(run, module.step, "interrupted")
             raise KeyboardInterrupt from None
         too_large = _too_large(error, config, module.step, run)
-        told = too_large or error
-        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
-            run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
+        reported = too_large or error
+        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to report
+            _set_status(run, "failed", module.step, f"{type(reported).__name__}: {reported}")
         if too_large:
             raise too_large from error
         raise
     if diverged:
-        run.set_status("diverged", module.step, diverged)
+        _set_status(run, "diverged", module.step, diverged)
     elif module.step == config["steps"]:
-        run.set_status("finished", module.step)
+        _set_status(run, "finished", module.step)
     elif stop.received:
         _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
         if stop.received == signal.SIGINT:
@@ -98,8 +105,13 @@ def train_to_the_end(
         _stopped(run, module.step, "stopped by the trainer")
 
 
+@rank_zero_only
+def _set_status(run: RunDir, state: str, step: int, reason: str = "") -> None:
+    run.set_status(state, step, reason)
+
+
 def _stopped(run: RunDir, step: int, reason: str) -> None:
-    run.set_status("failed", step, reason)
+    _set_status(run, "failed", step, reason)
     saved = max(run.checkpoints(), default=0)
     begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
     print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
@@ -184,8 +196,8 @@ def _build_gan(config: Mapping[str, Any], images: Images) -> GAN:
     networks = build_networks(model, images.image_size, images.channels)
     _initialize(*networks, model, images, batch_size, config["seed"])
     gan = GAN(*networks, **{k: v for k, v in model.items() if k not in BUILDING}, seed=config["seed"])
-    if gan.accumulate > 1:
-        gan.check_accumulation(images.take(batch_size, config["seed"]))
+    if isinstance(gan.gradients, Microbatches):
+        gan.gradients.check(gan, images.take(batch_size, config["seed"]))
     return gan
 
 
@@ -234,28 +246,36 @@ def _fit(
     checkpoint: Path | None,
 ) -> str:
     """Train; why the run diverged, or "" if it did not."""
-    metrics, arithmetic = Metrics(config["log_every"]), choose(config)
+    metrics, arithmetic, model = Metrics(config["log_every"]), choose(config), config["model"]
+    is_first = rank_zero_only.rank == 0
     callbacks: list[Callback] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
             BatchDependence(
-                config["probe_every"], run, data.test, config["probe_images"], batch_size=config["data"]["batch_size"]
+                every_n_batches=config["probe_every"],
+                images=config["probe_images"],
+                batch_size=config["data"]["batch_size"],
+                cost="full",
+                seed=config["seed"],
+                at_ends=True,
             ),
-            Samples(config["sample_every"], run),
+            Samples(config["sample_every"]),
         ]
+        if model.get("cuda_graph"):
+            callbacks.append(CudaGraph())
     else:
         callbacks.append(TestAccuracy(config["test_every"], data.test))
     callbacks += [
-        Optimization(config["why_every"], run, config["why_budget"], config["why_layers"], config["seed"]),
+        Optimization(config["why_every"], config["why_budget"], config["why_layers"], config["seed"]),
         Checkpoints(config["checkpoint_every"], run),
         Randomness(),
         stop,
-        Provenance(run.config(), data, arithmetic),
+        Provenance(run.config() if is_first else config, data, arithmetic),
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
     loggers: list[Logger | None] = []
-    if not isinstance(run, Follower):
+    if is_first:
         loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
@@ -266,6 +286,7 @@ def _fit(
         trainer = pl.Trainer(
             max_steps=config["steps"],
             max_epochs=-1,
+            log_every_n_steps=0,  # `Metrics` logs, at our steps
             callbacks=callbacks,
             logger=[logger for logger in loggers if logger is not None],
             plugins=[CheckpointFiles()],
@@ -286,6 +307,7 @@ def _fit(
 class Provenance(Callback):
     """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
 
+    state_key = "Provenance"  # type: ignore[assignment]
     before = ""  # a resumed run's arithmetic
 
     def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
@@ -300,8 +322,7 @@ class Provenance(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
         if trainer.is_global_zero:
-            launching = getattr(gan, "launching", "")
-            print(f"arithmetic: {self.arithmetic}{launching and f'; launched as {launching}'}", flush=True)
+            print(f"arithmetic: {self.arithmetic}", flush=True)
             if self.before not in ("", str(self.arithmetic)):
                 warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
 
