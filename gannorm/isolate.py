@@ -135,6 +135,7 @@ def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:
             for key, inner in _held(value, is_root=value is f).items():
                 visit(inner, f"{name}.{key}" if name else key)
 
+    f = inspect.unwrap(f)
     visit(f, "")
     return found
 

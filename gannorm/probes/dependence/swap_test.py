@@ -24,8 +24,8 @@ from gannorm.probes.batch import (
     concatenate,
     default_generator,
     map_tensors,
+    per_sample,
     permutation,
-    rows,
     running,
     take,
     tensors,
@@ -152,7 +152,7 @@ def _changes(run: Run, x: Any, plan: list[tuple[Tensor, Tensor]], batch_dim: int
 
 
 def _outputs(run: Run, x: Any, batch_dim: int) -> list[Tensor]:
-    return rows(run(x), batch_size_of(x, batch_dim), batch_dim)
+    return [per_sample(run(x), batch_size_of(x, batch_dim), batch_dim)]
 
 
 def _largest(first: list[Tensor], second: list[Tensor], i: Tensor, j: Tensor) -> float:
