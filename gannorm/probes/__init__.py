@@ -26,8 +26,14 @@ from gannorm.probes.optimization.internal_covariate_shift import (
 from gannorm.probes.optimization.landscape import Landscape, landscape
 from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
 from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
-from gannorm.probes.random_products import product_density, product_edge, product_spectrum
-from gannorm.probes.theory import Problem, deep_linear_network, one_neuron_chain
+from gannorm.probes.theory import (
+    Problem,
+    deep_linear_network,
+    one_neuron_chain,
+    product_density,
+    product_edge,
+    product_spectrum,
+)
 
 __all__ = [
     "BatchCouplingError",

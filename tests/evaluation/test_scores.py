@@ -19,7 +19,7 @@ from gannorm.errors import UserError
 from gannorm.evaluation import Evaluator, build_extractor, evaluate, scores
 from gannorm.models import Generator
 from gannorm.rundir import RunDir
-from gannorm.studies.scoring import EVALUATE_OPTIONS
+from gannorm.studies.tasks import EVALUATE_OPTIONS
 
 SAMPLES = 150
 

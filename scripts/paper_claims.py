@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Do the papers' claims on why normalization helps hold here? Small experiments, a minute or a few each on one core.
 
-    python scripts/why.py deep_linear        # covariate shift in the deep linear network
-    python scripts/why.py training           # shift, landscape and noisy BatchNorm while a classifier trains
-    python scripts/why.py rates              # the largest learning rate, and equal small ones
-    python scripts/why.py moments            # channel moments by depth, 20 and 50 layers
-    python scripts/why.py gradients --root path/to/cifar10      # tails, coherence and alignment at initialization
+    python scripts/paper_claims.py deep_linear        # covariate shift in the deep linear network
+    python scripts/paper_claims.py training           # shift, landscape and noisy BatchNorm while a classifier trains
+    python scripts/paper_claims.py rates              # the largest learning rate, and equal small ones
+    python scripts/paper_claims.py moments            # channel moments by depth, 20 and 50 layers
+    python scripts/paper_claims.py gradients --root DIR      # tails, coherence and alignment at initialization
 
 Each writes NAME.json (settings, versions, hardware, every number, and per claim whether it holds) and NAME.png. The
 last two take the digits, or with --root a folder of images with class folders.
@@ -534,7 +534,7 @@ def main() -> int:
         numbers, claims, panels = EXPERIMENTS[options.experiment](options)
     root = " --root path/to/images" if options.root else ""
     content = {
-        "command": f"python scripts/why.py {options.experiment}{root} --seeds {options.seeds}",
+        "command": f"python scripts/paper_claims.py {options.experiment}{root} --seeds {options.seeds}",
         "claims": claims,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("torch", "lightning", "numpy", "gannorm")},
@@ -560,9 +560,10 @@ def _summary(folder: Path) -> str:
     lines = [
         "# Why normalization helps: the papers' claims as small experiments",
         "",
-        "Written by `scripts/why.py` from the JSON files here. Santurkar et al. 2018 (1805.11604) and Bjorck et al.",
-        "2018 (1806.02375) measured deep networks on CIFAR-10; these are small ones, on one core, so a direction that",
-        "does not show here is not refuted. The images behind `--root` were JPEG files of CIFAR-10.",
+        "Written by `scripts/paper_claims.py` from the JSON files here. Santurkar et al. 2018 (1805.11604) and",
+        "Bjorck et al. 2018 (1806.02375) measured deep networks on CIFAR-10; these are small",
+        "ones, on one core, so a direction that does not show here is not refuted. The images behind",
+        "`--root` were JPEG files of CIFAR-10.",
     ]
     for name in EXPERIMENTS:
         if (folder / f"{name}.json").exists():

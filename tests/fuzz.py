@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Coverage-guided fuzzing of what reads strangers' files: configs, checkpoints, run directories.
 
-    python scripts/fuzz.py run_directory --seconds 60
-    python scripts/fuzz.py all --seconds 10    # as .ci/run does: an input's first byte chooses its reader
+    python tests/fuzz.py run_directory --seconds 60
+    python tests/fuzz.py all --seconds 10    # as .ci/run does: an input's first byte chooses its reader
 
 Needs atheris (`pip install atheris`; there are wheels for Linux on x86-64). Ends with status 0 when the time is up, or
 at the first input that raises anything but a UserError, which it writes into the present folder as crash-….

@@ -1,36 +1,24 @@
 """The benchmark's loops are the same mathematics as a run, and its ratios are what they say."""
 
 import copy
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from support.plain_loop import plain_loop
 
+from benchmarks import __main__ as command
+from benchmarks import core, loops, training
 from gannorm.data.loader import ImageLoader
 from gannorm.training import prepare
 from gannorm.training.precision import Arithmetic
 
-FILE = Path(__file__).parents[1] / "scripts" / "benchmark.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
 
 @pytest.fixture
-def bench(benchmark):
+def bench():
     """A Bench of few rounds that has not measured the machine."""
-    bench = benchmark.Bench.__new__(benchmark.Bench)
+    bench = core.Bench.__new__(core.Bench)
     bench.device, bench.quick, bench.rounds = torch.device("cpu"), True, 2
     bench.flops, bench.bytes_per_second = {"float32": 1e9, "bfloat16": 2e9}, 1e9
     return bench
@@ -43,17 +31,17 @@ def test_contestants_take_turns_and_the_first_round_is_not_counted(bench):
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 2, "b": 2}
 
 
-def test_a_ratio_is_taken_within_a_round(benchmark):
+def test_a_ratio_is_taken_within_a_round():
     times = {"ours": [1.0, 10.0, 2.0], "other": [2.0, 30.0, 2.0]}  # the machine was slow in the second round
-    faster = benchmark.row("s", "w", times, "ours", "other", True, "it", "≥ 2.5")
+    faster = core.row("s", "w", times, "ours", "other", True, "it", "≥ 2.5")
     assert (faster.ratio, faster.low, faster.high, faster.met) == (2.0, 1.0, 3.0, False)
-    cost = benchmark.row("s", "w", times, "ours", "other", False, "it", "≤ 0.5")
+    cost = core.row("s", "w", times, "ours", "other", False, "it", "≤ 0.5")
     assert (cost.ratio, cost.low, cost.high, cost.met) == (0.5, pytest.approx(1 / 3), 1.0, True)
 
 
-def test_the_loops_compared_are_the_same_mathematics(benchmark):
+def test_the_loops_compared_are_the_same_mathematics():
     small = {"data": {"name": "digits", "image_size": 8, "batch_size": 16}, "precision": "exact"}
-    config = benchmark.digits_config(**small)
+    config = loops.digits_config(**small)
     config["model"] |= {
         "discriminator": {"width": 8, "norm": "batch"},
         "generator": {"width": 8, "latent_dim": 4, "norm": "batch"},
@@ -66,9 +54,9 @@ def test_the_loops_compared_are_the_same_mathematics(benchmark):
     torch.set_default_dtype(torch.float64)  # of the latents, which all three loops draw from one stream
     try:
         expected, losses = plain_loop(copy.deepcopy(gan), batches, config)
-        tutorial = benchmark.Tutorial(gan, torch.device("cpu"))
+        tutorial = loops.Tutorial(gan, torch.device("cpu"))
         found = [tutorial.step(batch) for batch in batches]
-        bare = benchmark.Bare(gan, Arithmetic("64-true", True, False, ""), torch.device("cpu"))
+        bare = loops.Bare(gan, Arithmetic("64-true", True, False, ""), torch.device("cpu"))
         for batch in batches:
             bare.step(batch)
     finally:
@@ -79,19 +67,19 @@ def test_the_loops_compared_are_the_same_mathematics(benchmark):
             torch.testing.assert_close(value, expected[prefix + name], rtol=1e-8, atol=1e-10)
 
 
-def test_a_section_without_its_library_is_left_out_with_a_line(benchmark, bench, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(benchmark, "Bench", lambda device, quick: bench)
+def test_a_section_without_its_library_is_left_out_with_a_line(bench, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(command, "Bench", lambda device, quick: bench)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if it were not installed
     output = tmp_path / "benchmark.json"
-    assert benchmark.main(["--only", "evaluation", "data", "--device", "cpu", "--output", str(output)]) == 0
+    assert command.main(["--only", "evaluation", "data", "--device", "cpu", "--output", str(output)]) == 0
     assert "left out: torch_fidelity is not installed" in capsys.readouterr().out
     rows = json.loads(output.read_text())["rows"]
     assert {row["section"] for row in rows} == {"data"}
 
 
-def test_nothing_but_products_is_left_of_the_networks(benchmark):
-    gan, _ = prepare(benchmark.digits_config())
-    left = benchmark._products_alone(gan)
+def test_nothing_but_products_is_left_of_the_networks():
+    gan, _ = prepare(loops.digits_config())
+    left = loops.products_alone(gan)
     products = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
     computing = [
         m for m in left.modules() if not list(m.children()) and type(m) not in (torch.nn.Identity, torch.nn.Flatten)
@@ -102,13 +90,13 @@ def test_nothing_but_products_is_left_of_the_networks(benchmark):
 
 
 @pytest.mark.slow
-def test_training_is_timed_inside_a_real_run(benchmark, bench):
-    config = benchmark.digits_config(data={"name": "digits", "image_size": 8, "batch_size": 16})
+def test_training_is_timed_inside_a_real_run(bench):
+    config = loops.digits_config(data={"name": "digits", "image_size": 8, "batch_size": 16})
     config["model"] |= {
         "discriminator": {"width": 8, "norm": "batch"},
         "generator": {"width": 8, "latent_dim": 4, "norm": "batch"},
     }
-    rows = list(benchmark._train_against(bench, "digits, tiny", config))
+    rows = list(training._train_against(bench, "digits, tiny", config))
     faster = "faster than the tutorial loop"
     assert [row.meaning for row in rows] == [faster, "cost of the bare loop", faster]
     assert all(row.low <= row.ratio <= row.high for row in rows)

@@ -20,11 +20,11 @@ from support.fake_study import FAKE, NAMES, assert_all_gone, calls, planned, sco
 
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
-from gannorm.studies import processes, tasks
-from gannorm.studies.engine import describe, execute, save_configs, state
-from gannorm.studies.scoring import is_scored
+from gannorm.studies import local, runner
+from gannorm.studies.execute import describe, execute, save_configs
+from gannorm.studies.tasks import is_scored, state
 
-HERE = processes.Local(FAKE, 2)
+HERE = local.Local(FAKE, 2)
 
 # A study in a process of its own, which can be killed.
 ALONE = """
@@ -32,9 +32,9 @@ import sys, types
 from pathlib import Path
 nothing = types.SimpleNamespace(to_text=str)
 sys.modules["gannorm.report.compare"] = types.SimpleNamespace(compare=lambda *args, **options: nothing)
-from gannorm.studies.engine import execute
-from gannorm.studies.grid import plan
-from gannorm.studies.processes import Local
+from gannorm.studies.execute import execute
+from gannorm.studies.plan import plan
+from gannorm.studies.local import Local
 execute(plan(Path("s.yaml"), Path("runs")), Local(sys.argv[1:], 2), Path("report"))
 """
 
@@ -169,7 +169,7 @@ def test_cores_are_shared_out(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", omp)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert processes.shares(jobs, tasks) == expected
+    assert local.shares(jobs, tasks) == expected
 
 
 @pytest.mark.parametrize(("jobs", "expected"), [(None, (8, 2)), (12, (12, 1))])
@@ -178,13 +178,13 @@ def test_a_gpu_takes_four_processes_unless_more_are_asked_for(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
-    assert processes.shares(jobs, 100, gpus=2) == expected
+    assert local.shares(jobs, 100, gpus=2) == expected
 
 
 def test_each_process_sees_the_gpu_that_fewest_use(tmp_path: Path) -> None:
     show = [sys.executable, "-c", "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES']); sys.stdin.read()"]
     task = SimpleNamespace(prepare=lambda: None, progress=lambda: 0, arguments=lambda: [])
-    engine = processes.Local(["sleep", "60"], gpus=["0", "GPU-5f"])
+    engine = local.Local(["sleep", "60"], gpus=["0", "GPU-5f"])
     children = [engine.start(task, tmp_path / str(i), 1) for i in range(3)]
     try:
         assert [gpu for gpu, _ in engine._users] == ["0", "GPU-5f", "0"]
@@ -217,7 +217,7 @@ def test_gpus_are_those_that_cuda_shows(
     if listed is not None:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listed}'\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
-    assert processes.visible_gpus() == expected
+    assert local.visible_gpus() == expected
 
 
 def test_a_killed_study_leaves_no_process_and_goes_on_where_it_stopped() -> None:
@@ -272,7 +272,7 @@ def test_a_run_that_another_process_trains_is_awaited_and_not_repeated() -> None
     study.runs[0].config_file.write_text(study.runs[0].config_text())
     other = subprocess.Popen([*FAKE, "train", "--config", str(study.runs[0].config_file)])
     until(lambda: state(study.runs[0].directory) == "running")
-    assert execute(study, processes.Local(FAKE, 4), Path("report")) == 0
+    assert execute(study, local.Local(FAKE, 4), Path("report")) == 0
     assert trained() == sorted(NAMES)
     assert other.wait() == 0
 
@@ -373,7 +373,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
             return self.done == self.total
 
     half = Task("half", 8)  # by an attempt that died; now it is made anew
-    view = tasks._View([half, Task("whole", 10)], "training", "step")  # type: ignore[list-item]
+    view = runner._View([half, Task("whole", 10)], "training", "step")  # type: ignore[list-item]
     half.done = 5
     view.show({"half": half.progress})
     assert capsys.readouterr().err == ""  # too early
@@ -386,7 +386,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
 
 def test_a_child_that_says_nothing_is_known_by_its_status(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("what an attempt before it printed\n")
-    child = processes.Child([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", lambda: 0, 1)
+    child = local.Child([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", lambda: 0, 1)
     until(lambda: child.status() is not None)
     assert child.last_line() == "exit status 3 without a word"
 

@@ -35,11 +35,11 @@ from typing import Any
 from gannorm.comparison.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
 from gannorm.config import Flat, changed, difference, flatten, load
 from gannorm.errors import UserError
-from gannorm.files import dump_yaml
+from gannorm.files import dump_yaml, write_text, writing
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
-from gannorm.studies.scoring import MODES, compares_modes, evaluate_options
-from gannorm.studies.tasks import CALLERS_MISTAKE
+from gannorm.studies.evaluation_options import MODES, compares_modes, evaluate_options
+from gannorm.studies.runner import CALLERS_MISTAKE
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
 OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
@@ -72,6 +72,14 @@ class PlannedRun:
 
     def config_text(self) -> str:
         return dump_yaml(self.config)
+
+    def save_config(self) -> None:
+        """Write `config_file`. One that is there already is not touched, so that its time says when it was made."""
+        text, file = self.config_text(), self.config_file
+        if not file.exists() or file.read_text("utf-8") != text:
+            with writing(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, text)
 
 
 @dataclass(frozen=True)

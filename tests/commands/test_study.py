@@ -19,7 +19,7 @@ from support.fake_study import until
 
 from gannorm import cli
 from gannorm.rundir import RunDir
-from gannorm.studies.scoring import is_scored
+from gannorm.studies.tasks import is_scored
 
 TINY = {
     "steps": 4,

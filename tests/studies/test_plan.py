@@ -16,8 +16,8 @@ from gannorm import cli
 from gannorm.errors import UserError
 from gannorm.evaluation.sampling import STATISTICS
 from gannorm.rundir import RunDir
-from gannorm.studies.grid import Study, plan, require_possible
-from gannorm.studies.scoring import EVALUATE_OPTIONS, MODES, answered
+from gannorm.studies.evaluation_options import EVALUATE_OPTIONS, MODES, answered
+from gannorm.studies.plan import Study, plan, require_possible
 
 GANNORM = [sys.executable, "-m", "gannorm.cli"]
 BASE = {
@@ -203,8 +203,8 @@ def test_five_hundred_runs_are_planned_without_torch_and_without_a_process(tmp_p
     study = {"base": "base.yaml", "factors": {"seed": list(range(125)), "data.batch_size": [2, 4, 8, 16]}}
     write(tmp_path, yaml.safe_dump(study))
     code = (
-        "import sys; from pathlib import Path; from gannorm.studies.grid import plan\n"
-        "from gannorm.studies.engine import describe\n"
+        "import sys; from pathlib import Path; from gannorm.studies.plan import plan\n"
+        "from gannorm.studies.execute import describe\n"
         "study = plan(Path('s.yaml'), Path('runs'))\n"
         "assert '500 runs: 500 to do' in describe(study, None)\n"
         "print(len(study.runs), not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules))"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Many short runs' worth of work in one process: does memory grow, is a file, a thread or a process left behind?
 
-    python scripts/soak.py    # 2,000 steps: training, probes, samples, checkpoints, evaluation, W&B offline
+    python tests/soak.py    # 2,000 steps: training, probes, samples, checkpoints, evaluation, W&B offline
 
 Prints resident memory, open files, threads and child processes after each round, and ends with status 1 if memory after
 the last round is more than 5 % above that after the warm-up, or if anything else is left. Linux only: it reads /proc.

@@ -13,27 +13,23 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
 from __future__ import annotations
 
 import fcntl
-import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from gannorm.config import flatten
 from gannorm.errors import UserError
-from gannorm.files import write_text, writing
+from gannorm.files import writing
 from gannorm.report.pages import require_replaceable
 from gannorm.rundir import PLAN, RunDir
-from gannorm.studies.grid import PlannedRun, Study
-from gannorm.studies.processes import terminable
-from gannorm.studies.scoring import Scoring, is_scored, scored_steps, steps_to_score
-from gannorm.studies.tasks import Engine, moved, run_all
+from gannorm.studies.local import terminable
+from gannorm.studies.plan import Study
+from gannorm.studies.runner import Engine, run_all
+from gannorm.studies.tasks import ENDED, Scoring, Training, is_scored, scored_steps, state, steps_to_score
 from gannorm.terminal import aligned
-
-ENDED = ("finished", "diverged")
 
 
 def execute(study: Study, engine: Engine, report: Path) -> int:
@@ -86,71 +82,6 @@ def describe(study: Study, engine: Engine, *, table: bool = True) -> str:
     return "\n".join(lines)
 
 
-def state(run: RunDir) -> str:
-    """What a run's directory says of it, read anew.
-
-    Returns:
-        "to do", "damaged", or as `RunDir.state`.
-    """
-    if not run.config_file.exists():
-        return "to do"
-    try:
-        return run.state()
-    except UserError:
-        return "damaged"
-
-
-# -- training ---------------------------------------------------------------------------------------------------------
-
-
-class Training:
-    """A task: one run of the study. Its directory says that it ended. A stopped run goes on, a failed one starts anew.
-
-    A run that can no longer go on, because its images have changed for example, stops the study: its other runs were
-    made with them.
-    """
-
-    def __init__(self, run: PlannedRun) -> None:
-        self.run = run
-        self.runs: Sequence[RunDir] = [run.directory]
-        self.name, self.total = run.name, int(run.config["steps"])
-
-    def prepare(self) -> None:
-        if self.run.directory.config_file.exists() and not _is_stopped(self.run.directory):
-            self._set_aside()
-        _save_config(self.run)
-
-    def arguments(self) -> list[str]:
-        directory = self.run.directory
-        goes_on = directory.config_file.exists()
-        return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
-
-    def moved(self, output: Path) -> Training:
-        directory = moved(self.run.directory, output)
-        return Training(replace(self.run, directory=directory, config={**self.run.config, "output": str(output)}))
-
-    def progress(self) -> int:
-        return self.total if self.is_done() else min(self.total - 1, self.run.directory.last_step())
-
-    def is_done(self) -> bool:
-        return state(self.run.directory) in ENDED
-
-    def is_busy(self) -> bool:
-        return state(self.run.directory) == "running"
-
-    def outcome(self) -> str:
-        status = self.run.directory.status()
-        return f"{status['state']} at step {status['step']} {status['reason']}".rstrip()
-
-    def _set_aside(self) -> None:
-        """Nothing that a run wrote is lost, and its name is free again."""
-        attempts = self.run.config_file.parent / "attempts"
-        numbered = (attempts / f"{self.name}_{n}" for n in itertools.count(1))
-        with writing(attempts):
-            attempts.mkdir(exist_ok=True)
-            self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
-
-
 def save_configs(study: Study) -> Path:
     """Write the plan, runs/<study>/plan/<run>.yaml; what was planned before and no more is removed from it.
 
@@ -162,26 +93,10 @@ def save_configs(study: Study) -> Path:
     """
     folder = study.folder / PLAN
     for run in study.runs:
-        _save_config(run)
+        run.save_config()
     for file in set(folder.glob("*.yaml")) - {run.config_file for run in study.runs}:
         file.unlink()
     return folder
-
-
-def _save_config(run: PlannedRun) -> None:
-    """A config that is there already is not touched, so that its time says when it was made."""
-    text = run.config_text()
-    if not run.config_file.exists() or run.config_file.read_text("utf-8") != text:
-        with writing(run.config_file):
-            run.config_file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(run.config_file, text)
-
-
-def _is_stopped(run: RunDir) -> bool:
-    """Whether its process was killed, or ended by a signal, Ctrl-C or `trainer.max_time`: the run can go on."""
-    now = state(run)
-    reason = run.status()["reason"] if now == "failed" else ""
-    return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by ")
 
 
 @contextmanager

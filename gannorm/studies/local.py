@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from gannorm.studies.tasks import Process, Task
+from gannorm.studies.runner import Process, Task
 from gannorm.terminal import leave
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
@@ -136,15 +136,12 @@ class Child:
         return self._process.poll()
 
     def last_line(self) -> str:
-        with self.log.open("rb") as file:
-            file.seek(max(self._begin, file.seek(0, os.SEEK_END) - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
-        line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        status = self.status() or 0
+        line, status = last_line(self.log, self._begin), self.status() or 0
         if status >= 0:
             return line or f"exit status {status} without a word"
         name = signal.Signals(-status).name
-        return f"killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}{line and f', after: {line}'}"
+        reason = f"{name} (out of memory?)" if name == "SIGKILL" else name
+        return f"killed by {reason}, after: {line}" if line else f"killed by {reason}"
 
     def send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -153,6 +150,14 @@ class Child:
     def close(self) -> None:
         self.send(signal.SIGKILL)
         self._process.wait()
+
+
+def last_line(log: Path, begin: int = 0) -> str:
+    """The last line of a log that is not empty, among what was appended after `begin` bytes; "" if there is none."""
+    with log.open("rb") as file:
+        file.seek(max(begin, file.seek(0, os.SEEK_END) - 4096))
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _tied_to(parent: int) -> list[str]:
