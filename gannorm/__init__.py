@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from gannorm.evaluation import evaluate
     from gannorm.models import Discriminator, Generator
     from gannorm.probes import BatchCouplingError, assert_batch_invariant, batch_invariance
+    from gannorm.training.callbacks.batch_dependence import BatchDependence
 
 __all__ = [
     "BatchCouplingError",
+    "BatchDependence",
     "Discriminator",
     "Generator",
     "assert_batch_invariant",
@@ -25,6 +27,7 @@ __all__ = [
 
 _HOME = {
     "BatchCouplingError": "gannorm.probes",
+    "BatchDependence": "gannorm.training.callbacks.batch_dependence",
     "Discriminator": "gannorm.models",
     "Generator": "gannorm.models",
     "assert_batch_invariant": "gannorm.probes",

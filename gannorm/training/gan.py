@@ -118,8 +118,8 @@ class GAN(LightningModule):
 
     def training_step(self, batch: Tensor, _: int) -> None:  # (d_steps·N, C, H, W)
         figures = self.update(batch)
-        self.losses = {name: figures.pop(name) for name in ("loss/d", "loss/g")}
-        self.parts = figures
+        self.losses = {name: figures[name] for name in ("loss/d", "loss/g")}
+        self.parts = {name: value for name, value in figures.items() if name not in self.losses}
         self.step += 1
         # Lightning counts the steps of optimizers that it wraps, each for itself. Counted here, its counter is `step`.
         count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -161,8 +161,8 @@ class GAN(LightningModule):
             if self.moment_weight:
                 with record_activations(self.discriminator) as activations:
                     judged.append(logits(self.discriminator, batch))
-                penalty, by_layer = moment_penalty(activations)  # those of the last batch are logged
-                penalties.append(penalty)
+                moments, by_layer = moment_penalty(activations)  # those of the last batch are logged
+                penalties.append(moments)
             else:
                 judged.append(logits(self.discriminator, batch))
         of_real, of_fake = torch.cat(judged).tensor_split([len(real)])
@@ -170,17 +170,14 @@ class GAN(LightningModule):
         if self.moment_weight:
             loss = loss + self.moment_weight * torch.stack(penalties).mean()
         if self.penalty_weight:
-            loss = loss + self.penalty_weight * self.penalties(real, fake).mean()
+            penalty = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
+            loss = loss + self.penalty_weight * penalty.mean()
         parts = {"logit/real": of_real.detach().mean(), "logit/fake": of_fake.detach().mean()}
         return loss, parts | {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The discriminator's loss on images (N, C, H, W), penalties included, ()."""
         return self.discriminator_terms(real, fake)[0]
-
-    def penalties(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The penalty of each image, (N,), without its weight."""
-        return self.penalty(self.discriminator, real, fake, self._penalty_randomness)
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images, ()."""

@@ -62,9 +62,9 @@ def test_an_offline_run_holds_config_group_tags_metrics_and_images(configure, tm
         for r in found
         if r.HasField("history")
     ]
-    ours = {r["step"]: r["loss_d"] for r in run.metrics() if "loss_d" in r}
+    ours = {r["step"]: r["loss/d"] for r in run.metrics() if "loss/d" in r}
     assert len(ours) == 4
-    assert {row["step"]: row["loss_d"] for row in rows if "loss_d" in row} == ours
+    assert {row["step"]: row["loss/d"] for row in rows if "loss/d" in row} == ours
     assert any("probe/train/accuracy_mixed" in row for row in rows)
     pictures = {key for row in rows for key in row if str(row[key]).find("image") >= 0}
     assert {"samples", "coupling_train", "coupling_eval"} <= {p.split("/")[0] for p in pictures}

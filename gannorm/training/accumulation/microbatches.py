@@ -56,7 +56,10 @@ class WholeBatch:
 
 @dataclass(frozen=True)
 class Microbatches:
-    """A batch in `parts` microbatches, in the `mode` of `accumulate_gradients`; the losses are means over the batch."""
+    """A batch in `parts` microbatches, in the `mode` of `accumulate_gradients`; the losses are means over the batch.
+
+    What is accumulated closes over the networks, never over the GAN: whatever a function holds is kept and put back.
+    """
 
     parts: int
     mode: str
@@ -68,31 +71,33 @@ class Microbatches:
     def discriminator(self, gan: GAN, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """A joint microbatch has n real and n fake images, as the joint batch has N."""
         loss = self._adversarial(gan, real, fake)
-        if gan.penalty_weight:  # D judges single images, which share nothing: `check` has made sure
+        if weight := gan.penalty_weight:  # D judges single images, which share nothing: `check` has made sure
+            discriminator, penalty, randomness = gan.discriminator, gan.penalty, gan._penalty_randomness
 
-            def penalty(real: Tensor, fake: Tensor) -> Tensor:
-                return gan.penalty_weight * gan.penalties(real, fake)
+            def penalties(real: Tensor, fake: Tensor) -> Tensor:
+                return weight * penalty(discriminator, real, fake, randomness)
 
             n = len(real) // self.parts
-            loss = loss + accumulate_gradients(penalty, lambda values: values, (real, fake), n, "naive")
+            loss = loss + accumulate_gradients(penalties, lambda values: values, (real, fake), n, "naive")
         return {"loss/d": loss}
 
     def _adversarial(self, gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
-        def judge(*batches: Tensor) -> Tensor:  # (n, C, H, W) each -> (n, number of batches)
-            return logits(gan.discriminator, torch.cat(batches)).view(len(batches), -1).t()
+        discriminator, loss = gan.discriminator, gan.loss
 
-        loss = gan.loss
+        def judge(*batches: Tensor) -> Tensor:  # (n, C, H, W) each -> (n, number of batches)
+            return logits(discriminator, torch.cat(batches)).view(len(batches), -1).t()
+
         if gan.d_composition == "joint":
             return self._accumulate(judge, lambda y: loss.real(y[:, 0]) + loss.fake(y[:, 1]), (real, fake))
         of_real = self._accumulate(judge, lambda y: loss.real(y[:, 0]), (real,))
         return of_real + self._accumulate(judge, lambda y: loss.fake(y[:, 0]), (fake,))
 
     def generator(self, gan: GAN, real: Tensor, z: Tensor, fake: Tensor) -> Tensor:
-        dtype = real.dtype
+        generator, discriminator, dtype = gan.generator, gan.discriminator, real.dtype
 
         def fool(z: Tensor, *real: Tensor) -> Tensor:
-            fake = gan.generator(z).to(dtype)  # under autocast it is bf16
-            return logits(gan.discriminator, torch.cat([*real, fake]))[-len(z) :]
+            fake = generator(z).to(dtype)  # under autocast it is bf16
+            return logits(discriminator, torch.cat([*real, fake]))[-len(z) :]
 
         return self._accumulate(fool, gan.loss.fooled, (z, real) if gan.g_composition == "joint" else (z,))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -20,14 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gannorm import probes
 from gannorm.errors import UserError
 from gannorm.isolate import isolated, modules_in, switched
-from gannorm.probes.batch import concatenate, map_tensors, take, tensors
+from gannorm.probes.batch import both_classes, per_sample, running, selecting, take
 from gannorm.registry import choices
 from gannorm.seeds import stream
+from gannorm.training.callbacks.sources import RealImages, draw_fakes, joined, length
 
 MODES = ("train", "eval")
 DEPENDENT = ("judges batches", "judges by contrast", "judges both", "learns from batches")  # kinds of a verdict
@@ -116,8 +116,7 @@ class BatchDependence:
         self.measurements, self.seconds = 0, 0.0
         self._start = time.perf_counter()
         self._size = self._count = 0  # images in a batch, and in a measurement; known at the first batch
-        self._kept: Any = None  # real images that do not change
-        self._seen: deque[Any] = deque()
+        self._real = RealImages(real, seed)
 
     def __reduce__(self) -> Any:  # its class was made for the libraries in memory
         return _bare, (), vars(self)
@@ -140,8 +139,7 @@ class BatchDependence:
             return
         number = trainer.fit_loop.total_batch_idx + 1  # of training batches, whatever the optimizers count
         with self._clock():
-            if self._seen.maxlen and -number % self.every_n_batches < self._seen.maxlen:
-                self._seen.append(map_tensors(lambda t: t.detach().clone(), batch))
+            self._real.see(batch, -number % self.every_n_batches)
             is_last = self.at_ends and trainer.global_step == trainer.max_steps
             if number % self.every_n_batches == 0 or is_last:
                 self._act(trainer, module, _step(trainer))
@@ -171,11 +169,10 @@ class BatchDependence:
                 f"`fakes` must be given for a {type(module).__name__}: a function (module, n) -> n fakes, such as "
                 "lambda module, n: module.generator(torch.randn(n, 100, device=module.device))."
             )
-        size = self.batch_size or _batch_size(module, batch)
-        self._size = max(8, size // 4 * 4)
+        self._size = max(8, (self.batch_size or _batch_size(module, batch)) // 4 * 4)
         with _undisturbed(discriminator, module):
-            fake = self._fakes(module, self._size)
-            available = self._find_real(trainer, module, batch, fake)
+            fake = draw_fakes(self.fakes, module, self._size)
+            available = self._real.find(trainer, batch, fake, self.images or 4 * self._size)
             if available < 8:
                 message = f"batch dependence needs at least 8 real images: got {available}; pass more as `real`."
                 if self.real is not None:
@@ -183,11 +180,11 @@ class BatchDependence:
                 warnings.warn(f"{message} This run is not measured.", stacklevel=2)
                 return
             self._size = min(self._size, available // 4 * 4)
-            wanted = min(self.images or 4 * self._size, available)
-            self._count = max(1, wanted // self._size) * self._size
-            few = torch.arange(4)
-            first = concatenate(take(self._real(module, fake, batch), few), take(fake, few))
-            _require_one_logit(discriminator, first, self.output)
+            self._count = max(1, min(self.images or 4 * self._size, available) // self._size) * self._size
+            self._real.see(batch, 0)
+            x = take(self._real.take(module, fake, self._size), torch.arange(4))
+            with running(selecting(discriminator, self.output), x) as run:
+                per_sample(run(x), 4)
 
     def _discriminator(self, module: Any) -> Callable[..., Any]:
         if not isinstance(self.discriminator, str):
@@ -202,43 +199,6 @@ class BatchDependence:
                 )
             found = getattr(found, name)
         return found
-
-    def _find_real(self, trainer: Any, module: Any, batch: Any, fake: Any) -> int:
-        """Where the real images come from, and how many there are."""
-        wanted = self.images or 4 * self._size
-        self._kept, self._seen = None, deque()
-        if self.real is None:
-            held_out = getattr(getattr(trainer, "datamodule", None), "test", None)
-            if hasattr(held_out, "take") and hasattr(held_out, "pixels"):
-                most = min(max(wanted, self._size), len(held_out))
-                self._kept = held_out.take(most, self.seed)
-                return most
-            per_batch = max(1, _length(batch))
-            self._seen = deque([map_tensors(lambda t: t.detach().clone(), batch)], maxlen=-(-wanted // per_batch))
-            return max(wanted, self._size)
-        if tensors(self.real):
-            self._kept = _like(self.real, fake, "real")
-            return _length(self._kept)
-        if callable(self.real):
-            return wanted
-        if not isinstance(self.real, Iterable):
-            raise UserError(
-                "`real` must be a tensor or a tuple of tensors, an iterable of batches, or a function (module, n) -> "
-                f"images: got {type(self.real).__name__}."
-            )
-        parts: list[Any] = []
-        for part in self.real:
-            parts.append(_like(part, fake, "real"))
-            if sum(map(_length, parts)) >= wanted:
-                break
-        got = sum(map(_length, parts))
-        if got < (wanted if self.images else min(wanted, 2 * self._size)):
-            raise UserError(
-                f"`real` must yield the images of a measurement: got {got} of {wanted}; pass more of them, or a "
-                "smaller `images`."
-            )
-        self._kept = _joined(parts)
-        return got
 
     # -- one measurement ----------------------------------------------------------------------------------------------
 
@@ -264,18 +224,20 @@ class BatchDependence:
         """
         metrics: dict[str, float] = {}
         arrays: dict[str, np.ndarray] = {}
-        discriminator = self._discriminator(module)
+        discriminator, size = self._discriminator(module), self._size
         f = selecting(discriminator, self.output)
-        pictures = any(_takes_pictures(logger) for logger in trainer.loggers)
+        with_pictures = any(_takes_pictures(logger) for logger in trainer.loggers)
         with _undisturbed(discriminator, module):
             torch.manual_seed(stream(self.seed, "batch_dependence", trainer.global_step).initial_seed())
-            fake = _joined([self._fakes(module, self._size) for _ in range(self._count // self._size)])
-            real = take(self._real(module, fake), torch.arange(self._count))
-            mixed = concatenate(take(real, torch.arange(COUPLED)), take(fake, torch.arange(COUPLED)))
+            fake = joined([draw_fakes(self.fakes, module, size) for _ in range(self._count // size)])
+            real = self._real.take(module, fake, self._count)
+            if length(real) < size:
+                raise UserError(f"the training batches seen last hold {length(real)} images of {size}.")
+            mixed = both_classes(real, fake, COUPLED)
             for mode in self.modes:
                 with _in_mode(discriminator, mode):
-                    result = measured(f, real, fake, self._size, self.threshold, self.cost)
-                    if pictures:
+                    result = measured(f, real, fake, size, self.threshold, self.cost)
+                    if with_pictures:
                         arrays[f"coupling_{mode}"] = probes.coupling_matrix(f, mixed).cpu().numpy()
                 self.last[mode] = result
                 metrics |= metrics_of(result, f"batch_dependence/{mode}/")
@@ -284,44 +246,9 @@ class BatchDependence:
                 generator.train()
                 metrics["batch_dependence/generator/coupling_ratio"] = probes.estimate_coupling(generator, z).ratio
                 metrics["batch_dependence/generator/swap_max_change"] = probes.swap_test(generator, z).max_change
-                if pictures:
+                if with_pictures:
                     arrays["coupling_generator"] = probes.coupling_matrix(generator, z).cpu().numpy()
         return metrics, arrays
-
-    @torch.no_grad()
-    def _fakes(self, module: Any, n: int) -> Any:
-        """n fakes in the form in which the discriminator takes them."""
-        if self.fakes is None:
-            module.generator.train()
-            fake = module.generator(torch.randn(n, module.latent_dim, device=module.device))
-        else:
-            fake = self.fakes(module, n)
-        leaves = tensors(fake)
-        if not leaves or any(t.dim() == 0 or len(t) != n for t in leaves):
-            got = ", ".join(str(tuple(t.shape)) for t in leaves) or type(fake).__name__
-            raise UserError(f"`fakes` must return as many fakes as it is asked for: got {got} for n={n}.")
-        return _placed(fake, module)
-
-    def _real(self, module: Any, fake: Any, batch: Any = None) -> Any:
-        """At least as many real images as a measurement takes, where there are so many."""
-        if self._kept is not None:
-            real = self._kept
-        elif self._seen:
-            real = _joined([_like(part, fake, "the training batch") for part in self._seen])
-        else:
-            real = _like(self.real(module, self._count), fake, "real")
-        real = _placed(real, module)
-        got = _length(real)
-        if got < self._size or (got < self._count and batch is None and not self._seen):
-            raise UserError(f"`real` must return as many images as it is asked for: got {got} of {self._count}.")
-        if self._seen and batch is None:  # an epoch's last batch may be small
-            self._count = min(self._count, got // self._size * self._size)
-        wanted, given = (map_tensors(lambda t: tuple(t.shape[1:]), x) for x in (real, fake))
-        if wanted != given:
-            raise UserError(
-                f"real images and fakes must have one form: got {wanted} and {given} an image; mend `fakes` or `real`."
-            )
-        return real
 
     def _report(self, step: int) -> None:
         for mode, result in self.last.items():
@@ -338,6 +265,24 @@ class BatchDependence:
         begin = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - begin
+
+
+def measured(f: Callable[..., Any], real: Any, fake: Any, size: int, threshold: float, cost: str) -> Any:  # INTERIM
+    import inspect
+
+    known = inspect.signature(probes.batch_invariance).parameters
+    more = {k: v for k, v in {"threshold": threshold, "cost": cost}.items() if k in known}
+    return probes.batch_invariance(f, real, fake, size, **more)
+
+
+def metrics_of(result: Any, prefix: str) -> dict[str, float]:  # INTERIM
+    if hasattr(result, "metrics"):
+        return result.metrics(prefix)
+    gap = result.composition
+    names = ("accuracy_pure", "accuracy_mixed", "accuracy_gap", "auc_pure", "auc_mixed", "auc_gap")
+    values = {name: getattr(gap, name) for name in names} | {"leak_ratio": result.leak.ratio}
+    values["swap_bitwise_equal"] = float(result.swap.bitwise_equal)
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 # -- the libraries ----------------------------------------------------------------------------------------------------
@@ -436,44 +381,6 @@ def _in_mode(discriminator: Callable[..., Any], mode: str) -> Iterator[None]:
         yield
 
 
-def _require_one_logit(discriminator: Callable[..., Any], x: Any, output: Any) -> None:
-    found = run_once(selecting(discriminator, output), x)
-    if isinstance(found, Tensor) or len(tensors(found)) == 1:
-        return
-    kind = f"keys {', '.join(map(repr, found))}" if isinstance(found, Mapping) else f"{len(tensors(found))} tensors"
-    raise UserError(f"the discriminator's output must be one tensor of logits: got {kind}; say which by `output`.")
-
-
 def _batch_size(module: Any, batch: Any) -> int:
-    n = _length(batch)
+    n = length(batch)
     return n // module.d_steps if _is_our_gan(module) else n  # which draws one batch for each of D's updates
-
-
-def _length(x: Any) -> int:
-    return next((len(t) for t in tensors(x) if t.dim()), 0)
-
-
-def _like(x: Any, fake: Any, name: str) -> Any:
-    """Real images in the form of the fakes: of a batch with more parts than these, the first."""
-    if isinstance(fake, Tensor):
-        leaves = tensors(x)
-        if leaves:
-            return leaves[0]
-    elif isinstance(fake, tuple | list) and isinstance(x, tuple | list) and len(x) >= len(fake):
-        return type(fake)(x[: len(fake)])
-    elif isinstance(fake, dict) and isinstance(x, dict) and fake.keys() <= x.keys():
-        return {key: x[key] for key in fake}
-    raise UserError(
-        f"real images must come in the form of the fakes: {name} is a {type(x).__name__} and `fakes` gives a "
-        f"{type(fake).__name__}."
-    )
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    return map_tensors(lambda *t: torch.cat(t), parts[0], *parts[1:])
-
-
-def _placed(x: Any, module: Any) -> Any:
-    """On the module's device, and floats in the precision of its weights."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    return map_tensors(lambda t: t.detach().to(weight.device, weight.dtype if t.is_floating_point() else t.dtype), x)
