@@ -128,6 +128,7 @@ def evaluate(argv: Sequence[str]) -> int:
     from gannorm.evaluation import score_runs, score_table
     from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs
+    from gannorm.wandb_run import log_scores
 
     runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []
@@ -141,32 +142,9 @@ def evaluate(argv: Sequence[str]) -> int:
             print(f"{run.path}:\n{score_table(records)}")
         elif options["all_checkpoints"] and records:
             print(f"{run.path}:\n{score_curves(records)}")
-        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
+        new = [r.record for r in results if r.run is run and r.record and r.new]
+        log_scores(run, new, wandb or run.config().get("wandb", "off"))
     return int(any(result.failed for result in results))
-
-
-def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
-    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
-    if not records:
-        return
-    config = run.config()
-    mode = mode or config.get("wandb", "off")
-    if mode == "off":
-        return
-
-    from gannorm.training.loggers import wandb_logger
-
-    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm"), job_type="evaluation"):
-        for record in records:
-            protocol = record["protocol"]
-            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
-            values = {
-                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
-            }
-            if "reconstruction" in record:
-                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
-            logger.log_metrics(values, record["step"])
-        logger.finalize("success")
 
 
 def extractor(argv: Sequence[str]) -> int:

@@ -96,10 +96,10 @@ def compare(argv: Sequence[str]) -> int:
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
     """The table and the figures into a W&B run of their own, in the project of the runs."""
     from gannorm.report.dashboard import record
-    from gannorm.training.loggers import start
+    from gannorm.wandb_run import start
 
     config = next(c for c in comparison.conditions if c.runs).runs[0].config
-    logger = start(
+    wandb_run = start(
         mode,
         project=config.get("wandb_project", "gannorm"),
         name=f"comparison of {config.get('study', 'runs')}",
@@ -108,9 +108,10 @@ def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
         config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
         dir=str(output),
     )
-    if logger:
-        logger.log_record(record(comparison, output), {"headline": comparison.headline})
-        logger.finalize("success")
+    if wandb_run:
+        wandb_run.log(record(comparison, output))
+        wandb_run.summarize({"headline": comparison.headline})
+        wandb_run.finish()
 
 
 def dashboard(argv: Sequence[str]) -> int:
@@ -120,7 +121,7 @@ def dashboard(argv: Sequence[str]) -> int:
     options = parse(parser, argv)
 
     from gannorm.report.dashboard import save
-    from gannorm.training.loggers import has_key
+    from gannorm.wandb_run import has_key
 
     if not has_key():
         raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from gannorm import wandb_run
 from gannorm.data import DATASETS, GREY, ImageData, Images
 from gannorm.distributed import Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
@@ -38,7 +39,7 @@ from gannorm.training.callbacks.samples import Samples, generate
 from gannorm.training.capture import CudaGraph
 from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
-from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.loggers import RunDirLogger, WandbLogger
 from gannorm.training.precision import Arithmetic, choose
 from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
 
@@ -76,6 +77,15 @@ def train_to_the_end(
     checkpoint: Path | None = None,
 ) -> None:
     """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    try:
+        _train_to_the_end(module, data, config, run, checkpoint)
+    finally:
+        wandb_run.end_run(run)
+
+
+def _train_to_the_end(
+    module: GAN | Classifier, data: ImageData, config: Mapping[str, Any], run: RunDir, checkpoint: Path | None
+) -> None:
     stop = StopOnSignal()
     try:
         diverged = _fit(module, data, config, run, stop, checkpoint)
@@ -274,9 +284,15 @@ def _fit(
     ]
     if config["progress"]:
         callbacks.append(Progress(config["log_every"]))
-    loggers: list[Logger | None] = []
+    loggers: list[Logger] = []
     if is_first:
-        loggers = [RunDirLogger(run), wandb_logger(run, config, config["wandb"], config["wandb_project"])]
+        networks = dict(module.named_children())
+        networks.pop("ema", None)
+        parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+        facts = {"arithmetic": str(arithmetic), "parameters": parameters}
+        loggers.append(RunDirLogger(run))
+        if wandb := wandb_run.start_run(run, config, config["wandb"], config["wandb_project"], facts):
+            loggers.append(WandbLogger(wandb, config.get("wandb_checkpoints", False)))
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config["seed"], verbose=False)
     with quiet(), arithmetic.applied(module):
@@ -288,7 +304,7 @@ def _fit(
             max_epochs=-1,
             log_every_n_steps=0,  # `Metrics` logs, at our steps
             callbacks=callbacks,
-            logger=[logger for logger in loggers if logger is not None],
+            logger=loggers,
             plugins=[CheckpointFiles()],
             default_root_dir=run.path,
             enable_checkpointing=False,

@@ -60,6 +60,9 @@ class Checkpoints(Every):
         trainer.save_checkpoint(self.run.checkpoint_file(module.step))
         if trainer.is_global_zero:
             self.run.set_last(module.step)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_checkpoint"):
+                    logger.log_checkpoint(self.run.checkpoint_file(module.step), module.step)
             if self._saved % self.every:
                 self.run.checkpoint_file(self._saved).unlink(missing_ok=True)
         self._saved = module.step
