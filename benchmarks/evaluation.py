@@ -98,7 +98,7 @@ def _inception(bench: Bench) -> Row:
         images = random_images(16, "train", count)
         extractor = Extractor(INCEPTION, module, layers, "random", bench.device)
         warnings.simplefilter("ignore")  # fewer images than features
-        evaluator = Evaluator(images, extractor=extractor, fid_solver="symmetric", quiet=True)
+        evaluator = Evaluator(images, extractor=extractor, quiet=True)
         passes, score, shares = _judges(evaluator)
         runs = {"ours": lambda: score(generator), "passes": lambda: passes(generator)}
         times = bench.interleaved(runs, rounds=1 if bench.quick else 2)

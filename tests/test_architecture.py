@@ -11,13 +11,25 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "config", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"},
+    {
+        "errors",
+        "registry",
+        "files",
+        "locks",
+        "config",
+        "verdict",
+        "rundir",
+        "seeds",
+        "isolate",
+        "distributed",
+        "terminal",
+    },
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
     {"report"},
     {"studies"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},

@@ -17,6 +17,7 @@ from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estima
 from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
 from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_ratio
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
+from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
 from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
 from gannorm.probes.optimization.internal_covariate_shift import (
     InternalCovariateShift,
@@ -24,8 +25,11 @@ from gannorm.probes.optimization.internal_covariate_shift import (
     snapshot,
 )
 from gannorm.probes.optimization.landscape import Landscape, landscape
+from gannorm.probes.optimization.mean_gradient import MeanGradient, mean_gradient
 from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
 from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
+from gannorm.probes.optimization.unit_variance import UnitVariance, unit_variance
+from gannorm.probes.optimization.variance_by_dimension import VarianceByDimension, variance_by_dimension
 from gannorm.probes.theory import (
     Problem,
     deep_linear_network,
@@ -40,6 +44,7 @@ __all__ = [
     "BatchInvariance",
     "Coefficient",
     "CompositionGap",
+    "ConditionNumber",
     "CouplingEstimate",
     "GradientStatistics",
     "InternalCovariateShift",
@@ -47,16 +52,20 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "MeanGradient",
     "Problem",
     "SGDNoise",
     "SignalPropagation",
     "SwapTest",
+    "UnitVariance",
+    "VarianceByDimension",
     "assert_batch_invariant",
     "batch_invariance",
     "common_mode_gain",
     "companion_shift",
     "companion_variance",
     "composition_gap",
+    "condition_number",
     "coupled_layers",
     "coupling_matrix",
     "coupling_ratio",
@@ -68,6 +77,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "mean_gradient",
     "one_neuron_chain",
     "product_density",
     "product_edge",
@@ -76,4 +86,6 @@ __all__ = [
     "signal_propagation",
     "snapshot",
     "swap_test",
+    "unit_variance",
+    "variance_by_dimension",
 ]

@@ -21,7 +21,7 @@ EVALUATE_OPTIONS = {
     "samples": "fake_images",
     "splits": "inception_splits",
     "kid_subsets": "kid_subsets",
-    "fid_solver": "fid_solver",
+    "kid_kernel": "kid_kernel",
     "seed": "seed",
     "batch_size": "batch_size",
     "sha256": "",

@@ -12,7 +12,6 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from statistics import fmean
 from gannorm.config import flatten
 from gannorm.errors import UserError
 from gannorm.files import writing
+from gannorm.locks import lock
 from gannorm.report.pages import require_replaceable
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.local import terminable
@@ -108,7 +108,7 @@ def _alone(study: Study) -> Iterator[None]:
         file = (folder / ".lock").open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
         except OSError:
             raise UserError(f"one process executes a study: another has {study.folder}; wait for it.") from None
         yield

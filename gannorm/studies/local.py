@@ -86,11 +86,12 @@ def terminable() -> Iterator[None]:
     """Make SIGTERM, and SIGHUP where it is not ignored, an orderly end, as Ctrl-C is."""
 
     def interrupt(number: int, _: object) -> None:
-        if number == signal.SIGHUP:
+        if number != signal.SIGTERM:
             leave()
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    before = {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, interrupt)

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm import wandb_run
-from gannorm.data import DATASETS, GREY, ImageData, Images
+from gannorm.data import GREY, ImageData, Images
 from gannorm.distributed import Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
@@ -86,6 +86,7 @@ def train_to_the_end(
 def _train_to_the_end(
     module: GAN | Classifier, data: ImageData, config: Mapping[str, Any], run: RunDir, checkpoint: Path | None
 ) -> None:
+    print(data.describe(), flush=True)
     stop = StopOnSignal()
     try:
         diverged = _fit(module, data, config, run, stop, checkpoint)
@@ -162,7 +163,6 @@ def check(config: Mapping[str, Any]) -> None:
     data = _data(config)
     require_known(config["trainer"])
     check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
-    DATASETS[data.name]  # names the choices
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")

@@ -46,7 +46,7 @@ STUDY: dict[str, Any] = {
         "splits": 2,
         "seed": 7,
         "kid_subsets": 3,
-        "fid_solver": "symmetric",
+        "kid_kernel": "rbf",
     },
 }
 

@@ -254,7 +254,7 @@ def test_scores_made_with_one_option_do_not_answer_another() -> None:
         "fake_images": (60, 61),
         "inception_splits": (2, 3),
         "kid_subsets": (3, 4),
-        "fid_solver": ("symmetric", "torch-fidelity"),
+        "kid_kernel": ("poly", "rbf"),
         "seed": (7, 8),
         "batch_size": (64, 65),
     }

@@ -46,6 +46,10 @@ class Objective:
             )
         return value
 
+    def value(self) -> float:
+        """The loss."""
+        return self._evaluate().item()
+
     def gradient(self, names: Iterable[str] | None = None) -> tuple[float, dict[str, Tensor]]:
         """(loss, ∇loss by parameter), by one forward and one backward pass; `names` ends the backward pass earlier."""
         names = list(self.parameters if names is None else names)

@@ -140,7 +140,9 @@ class StopOnSignal(Callback):
     """
 
     state_key = "StopOnSignal"  # type: ignore[assignment]
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    signals = tuple(  # Windows has the first two
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.received = 0  # the signal
@@ -155,7 +157,7 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, _: Any) -> None:
         self.received = number
-        if number == signal.SIGHUP:
+        if number == getattr(signal, "SIGHUP", None):
             leave()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
