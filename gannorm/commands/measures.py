@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gannorm.arguments import add_switch, evaluate_parser, output_file, parse, parser_for, settings
 from gannorm.errors import UserError, require_positive
-from gannorm.rundir import RunDir
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -73,7 +72,8 @@ def probe(argv: Sequence[str]) -> int:
             bar.update()
 
         with hooked([f.register_forward_hook(count)]):
-            result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+            draws = stream(options.seed, "probe")
+            result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws)
     print(result)
     if remark:
         print(f"  ({remark})")

@@ -1,16 +1,13 @@
 """The training step against the plain loop that it stands for."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from support.plain_loop import final_state, plain_loop
 
-from gannorm.data import Images, to_float
+from gannorm.data import to_float
 from gannorm.errors import UserError
 from gannorm.models import Discriminator, Generator
-from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training import GAN, prepare, train
 
@@ -77,7 +74,9 @@ def test_measuring_does_not_disturb_training(configure, tmp_path, norm, weight_n
     steps, ratios = run.series("batch_dependence/train/coupling_ratio")
     assert steps == [0, 1, 2, 3, 4]
     assert all((ratio > 1e-6) == (norm == "batch") for ratio in ratios)  # rounding leaves about 1e-13 without coupling
-    assert all(ratio > 0 for ratio in run.series("batch_dependence/generator/coupling_ratio")[1])  # G has BatchNorm in both
+    assert all(
+        ratio > 0 for ratio in run.series("batch_dependence/generator/coupling_ratio")[1]
+    )  # G has BatchNorm in both
     with np.load(run.probes()[4]) as matrices:
         assert {name: m.shape for name, m in matrices.items()} == dict.fromkeys(
             ("coupling_train", "coupling_eval", "coupling_generator"), (16, 16)

@@ -112,8 +112,7 @@ class Microbatches:
         """
         if len(real) % self.parts:
             raise UserError(
-                f"`accumulate` must divide the batch: got accumulate={self.parts}, batch={len(real)}; "
-                "choose a divisor."
+                f"`accumulate` must divide the batch: got accumulate={self.parts}, batch={len(real)}; choose a divisor."
             )
         if gan.penalty_weight and self.mode != "naive" and gan.coupling_ratio() > UNCOUPLED:
             raise UserError(

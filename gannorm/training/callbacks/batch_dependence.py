@@ -207,7 +207,9 @@ class BatchDependence:
             return
         try:
             metrics, arrays = self.measure(trainer, module)
-        except UserError as error:  # logits that are no longer finite, a ghost batch that does not fit: training goes on
+        except (
+            UserError
+        ) as error:  # logits that are no longer finite, a ghost batch that does not fit: training goes on
             warnings.warn(f"no measurement of batch dependence at step {step}: {error}", stacklevel=2)
             return
         self.measurements += 1
@@ -233,14 +235,17 @@ class BatchDependence:
             real = self._real.take(module, fake, self._count)
             if length(real) < size:
                 raise UserError(f"the training batches seen last hold {length(real)} images of {size}.")
+            trained_on = self._real.trained_on(trainer, module, self._count)
             mixed = both_classes(real, fake, COUPLED)
             for mode in self.modes:
                 with _in_mode(discriminator, mode):
-                    result = measured(f, real, fake, size, self.threshold, self.cost)
+                    result = probes.batch_invariance(
+                        f, real, fake, size, self.threshold, cost=self.cost, training_real=trained_on
+                    )
                     if with_pictures:
                         arrays[f"coupling_{mode}"] = probes.coupling_matrix(f, mixed).cpu().numpy()
                 self.last[mode] = result
-                metrics |= metrics_of(result, f"batch_dependence/{mode}/")
+                metrics |= result.metrics(f"batch_dependence/{mode}/")
             if _is_our_gan(module):
                 generator, z = module.generator, torch.randn(2 * COUPLED, module.latent_dim, device=module.device)
                 generator.train()
@@ -252,7 +257,7 @@ class BatchDependence:
 
     def _report(self, step: int) -> None:
         for mode, result in self.last.items():
-            kind = getattr(result.verdict, "kind", "")
+            kind = result.verdict.kind
             if kind not in DEPENDENT or self.on_dependence == "log":
                 continue
             message = f"batch dependence at step {step}, {mode} mode: {result.verdict}"
@@ -265,24 +270,6 @@ class BatchDependence:
         begin = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - begin
-
-
-def measured(f: Callable[..., Any], real: Any, fake: Any, size: int, threshold: float, cost: str) -> Any:  # INTERIM
-    import inspect
-
-    known = inspect.signature(probes.batch_invariance).parameters
-    more = {k: v for k, v in {"threshold": threshold, "cost": cost}.items() if k in known}
-    return probes.batch_invariance(f, real, fake, size, **more)
-
-
-def metrics_of(result: Any, prefix: str) -> dict[str, float]:  # INTERIM
-    if hasattr(result, "metrics"):
-        return result.metrics(prefix)
-    gap = result.composition
-    names = ("accuracy_pure", "accuracy_mixed", "accuracy_gap", "auc_pure", "auc_mixed", "auc_gap")
-    values = {name: getattr(gap, name) for name in names} | {"leak_ratio": result.leak.ratio}
-    values["swap_bitwise_equal"] = float(result.swap.bitwise_equal)
-    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 # -- the libraries ----------------------------------------------------------------------------------------------------

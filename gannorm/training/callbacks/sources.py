@@ -97,6 +97,13 @@ class RealImages:
             )
         return real
 
+    def trained_on(self, trainer: Any, module: Any, n: int) -> Any:
+        """n training images where the others are held out, None otherwise: D may know what it was trained on."""
+        if self.real is not None or self._seen.maxlen:
+            return None
+        images = trainer.datamodule.train
+        return placed(images.take(min(n, len(images)), self.seed), module)
+
 
 @torch.no_grad()
 def draw_fakes(fakes: Callable[[Any, int], Any] | None, module: Any, n: int) -> Any:
