@@ -38,18 +38,6 @@ def running(f: Function, x: Any) -> Iterator[Run]:
         yield run
 
 
-def selecting(f: Function, output: Any) -> Function:
-    """f, or a function that returns the chosen one of its outputs."""
-    if output is None:
-        return f
-
-    def chosen(*args: Any, **kwargs: Any) -> Any:
-        out = f(*args, **kwargs)
-        return output(out) if callable(output) else out[output]
-
-    return chosen
-
-
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
     """The caller's generator, or a fresh one with seed 0: a probe repeats, and never draws from the global one."""
     if not isinstance(generator, torch.Generator | None):

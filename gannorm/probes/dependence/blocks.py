@@ -24,15 +24,7 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import RandomState
-from gannorm.probes.batch import (
-    Function,
-    batch_size_of,
-    logits,
-    permutation,
-    rows,
-    running,
-    take,
-)
+from gannorm.probes.batch import Function, batch_size_of, logits, per_sample, permutation, running, take
 from gannorm.probes.gradients import tolerance
 from gannorm.verdict import BLOCKS, Estimate
 
@@ -137,7 +129,7 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
             for i in chosen:
                 index = batches[i].index
                 output = run(take(images, index, batch_dim))
-                raw = rows(output, len(index), batch_dim)[0].detach()
+                raw = per_sample(output, len(index), batch_dim).detach()
                 values[i] = logits(output, len(index), batch_dim)
                 saturated = saturated and bool(((raw == 0) | (raw == 1)).all())
                 least, most = min(least, values[i].min().item()), max(most, values[i].max().item())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import isolated, modules_in, switched
-from gannorm.probes.batch import Function, batch_size_of, codes, rows, running, take, tensors
+from gannorm.probes.batch import Function, batch_size_of, codes, per_sample, running, take, tensors
 from gannorm.probes.dependence.coupled_layers import locate_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, plan_swaps, swap_test
 from gannorm.probes.gradients import graph, sign_change, tolerance
@@ -65,16 +65,15 @@ def few_swaps(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 
     if all(map(torch.equal, tensors(x), tensors(take(x, plan[0][1], batch_dim)))):
         return swap_test(f, x, generator, batch_dim)
     with running(f, x) as run, torch.no_grad():
-        base = rows(run(x), n, batch_dim)
+        base = per_sample(run(x), n, batch_dim)
         change = 0.0
         for kept, source in plan:
-            other = rows(run(take(x, source, batch_dim)), n, batch_dim)
+            other = per_sample(run(take(x, source, batch_dim)), n, batch_dim)
             change = max(change, _largest(base, other, kept))
         if not change:
             return SwapTest(True, 0.0, None, None, None, None, noise=0.0)
-        repeats = _largest(base, rows(run(x), n, batch_dim), torch.arange(n)) == 0
-    size = max(float(t.abs().max()) for t in base)
-    if not repeats or change <= CLEAR * size:
+        repeats = _largest(base, per_sample(run(x), n, batch_dim), torch.arange(n)) == 0
+    if not repeats or change <= CLEAR * base.abs().max().item():
         return swap_test(f, x, generator, batch_dim)
     return SwapTest(False, change, None, None, None, None, noise=0.0)
 
@@ -86,9 +85,9 @@ def few_signs(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 
         return change if change > tolerance(g.outputs.dtype) else 0.0
 
 
-def _largest(first: list[Tensor], second: list[Tensor], kept: Tensor) -> float:
-    pairs = ((a[kept.to(a.device)], b[kept.to(b.device)]) for a, b in zip(first, second, strict=True))
-    return max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+def _largest(first: Tensor, second: Tensor, kept: Tensor) -> float:
+    kept = kept.to(first.device)
+    return (first[kept] - second[kept]).abs().max().item()
 
 
 def noised_weights(modules: Iterable[nn.Module], generator: torch.Generator) -> AbstractContextManager[None]:
