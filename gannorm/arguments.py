@@ -54,6 +54,9 @@ def train_parser(task: str = "gan") -> ArgumentParser:
     modes = Literal["auto", "online", "offline", "off"]
     parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")
     parser.add_argument("--wandb_project", type=str, default="gannorm", help="W&B project")
+    parser.add_argument("--wandb_checkpoints", type=bool, default=False, help="send checkpoints to W&B as artifacts")
+    score = "score the last checkpoint of a finished run, as `gannorm evaluate` does, into the same W&B run"
+    parser.add_argument("--evaluate", type=bool, default=False, help=score)
     (_add_classifier if task == "classifier" else _add_gan)(parser)
     options = "of D's or the classifier's, such as {zero_classifier: true}"
     parser.add_argument("--model.initialization_options", type=dict[str, Any], default={}, help=options)

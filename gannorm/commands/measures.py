@@ -126,26 +126,31 @@ def evaluate(argv: Sequence[str]) -> int:
     """score generators: IS, FID, KID, precision and recall"""
     options = settings(evaluate_parser(), argv)
 
+    from gannorm.rundir import find_runs
+
+    return score(find_runs(options.pop("runs")), options.pop("wandb"), **options)
+
+
+def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> int:
+    """Score checkpoints of runs, see `score_runs`, and log new scores to W&B; 1 if any could not be scored."""
     from tqdm import tqdm
 
     from gannorm.comparison.quantities import score_curves
     from gannorm.evaluation import score_runs, score_table
-    from gannorm.rundir import find_runs
     from gannorm.wandb_run import log_scores
 
-    runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []
     for result in score_runs(runs, **options):
         results.append(result)
         tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
     for run in runs:
         records = [r.record for r in results if r.run is run and r.record]
-        if options["statistics"] == "all":
+        if options.get("statistics") == "all":
             print(f"{run.path}:\n{score_table(records)}")
-        elif options["all_checkpoints"] and records:
+        elif options.get("all_checkpoints") and records:
             print(f"{run.path}:\n{score_curves(records)}")
-        new = [r.record for r in results if r.run is run and r.record and r.new]
-        log_scores(run, new, wandb or run.config().get("wandb", "off"))
+        if new := [r.record for r in results if r.run is run and r.record and r.new]:
+            log_scores(run, new, wandb or run.config().get("wandb", "off"))
     return int(any(result.failed for result in results))
 
 

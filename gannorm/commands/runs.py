@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +34,7 @@ def train(argv: Sequence[str]) -> int:
     if stopped:
         from gannorm.training import resume
 
-        return _ended(resume(Path(stopped), config))
+        return _trained(config, lambda: resume(Path(stopped), config))
 
     judge = config["model"].get("discriminator") or config["model"]["classifier"]
     name = config["name"] or f"{judge['norm']}_{config['seed']}"
@@ -49,13 +49,36 @@ def train(argv: Sequence[str]) -> int:
 
     from gannorm.training import train
 
-    return _ended(train(config, folder / name))
+    return _trained(config, lambda: train(config, folder / name))
+
+
+def _trained(config: Mapping[str, Any], make: Callable[[], RunDir]) -> int:
+    """Make the run; with `evaluate`, score its last checkpoint into its W&B run before that ends."""
+    if not config["evaluate"]:
+        return _ended(make())
+    if config["task"] == "classifier":
+        raise UserError("`evaluate` scores generators: got it for a classifier, which has none; leave it out.")
+
+    from gannorm.commands.measures import score
+    from gannorm.wandb_run import kept_open
+
+    with kept_open():
+        run = make()
+        code = _ended(run)
+        if _is_first() and run.status()["state"] == "finished":
+            code = score([run], config["wandb"])
+    return code
+
+
+def _is_first() -> bool:
+    """Whether this process is the first of a run's, which reports."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return bool(rank_zero_only.rank == 0)
 
 
 def _ended(run: RunDir) -> int:
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if rank_zero_only.rank != 0:  # of several processes the first reports
+    if not _is_first():
         return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())

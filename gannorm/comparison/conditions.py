@@ -19,7 +19,7 @@ from gannorm.rundir import RunDir
 
 # Keys that name, place or show a run, and change neither its weights nor how it is measured.
 NOT_FACTORS = {
-    *("seed", "name", "study", "output", "progress", "wandb", "wandb_project"),
+    *("seed", "name", "study", "output", "progress", "wandb", "wandb_project", "wandb_checkpoints", "evaluate"),
     *("log_every", "sample_every", "probe_every", "test_every", "checkpoint_every", "data.root", "data.download"),
     *("why_every", "why_budget", "why_layers", "model.cuda_graph"),
     *(f"trainer.{name}" for name in ("max_time", "log_every_n_steps", "enable_model_summary", "profiler")),

@@ -29,6 +29,8 @@ BESIDE = (
     "progress",
     "wandb",
     "wandb_project",
+    "wandb_checkpoints",
+    "evaluate",
     "model.cuda_graph",
 )  # what does not change a run's results
 
