@@ -13,6 +13,8 @@ from gannorm.errors import UserError, require_positive
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+    from gannorm.rundir import RunDir
+
 
 def probe(argv: Sequence[str]) -> int:
     """measure a discriminator's batch dependence, of a run or of your own module"""

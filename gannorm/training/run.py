@@ -257,8 +257,8 @@ def _fit(
 ) -> str:
     """Train; why the run diverged, or "" if it did not."""
     metrics, arithmetic, model = Metrics(config["log_every"]), choose(config), config["model"]
-    is_first = rank_zero_only.rank == 0
-    callbacks: list[Callback] = [metrics]
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    callbacks: list[Any] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
             BatchDependence(

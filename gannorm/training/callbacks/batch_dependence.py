@@ -51,7 +51,7 @@ class BatchDependence:
             batch of images to one number an image, larger for real.
         fakes: (module, n) -> n fakes, without gradient; for D(images, labels) a tuple (images, labels). It is called
             for one batch at a time, with the module as training leaves it. For our GAN: its generator's.
-        real: real images in the same form: a tensor, tuple or dict of tensors; an iterable of batches; or
+        real: real images in the same form: a tensor, tuple or dict of tensors; an iterable of batches (a list too); or
             (module, n) -> n images. Of a batch with more parts than the fakes, the first are taken. Default: the
             held-out images of our `ImageData`, else the training batches seen last.
         every_n_batches: training batches between measurements; 0: never.
@@ -77,7 +77,8 @@ class BatchDependence:
     state_key = "BatchDependence"
 
     def __new__(cls, *_: Any, **__: Any) -> BatchDependence:
-        return object.__new__(_accepted(cls, tuple(name for name in LIBRARIES if name in sys.modules)))
+        libraries = tuple(name for name in LIBRARIES if name in sys.modules)
+        return object.__new__(_accepted(cls, libraries))  # type: ignore[arg-type]  # a class is hashable
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class BatchDependence:
         for name, value, known in (
             ("on_dependence", on_dependence, ("log", "warn", "raise")),
             ("cost", cost, ("quick", "full")),
-            *(("modes", mode, MODES) for mode in ([modes] if isinstance(modes, str) else modes or [None])),
+            *(("modes", mode, MODES) for mode in ([modes] if isinstance(modes, str) else modes or [""])),
         ):
             if value not in known:
                 raise UserError(f"`{name}` must be one of {', '.join(known)}: got {value!r}; {choices(value, known)}")
@@ -325,8 +326,8 @@ def _show(loggers: Iterable[Any], arrays: Mapping[str, np.ndarray], step: int) -
             if hasattr(logger, "log_image"):
                 caption = f"step {step}: logit i by image j, {len(matrix) // 2} real, then as many fakes"
                 logger.log_image(key, [picture], step=step, caption=[caption])
-            elif hasattr(writer := getattr(logger, "experiment", None), "add_image"):
-                writer.add_image(key, np.asarray(picture), step, dataformats="HW")
+            elif _takes_pictures(logger):
+                logger.experiment.add_image(key, np.asarray(picture), step, dataformats="HW")
 
 
 def heat_map(matrix: np.ndarray) -> Any:
@@ -353,6 +354,7 @@ def _undisturbed(discriminator: Callable[..., Any], module: nn.Module) -> Iterat
         switched(*switches),
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
+        torch.compiler.set_stance("force_eager"),  # nothing is compiled anew for shapes that training has not
     ):
         yield
 

@@ -63,8 +63,8 @@ def record_image(trainer: Any, step: int, name: str, image: Image.Image, caption
         if hasattr(logger, "log_image"):
             logger.log_image(name, [image], step=step, caption=[caption])
             taken = True
-        elif hasattr(writer := getattr(logger, "experiment", None), "add_image"):
-            writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+        elif hasattr(getattr(logger, "experiment", None), "add_image"):
+            logger.experiment.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
             taken = True
     return taken
 

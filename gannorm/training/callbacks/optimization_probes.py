@@ -48,8 +48,8 @@ class Optimization(Callback):
     one before it took, the time in measurements is at most `budget` of the time since the training started. The first
     one, of the initial networks, has no time before it: it is made if all the steps to come can pay for it, at
     FIRST_COST steps; if they cannot, there is none, and a warning says so. What a run skipped is counted in
-    optimization/skipped. A probe that cannot be made (gradients that are not finite, a batch that cannot be divided) is named
-    once in a warning, counted in optimization/failed, and costs no other.
+    optimization/skipped. A probe that cannot be made (gradients that are not finite, a batch that cannot be divided) is
+    named once in a warning, counted in optimization/failed, and costs no other.
 
     Args:
         every: steps between measurements; 0: never.

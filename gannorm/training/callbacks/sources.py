@@ -6,7 +6,8 @@ The form is that of the fakes: a tensor (N, …), or a tuple or dictionary of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class RealImages:
         self._kept, self._seen = None, deque(maxlen=0)
         if self.real is None:
             return self._default(trainer, batch, wanted)
-        if tensors(self.real):
+        if tensors(self.real) and not isinstance(self.real, list):
             self._kept = in_form_of(fake, self.real, "`real`")
             return length(self._kept)
         if callable(self.real):
@@ -86,7 +87,8 @@ class RealImages:
         elif self._seen.maxlen:
             real = joined([in_form_of(fake, batch, "the training batch") for batch in self._seen])
         else:
-            real = in_form_of(fake, self.real(module, n), "`real`")
+            with _precision_of(module):
+                real = in_form_of(fake, self.real(module, n), "`real`")
             if length(real) < n:
                 raise UserError(f"`real` must return as many images as it is asked for: got {length(real)} of {n}.")
         real = placed(take(real, torch.arange(min(n, length(real)))), module)
@@ -116,7 +118,8 @@ def draw_fakes(fakes: Callable[[Any, int], Any] | None, module: Any, n: int) -> 
         module.generator.train()
         fake = module.generator(torch.randn(n, module.latent_dim, device=module.device))
     else:
-        fake = fakes(module, n)
+        with _precision_of(module):
+            fake = fakes(module, n)
     leaves = tensors(fake)
     if not leaves or any(t.dim() == 0 or len(t) != n for t in leaves):
         got = ", ".join(str(tuple(t.shape)) for t in leaves) or type(fake).__name__
@@ -148,7 +151,22 @@ def joined(parts: Sequence[Any]) -> Any:
     return map_tensors(lambda *t: torch.cat(t), parts[0], *parts[1:])
 
 
+@contextmanager
+def _precision_of(module: Any) -> Iterator[None]:
+    """New tensors have the precision of the module's weights, as in a training step of a module in bf16."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(_weight(module).dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _weight(module: Any) -> Tensor:
+    return next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+
+
 def placed(x: Any, module: Any) -> Any:
     """On the module's device, and floats in the precision of its weights."""
-    weight = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    weight = _weight(module)
     return map_tensors(lambda t: t.detach().to(weight.device, weight.dtype if t.is_floating_point() else t.dtype), x)
