@@ -118,10 +118,15 @@ def dashboard(argv: Sequence[str]) -> int:
     """save a workspace for a project's runs on Weights & Biases"""
     parser = parser_for("dashboard", "Save a W&B workspace: composition gap, coupling, scores, samples, by normalizer.")
     parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
+    add_switch(parser, "--print", "--print", help="print what it shows instead of saving it; needs no key")
     options = parse(parser, argv)
 
-    from gannorm.report.dashboard import save
+    from gannorm.report.dashboard import describe, save
     from gannorm.wandb_run import has_key
+
+    if options.print:
+        print(describe())
+        return 0
 
     if not has_key():
         raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")

@@ -208,9 +208,7 @@ class BatchDependence:
             return
         try:
             metrics, arrays = self.measure(trainer, module)
-        except (
-            UserError
-        ) as error:  # logits that are no longer finite, a ghost batch that does not fit: training goes on
+        except UserError as error:  # such as logits that are no longer finite
             warnings.warn(f"no measurement of batch dependence at step {step}: {error}", stacklevel=2)
             return
         self.measurements += 1

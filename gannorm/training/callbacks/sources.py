@@ -63,7 +63,7 @@ class RealImages:
         return got
 
     def _default(self, trainer: Any, batch: Any, wanted: int) -> int:
-        held_out = getattr(getattr(trainer, "datamodule", None), "test", None)
+        held_out: Any = getattr(getattr(trainer, "datamodule", None), "test", None)
         if hasattr(held_out, "take") and hasattr(held_out, "pixels"):  # our data module's
             n = min(wanted, len(held_out))
             self._kept = held_out.take(n, self.seed)
