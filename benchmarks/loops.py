@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.core import REPOSITORY, Bench, in_own_process, now
+from benchmarks.core import Bench, in_own_process, now
+from gannorm.config import TrainConfig
 from gannorm.data import Images
 from gannorm.data.loader import ImageLoader
 from gannorm.models import Discriminator, Generator
@@ -170,15 +170,10 @@ def count_launches(run: Callable[[], Any], steps: int = 5) -> float:
 
 
 def digits_config(**changes: Any) -> dict[str, Any]:
-    """configs/digits.yaml, its probes and files off; resolved without jsonargparse, which a GPU machine may lack."""
-    config = yaml.safe_load((REPOSITORY / "configs/digits.yaml").read_text())
-    config["model"] |= {"d_steps": 1, "equalize_bias": False, "residual_blocks": 0, "initialization_options": {}}
-    for defaults in ("d_composition", "separate"), ("g_composition", "fake"):
-        config["model"].setdefault(*defaults)
+    """The recipe digits, its probes and files off."""
     off = {"probe_every": 0, "sample_every": 0, "checkpoint_every": 0, "wandb": "off", "wandb_project": ""}
-    off |= {"why_every": 0, "why_budget": 0.1, "why_layers": []}
-    config |= {"seed": 0, "name": "run", "output": "", "progress": False, "probe_images": 64, "trainer": {}, **off}
-    return config | changes
+    config = TrainConfig.load("digits", name="run", output="", progress=False, probe_images=64, **off)
+    return config.to_dict() | changes
 
 
 def cifar_config(width: int = 32) -> dict[str, Any]:

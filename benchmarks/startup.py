@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.core import OFF, REPOSITORY, Bench, Row
+from benchmarks.core import OFF, Bench, Row
 from benchmarks.loops import random_images
 
 
@@ -21,7 +21,7 @@ def startup(bench: Bench) -> Iterator[Row]:
 
     assert jsonargparse, "the command line needs it"
     with tempfile.TemporaryDirectory() as folder:
-        config = ["--config", str(REPOSITORY / "configs/digits.yaml"), "--steps=1", f"--output={folder}", *OFF]
+        config = ["--config", "digits", "--steps=1", f"--output={folder}", *OFF]
         names = iter(range(1000))
         commands: dict[str, Callable[[], list[str]]] = {
             "gannorm --help": lambda: ["-m", "gannorm.cli", "--help"],
@@ -60,11 +60,10 @@ def _memory() -> Iterator[Row]:
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(Path(folder) / f"{i}.png")
         environment = {**os.environ, "GANNORM_CACHE": f"{folder}/cache"}
         beside = {"digits": OFF, "folder": [*OFF, f"--data.root={folder}"]}
-        beside["classifier"] = ["--why_every=0", "--progress=false", "--wandb=off"]
+        beside["classifier"] = ["--optimization_every=0", "--progress=false", "--wandb=off"]
         for name, options in beside.items():
-            file = REPOSITORY / f"configs/{name}.yaml"
-            command = ["-m", "gannorm.cli", "train", "--config", str(file), f"--output={folder}/runs", "--steps=20"]
+            command = ["-m", "gannorm.cli", "train", "--config", name, f"--output={folder}/runs", "--steps=20"]
             argv = [sys.executable, "-c", PEAK_OF_CHILD, sys.executable, *command, *options]
             peak = int(subprocess.run(argv, check=True, stdout=subprocess.PIPE, env=environment).stdout)
             gibibytes = peak / (2**30 if sys.platform == "darwin" else 2**20)
-            yield Row("startup", f"peak memory of configs/{name}.yaml", note=f"{gibibytes:.2f} GiB")
+            yield Row("startup", f"peak memory of recipe {name}", note=f"{gibibytes:.2f} GiB")

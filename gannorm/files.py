@@ -129,5 +129,18 @@ def read(file: Path, parse: Callable[[str], Any]) -> Any:
         raise damaged(file, line) from None
 
 
+def load(file: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError, which calls the file `what`, if there is none."""
+    try:
+        content = parse_yaml(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{what} must be readable: {file}: {error.strerror}.") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{what} must be well-formed YAML: {file}: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{what} must be a mapping of keys: {file} is not.")
+    return content
+
+
 def damaged(file: Path, what: str) -> UserError:
     return UserError(f"{file} must be well-formed: {what}; restore it or leave this run out.")

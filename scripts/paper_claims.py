@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gannorm import probes
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.data import load_images
 from gannorm.files import atomic_write, write_json, write_text
 from gannorm.isolate import hooked
@@ -141,8 +141,19 @@ def training(options: argparse.Namespace) -> Result:
     names, steps = ("batch", "noisy", "group", "none"), 200
     layers = layers_of(Discriminator(image_size=16, channels=1))[1:]  # the first has none before it that could shift
     flags = (
-        *("--steps", str(steps), "--why_every", "25", "--test_every", "25", "--log_every", "25", "--why_budget", "1"),
-        f"--why_layers=[{','.join(f'classifier.{layer}' for layer in layers)}]",
+        *(
+            "--steps",
+            str(steps),
+            "--optimization_every",
+            "25",
+            "--test_every",
+            "25",
+            "--log_every",
+            "25",
+            "--optimization_budget",
+            "1",
+        ),
+        f"--optimization_layers=[{','.join(f'classifier.{layer}' for layer in layers)}]",
     )
     rates = {"": 0.02, "_slow": 0.001}
     numbers: dict[str, Any] = {"flags": " ".join(flags), "rates": rates, "seeds": options.seeds}
@@ -266,7 +277,7 @@ def rates(options: argparse.Namespace) -> Result:
 
 def _at_rate(options: argparse.Namespace, norm: str, rate: float, seed: int, steps: int) -> dict[str, Any]:
     """Accuracy on held-out images after so many steps; that of a guess where the run diverged."""
-    flags = ("--steps", str(steps), "--why_every", "0", "--test_every", str(steps), "--model.max_loss", "1000")
+    flags = ("--steps", str(steps), "--optimization_every", "0", "--test_every", str(steps), "--model.max_loss", "1000")
     run = _classifier(options, norm, rate, seed, *flags)
     finished = run.status()["state"] == "finished"
     accuracy = run.series("test/accuracy")[1][-1] if finished else 0.1
@@ -445,11 +456,10 @@ EXPERIMENTS: dict[str, Callable[[argparse.Namespace], Result]] = {
 
 
 def _classifier(options: argparse.Namespace, norm: str, rate: float, seed: int, *flags: str) -> RunDir:
-    """One run of the product itself, as `gannorm train --config configs/classifier.yaml …`."""
-    config_file = str(REPOSITORY / "configs" / "classifier.yaml")
+    """One run of the product itself, as `gannorm train --config classifier …`."""
     fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0")
     factors = ("--model.classifier.norm", norm, "--model.learning_rate", str(rate), "--seed", str(seed))
-    config = settings(train_parser("classifier"), ["--config", config_file, *fixed, *flags, *factors])
+    config = train_config(["--config", "classifier", *fixed, *flags, *factors]).to_dict()
     return train(config, Path(tempfile.mkdtemp(dir=options.scratch)) / "run")
 
 
@@ -598,9 +608,7 @@ def _summary(folder: Path) -> str:
             lines += ["", f"## {name}", "", f"`{found['command']}` ({versions}; {found['hardware']['machine']})", ""]
             for claim, result in found["claims"].items():
                 cause = f" **Why:** {result['cause']}." if "cause" in result else ""
-                lines.append(
-                    f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}"
-                )
+                lines.append(f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}")
             lines += ["", f"![{name}]({name}.png)"]
     return "\n".join(lines) + "\n"
 

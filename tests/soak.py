@@ -42,7 +42,7 @@ def main() -> int:
 
 def one_round(folder: Path, number: int, steps: int) -> None:
     """A run with everything beside it, and its scores."""
-    from gannorm.arguments import settings, train_parser
+    from gannorm.arguments import train_config
     from gannorm.evaluation import score_runs
     from gannorm.training import train
 
@@ -50,7 +50,7 @@ def one_round(folder: Path, number: int, steps: int) -> None:
     flags = "--data.image_size=8 --data.batch_size=16 --model.discriminator.width=8 --model.generator.width=8"
     flags += f" --steps={steps} --log_every=5 --probe_every={often} --sample_every={often} --checkpoint_every={often}"
     flags += f" --probe_images=16 --wandb=offline --progress=false --name=run_{number} --output={folder}"
-    config = settings(train_parser(), flags.split())
+    config = train_config(flags.split()).to_dict()
     run = train(config, folder / f"run_{number}")
     assert run.status()["state"] == "finished", run.status()
     results = list(score_runs([run], samples=256, kid_subsets=2))

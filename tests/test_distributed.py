@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from support.plain_loop import plain_loop
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.data import ImageLoader
 from gannorm.distributed import one_run
 from gannorm.errors import UserError
@@ -66,7 +66,7 @@ def configs(folder):
     found = {}
     for name, (_, *kinds) in CASES.items():
         for kind, its in enumerate(kinds):
-            found[name, kind] = settings(train_parser(), [*flags, *its])
+            found[name, kind] = train_config([*flags, *its]).to_dict()
     return found
 
 
@@ -147,7 +147,8 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     directory = RunDir(tmp_path / "runs" / "run")
     assert [path.name for path in directory.path.parent.iterdir()] == ["run"]
     assert directory.series("loss/d")[0] == [1, 2, 3, 4]
-    assert directory.series("batch_dependence/train/leak_ratio")[0] == list(directory.samples()) == [0, 4]  # sync did not wait
+    steps = directory.series("batch_dependence/train/leak_ratio")[0]
+    assert steps == list(directory.samples()) == [0, 4]  # sync did not wait
     assert list(directory.checkpoints()) == [2, 4]
     assert load_networks(directory.path).step == 4
 

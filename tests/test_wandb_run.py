@@ -117,15 +117,16 @@ def test_a_training_that_failed_is_recorded_as_failed(run, state, code):
     codes = []
 
     class Experiment:
-        summary: dict = {}
+        def __init__(self):
+            self.summary = {}
 
         def finish(self, exit_code):
             codes.append(exit_code)
 
     run.set_status(state, 3)
-    wandb_run._open[run.path.resolve()] = WandbRun(Experiment())
+    wandb_run._open[run.path.resolve()] = WandbRun(experiment := Experiment())
     wandb_run.end_run(run)
-    assert codes == [code] and Experiment.summary["state"] == state
+    assert codes == [code] and experiment.summary["state"] == state
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled", "dryrun"])

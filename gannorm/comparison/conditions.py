@@ -13,17 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gannorm.config import flatten
+from gannorm.config import factors, upgraded
+from gannorm.dotted import flatten
 from gannorm.errors import UserError, printable
 from gannorm.rundir import RunDir
-
-# Keys that name, place or show a run, and change neither its weights nor how it is measured.
-NOT_FACTORS = {
-    *("seed", "name", "study", "output", "progress", "wandb", "wandb_project", "wandb_checkpoints", "evaluate"),
-    *("log_every", "sample_every", "probe_every", "test_every", "checkpoint_every", "data.root", "data.download"),
-    *("why_every", "why_budget", "why_layers", "model.cuda_graph"),
-    *(f"trainer.{name}" for name in ("max_time", "log_every_n_steps", "enable_model_summary", "profiler")),
-}
 
 NORM = "model.discriminator.norm"  # the first factor, and what names the runs where nothing was varied
 NORMS = (NORM, "model.classifier.norm")  # where it is in a classifier's config
@@ -202,7 +195,7 @@ def text(value: Any) -> str:
 
 def _read(directory: RunDir, name: str) -> Run:
     status = directory.status()
-    config = {key: value for key, value in flatten(directory.config()).items() if value != {}}
+    config = {key: value for key, value in flatten(upgraded(directory.config())).items() if value != {}}
     seed = config.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"a config must hold an integer seed: config.yaml holds {seed!r}.")
@@ -235,7 +228,7 @@ def _columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]
 
 def _factors(runs: Sequence[Run]) -> list[str]:
     """The config keys that differ between runs, the normalizer first, then in the order of the configs."""
-    keys = dict.fromkeys([*NORMS, *(key for run in runs for key in run.config if key not in NOT_FACTORS)])
+    keys = dict.fromkeys([*NORMS, *(key for run in runs for key in factors(run.config))])
     return [key for key in keys if len({text(run.config.get(key)) for run in runs}) > 1]
 
 

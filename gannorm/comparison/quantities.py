@@ -209,7 +209,7 @@ def scored_unevenly(runs: Sequence[Run]) -> list[str]:
 def measured_unevenly(runs: Sequence[Run]) -> list[str]:
     """A remark for each kind of probe whose spacing differs between runs, and so what a run's value is the mean of."""
     remarks = []
-    for key in ("probe_every", "why_every"):
+    for key in ("probe_every", "optimization_every"):
         given = [run.config.get(key) for run in runs]
         spacings = sorted({every for every in given if isinstance(every, int)} - {0})
         if len(spacings) > 1:

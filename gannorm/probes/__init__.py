@@ -32,6 +32,7 @@ from gannorm.probes.optimization.internal_covariate_shift import (
     snapshot,
 )
 from gannorm.probes.optimization.landscape import Landscape, landscape
+from gannorm.probes.optimization.loss_surface import LossSurface, loss_surface
 from gannorm.probes.optimization.mean_gradient import MeanGradient, mean_gradient
 from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
 from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
@@ -61,6 +62,7 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "LossSurface",
     "MeanGradient",
     "Problem",
     "SGDNoise",
@@ -88,6 +90,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "loss_surface",
     "mean_gradient",
     "one_neuron_chain",
     "product_density",

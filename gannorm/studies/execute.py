@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
-from gannorm.config import flatten
+from gannorm.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.files import writing
 from gannorm.locks import lock

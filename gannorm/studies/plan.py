@@ -3,7 +3,7 @@
 A study file:
 
     question: what is asked, and what would falsify it
-    base: ../digits.yaml                     # a training config; relative to the study file
+    base: digits                             # a recipe, or a training config relative to the study file
     set: {steps: 400}                        # overrides for all runs, dotted or nested keys
     factors:
       model.discriminator.norm: [batch, group]     # a config key → its values
@@ -32,10 +32,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gannorm.comparison.conditions import NOT_FACTORS, STATISTICS, WEIGHTS, Run, group
-from gannorm.config import Flat, changed, difference, flatten, load
+from gannorm.comparison.conditions import STATISTICS, WEIGHTS
+from gannorm.config import factors as identifying
+from gannorm.config import upgraded
+from gannorm.dotted import Flat, changed, difference, flatten
 from gannorm.errors import UserError
-from gannorm.files import dump_yaml, write_text, writing
+from gannorm.files import dump_yaml, load, write_text, writing
+from gannorm.labels import labels as labels_of
+from gannorm.recipes import FOLDER, locate
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.evaluation_options import MODES, compares_modes, evaluate_options
@@ -120,14 +124,17 @@ def plan(file: Path, output: Path) -> Study:
             condition, or a run directory made from another config.
     """
     content = load(file, "a study file")
+    if {"model", "data", "steps"} & content.keys() and not {"base", "factors"} & content.keys():
+        name = file.stem if file.parent == FOLDER else file
+        raise UserError(f"a study varies a config: {name} is one config; run `gannorm train --config {name}`.")
     for key in content:
         if key not in STUDY_KEYS:
             raise UserError(f"unknown key in {file}: {key!r}: {choices(key, STUDY_KEYS)}")
     if not isinstance(content.get("base"), str):
         raise UserError(f"a study must name the config that it varies: `base` is {content.get('base')!r} in {file}.")
-    base_file = file.parent / content["base"]
-    base = load(base_file, "a base config")
-    overrides = flatten(_mapping(content, "set", file))
+    base_file = locate(content["base"], file.parent)
+    base = upgraded(load(base_file, "a base config"))
+    overrides = flatten(upgraded(_mapping(content, "set", file)))
     factors = _factors(_mapping(content, "factors", file), file)
 
     common = changed(base, overrides)
@@ -260,13 +267,18 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         for other, what in (
             (names.setdefault(run.name, run), "name"),
-            (configs.setdefault(_content(run, *NOT_FACTORS - {"seed"}), run), "config, in all that makes a condition"),
+            (configs.setdefault(_identity(run), run), "config, in all that makes a condition"),
         ):
             if other is not run:
                 raise UserError(
                     f"runs must differ: {dict(other.values)} and {dict(run.values)} have the same {what}; remove one, "
                     "or give the values of a factor labels."
                 )
+
+
+def _identity(run: PlannedRun) -> str:
+    """What makes a run of the study, as text: its factors and its seed."""
+    return repr([*sorted(identifying(run.config).items()), run.config.get("seed", 0)])
 
 
 def _content(run: PlannedRun, *without: str) -> str:
@@ -277,10 +289,7 @@ def _content(run: PlannedRun, *without: str) -> str:
 def _require_condition(label: Any, runs: Sequence[PlannedRun], by_mode: bool) -> None:
     """`label` will be a condition of the comparison."""
     modes = [{STATISTICS: s, WEIGHTS: "averaged" if ema else "raw"} for s, ema in MODES] if by_mode else [{}]
-    planned = [
-        Run(run.directory, run.name, flatten(run.config) | mode, 0, "finished", 0) for run in runs for mode in modes
-    ]
-    labels = [condition.label for condition in group(planned)[0]]
+    labels = list(dict.fromkeys(labels_of([flatten(run.config) | mode for run in runs for mode in modes])))
     # Its parts stand in the order of the config, which the base may have otherwise.
     if set(str(label).split(", ")) not in [set(known.split(", ")) for known in labels]:
         raise UserError(f"the baseline must be a condition of the study: got {label!r}; {choices(label, labels)}")
@@ -290,7 +299,9 @@ def _require_same_configs(runs: Sequence[PlannedRun]) -> None:
     """Run directories that exist were made from the planned configs."""
     for run in runs:
         file = run.directory.config_file
-        if file.exists() and (unlike := difference(run.config, load(file, "a run's config"), ignore=OWN_KEYS)):
+        if file.exists() and (
+            unlike := difference(run.config, upgraded(load(file, "a run's config")), ignore=OWN_KEYS)
+        ):
             raise UserError(
                 f"{run.directory.path} must be a run of this study: its {unlike}; choose another --output, rename the "
                 "study file, or remove the directory."

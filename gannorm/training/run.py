@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import warnings
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm import wandb_run
+from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
 from gannorm.distributed import Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
@@ -40,39 +42,53 @@ from gannorm.training.capture import CudaGraph
 from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, WandbLogger
+from gannorm.training.place import place
 from gannorm.training.precision import Arithmetic, choose
+from gannorm.training.trained import networks_of
 from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
 
-BUILDING = (  # not GAN's options
-    *("generator", "discriminator", "residual_blocks"),
-    *("initialization", "initialization_options", "equalize_bias", "cuda_graph"),
-)
 
-
-def train(config: Mapping[str, Any], path: Path) -> RunDir:
-    """Train as `config` says and write everything to the new run directory `path`.
+def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, repeats: bool = False) -> RunDir:
+    """Train as `config` says and write everything to a new run directory.
 
     The directory is made once everything in the config has been found to work, so a mistake leaves nothing behind.
+
+    Args:
+        config: typed, or plain data of one.
+        path: the directory; default: <output>/<study>/<name>, with a name by what differs from the recipe.
+        repeats: whether it repeats the run of its name, beside it.
 
     Returns:
         The run; its status is "finished" or "diverged".
 
     Raises:
-        UserError: the config cannot work, or the run exists.
+        UserError: the config cannot work, the run exists, or this config has been trained.
     """
-    with one_run(check_trainer_options(config["trainer"])) as is_first:
+    config = TrainConfig.of(config)
+    trainer = check_trainer_options(config.trainer)
+    with one_run(trainer) as is_first:
+        if path is None:
+            path = place(config, repeats, follows=not is_first)
+            config = config.changed(name=path.name)
         if is_first:
             RunDir(path).require_new()
         module, data = prepare(config)
-        with RunDir.create(path, config) if is_first else contextlib.nullcontext(RunDir(path)) as run:
+        with RunDir.create(path, config.to_dict()) if is_first else contextlib.nullcontext(RunDir(path)) as run:
             train_to_the_end(module, data, config, run)
     return run
+
+
+def introduced(module: GAN | Classifier, config: TrainConfig) -> list[str]:
+    """What is trained, in lines for a person."""
+    networks = [f"{name} {sum(p.numel() for p in n.parameters()):,}" for name, n in networks_of(module).items()]
+    recipe = [f"recipe: {config.recipe}"] if config.recipe else []
+    return [*recipe, f"parameters: {', '.join(networks)}"]
 
 
 def train_to_the_end(
     module: GAN | Classifier,
     data: ImageData,
-    config: Mapping[str, Any],
+    config: TrainConfig,
     run: RunDir,
     checkpoint: Path | None = None,
 ) -> None:
@@ -84,9 +100,9 @@ def train_to_the_end(
 
 
 def _train_to_the_end(
-    module: GAN | Classifier, data: ImageData, config: Mapping[str, Any], run: RunDir, checkpoint: Path | None
+    module: GAN | Classifier, data: ImageData, config: TrainConfig, run: RunDir, checkpoint: Path | None
 ) -> None:
-    print(data.describe(), flush=True)
+    print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
         diverged = _fit(module, data, config, run, stop, checkpoint)
@@ -105,7 +121,7 @@ def _train_to_the_end(
         raise
     if diverged:
         _set_status(run, "diverged", module.step, diverged)
-    elif module.step == config["steps"]:
+    elif module.step == config.steps:
         _set_status(run, "finished", module.step)
     elif stop.received:
         _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
@@ -133,7 +149,7 @@ def _is_interrupt(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
 
 
-def _too_large(error: BaseException, config: Mapping[str, Any], step: int, run: RunDir) -> OutOfMemory | None:
+def _too_large(error: BaseException, config: TrainConfig, step: int, run: RunDir) -> OutOfMemory | None:
     """The line for a person if an allocation failed."""
     reason = out_of_memory(error)
     if not reason:
@@ -142,57 +158,44 @@ def _too_large(error: BaseException, config: Mapping[str, Any], step: int, run: 
     kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
     return OutOfMemory(
         f"training must fit into memory: after step {step} it did not, with data.batch_size="
-        f"{config['data']['batch_size']}; {kept}; lower --data.batch_size or the networks' width ({reason})."
+        f"{config.data.batch_size}; {kept}; lower --data.batch_size or the networks' width ({reason})."
     )
 
 
-def prepare(config: Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
+def prepare(config: TrainConfig | Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
+    config = TrainConfig.of(config)
     data = _data(config)
-    check_trainer_options(config["trainer"])
+    check_trainer_options(config.trainer)
     data.setup()
     return _model(config, data), data
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: TrainConfig | Mapping[str, Any]) -> None:
     """Name what in a config cannot work, as `prepare` does, but without its images: random ones stand in for them.
 
     Raises:
         UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
     """
+    config = TrainConfig.of(config)
     data = _data(config)
-    require_known(config["trainer"])
-    check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
+    require_known(config.trainer)
+    check_trainer_options(config.trainer | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
     _model(config, data)
 
 
-def _data(config: Mapping[str, Any]) -> ImageData:
-    """The data module of a config, which holds no images yet, once the numbers of the config are found possible."""
-    at_least = {
-        "steps": 1,
-        "log_every": 1,
-        "probe_images": 1,
-        "probe_every": 0,
-        "sample_every": 0,
-        "test_every": 0,
-        "why_every": 0,
-        "checkpoint_every": 0,
-    }
-    for name, least in at_least.items():
-        if config.get(name, least) < least:
-            raise UserError(f"`{name}` must be at least {least}: got {config[name]}.")
-    if not 0 <= config["seed"] < 2**32:
-        raise UserError(f"`seed` must be in 0 … 4294967295: got {config['seed']}.")
-    settings = {**config["data"]}
-    # A training step takes one batch for each discriminator update.
-    settings["batch_size"] *= max(1, config["model"].get("d_steps", 1))
-    return ImageData(**settings, seed=config["seed"], labelled=config.get("task") == "classifier")
+def _data(config: TrainConfig) -> ImageData:
+    """The data module of a config, which holds no images yet."""
+    options = dataclasses.asdict(config.data)
+    if isinstance(config.model, GANModel):
+        options["batch_size"] *= config.model.d_steps  # a training step takes one batch for each discriminator update
+    return ImageData(**options, seed=config.seed, labelled=config.task == "classifier")
 
 
-def _model(config: Mapping[str, Any], data: ImageData) -> GAN | Classifier:
+def _model(config: TrainConfig, data: ImageData) -> GAN | Classifier:
     """The initialized model of a config."""
     data.train_dataloader()  # which knows whether the batch size is possible
     build = build_classifier if data.labelled else _build_gan
@@ -201,20 +204,21 @@ def _model(config: Mapping[str, Any], data: ImageData) -> GAN | Classifier:
     return module
 
 
-def _build_gan(config: Mapping[str, Any], images: Images) -> GAN:
-    model, batch_size = config["model"], config["data"]["batch_size"]
+def _build_gan(config: TrainConfig, images: Images) -> GAN:
+    model, batch_size = config.model, config.data.batch_size
+    assert isinstance(model, GANModel)
     networks = build_networks(model, images.image_size, images.channels)
-    _initialize(*networks, model, images, batch_size, config["seed"])
-    gan = GAN(*networks, **{k: v for k, v in model.items() if k not in BUILDING}, seed=config["seed"])
+    _initialize(*networks, model, images, batch_size, config.seed)
+    gan = GAN(*networks, **taken_by(GAN, model), seed=config.seed)
     if isinstance(gan.gradients, Microbatches):
-        gan.gradients.check(gan, images.take(batch_size, config["seed"]))
+        gan.gradients.check(gan, images.take(batch_size, config.seed))
     return gan
 
 
 def _initialize(
     generator: Generators,
     discriminator: Discriminators,
-    model: Mapping[str, Any],
+    model: GANModel,
     images: Images,
     batch_size: int,
     seed: int,
@@ -227,18 +231,18 @@ def _initialize(
     real = images.take(count, seed)
     latents = torch.randn(count, generator.latent_dim, generator=stream(seed, "reference"))
     for network, reference, name in ((generator, latents, "generator"), (discriminator, real, "discriminator")):
-        options = model["initialization_options"] if network is discriminator else {}
+        options = model.initialization_options if network is discriminator else {}
         randomness = stream(seed, "initialization", name)
-        initialize(network, model["initialization"], generator=randomness, reference=reference, **options)
+        initialize(network, model.initialization, generator=randomness, reference=reference, **options)
         set_reference(network, reference)
     with seeded(stream(seed, "initialization", "noise")):
         fake = generate(generator, latents, batch_size, training=True)
         pairs = list(zip(real.split(batch_size), fake.split(batch_size), strict=True))
-        d_batches = [batch for pair in pairs for batch in _composed(pair, model["d_composition"])]
-        if model["equalize_bias"]:
+        d_batches = [batch for pair in pairs for batch in _composed(pair, model.d_composition)]
+        if model.equalize_bias:
             equalize_bias(discriminator, d_batches)
         with torch.no_grad(), isolated(discriminator) as judge:
-            for batch in (d_batches[0], _composed(pairs[0], model["g_composition"])[-1]):
+            for batch in (d_batches[0], _composed(pairs[0], model.g_composition)[-1]):
                 judge(batch)
 
 
@@ -250,57 +254,55 @@ def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:
 def _fit(
     module: GAN | Classifier,
     data: ImageData,
-    config: Mapping[str, Any],
+    config: TrainConfig,
     run: RunDir,
     stop: StopOnSignal,
     checkpoint: Path | None,
 ) -> str:
     """Train; why the run diverged, or "" if it did not."""
-    metrics, arithmetic, model = Metrics(config["log_every"]), choose(config), config["model"]
+    metrics, arithmetic = Metrics(config.log_every), choose(config)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     callbacks: list[Any] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
             BatchDependence(
-                every_n_batches=config["probe_every"],
-                images=config["probe_images"],
-                batch_size=config["data"]["batch_size"],
+                every_n_batches=config.probe_every,
+                images=config.probe_images,
+                batch_size=config.data.batch_size,
                 cost="full",
-                seed=config["seed"],
+                seed=config.seed,
                 at_ends=True,
             ),
-            Samples(config["sample_every"]),
+            Samples(config.sample_every),
         ]
-        if model.get("cuda_graph"):
+        if isinstance(config.model, GANModel) and config.model.cuda_graph:
             callbacks.append(CudaGraph())
     else:
-        callbacks.append(TestAccuracy(config["test_every"], data.test))
+        callbacks.append(TestAccuracy(config.test_every, data.test))
     callbacks += [
-        Optimization(config["why_every"], config["why_budget"], config["why_layers"], config["seed"]),
-        Checkpoints(config["checkpoint_every"], run),
+        Optimization(config.optimization_every, config.optimization_budget, config.optimization_layers, config.seed),
+        Checkpoints(config.checkpoint_every, run),
         Randomness(),
         stop,
-        Provenance(run.config() if is_first else config, data, arithmetic),
+        Provenance(run.config() if is_first else config.to_dict(), data, arithmetic),
     ]
-    if config["progress"]:
-        callbacks.append(Progress(config["log_every"]))
+    if config.progress:
+        callbacks.append(Progress(config.log_every))
     loggers: list[Logger] = []
     if is_first:
-        networks = dict(module.named_children())
-        networks.pop("ema", None)
-        parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+        parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks_of(module).items()}
         facts = {"arithmetic": str(arithmetic), "parameters": parameters}
         loggers.append(RunDirLogger(run))
-        if wandb := wandb_run.start_run(run, config, config["wandb"], config["wandb_project"], facts):
-            loggers.append(WandbLogger(wandb, config.get("wandb_checkpoints", False)))
+        if wandb := wandb_run.start_run(run, config.to_dict(), config.wandb, config.wandb_project, facts):
+            loggers.append(WandbLogger(wandb, config.wandb_checkpoints))
     # Normalizers that draw noise, and dropout, use the global generators.
-    pl.seed_everything(config["seed"], verbose=False)
+    pl.seed_everything(config.seed, verbose=False)
     with quiet(), arithmetic.applied(module):
-        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config["trainer"]}
-        if check_trainer_options(config["trainer"]).world_size > 1:
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config.trainer}
+        if check_trainer_options(config.trainer).world_size > 1:
             options["strategy"] = Replicas()
         trainer = pl.Trainer(
-            max_steps=config["steps"],
+            max_steps=config.steps,
             max_epochs=-1,
             log_every_n_steps=0,  # `Metrics` logs, at our steps
             callbacks=callbacks,

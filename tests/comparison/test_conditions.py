@@ -59,7 +59,7 @@ def test_what_shows_or_stops_a_run_is_no_factor_and_what_computes_it_is(make_run
 def test_how_often_a_run_is_looked_at_and_where_its_images_lie_is_no_factor(make_run: Callable[..., RunDir]) -> None:
     """Each of these, taken for a factor, would tear the seeds of a condition apart."""
     looks = ("log", "sample", "probe", "test", "checkpoint", "why")
-    shown = {f"{what}_every": 7 for what in looks} | {"why_budget": 0.5, "why_layers": ["features.0"]}
+    shown = {f"{what}_every": 7 for what in looks} | {"optimization_budget": 0.5, "optimization_layers": ["features.0"]}
     data = {"name": "digits", "image_size": 16, "batch_size": 64, "root": "there", "download": True}
     runs, _ = read_runs([make_run("batch", 0), make_run("batch", 1, data=data, **shown)])
     assert [len(c.runs) for c in group(runs)[0]] == [2]

@@ -9,7 +9,7 @@ from gannorm.probes import estimate_coupling
 from gannorm.seeds import stream
 from gannorm.training import train
 
-RATES = ["--model.lr_d", "1e-4", "--model.lr_g", "4e-4"]  # configs/digits.yaml
+RATES = ["--model.lr_d", "1e-4", "--model.lr_g", "4e-4"]  # recipe digits
 # The published schedule of renorm is plain BatchNorm for longer than these 200 steps of three forward passes each.
 OPTIONS = {"renorm": {"start": 60, "r_end": 300, "d_end": 200}}
 CASES = [(name, "none") for name in NORMALIZERS] + [("none", name) for name in WEIGHT_NORMALIZERS if name != "none"]

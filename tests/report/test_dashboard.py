@@ -19,7 +19,7 @@ import yaml
 
 from gannorm import cli
 from gannorm.comparison.conditions import NORM
-from gannorm.config import flatten
+from gannorm.dotted import flatten
 from gannorm.report.compare import Comparison
 from gannorm.report.dashboard import BARS, LINES, PICTURES, workspace
 from gannorm.rundir import RunDir

@@ -113,10 +113,10 @@ def test_a_malformed_file_is_named(tmp_path: Path) -> None:
 CANNOT = {
     "unknown": ({"model.discriminator.nrom": "group"}, "unknown key 'model.discriminator.nrom': did you mean 'model.d"),
     "below": ({"log_every.x": 0}, "`log_every` must be int"),
-    "above": ({"model": "group"}, "`model` must be a mapping of keys: got group"),
+    "above": ({"model": "group"}, "`model` must be a mapping of keys: got 'group'"),
     "misspelt": ({"model.discriminator.norm": "grup"}, "unknown normalizer 'grup': did you mean 'group'?"),
     "type": ({"data.batch_size": "many"}, "`data.batch_size` must be int: got many"),
-    "range": ({"model.lr_d": -1}, "learning rates must be positive"),
+    "range": ({"model.lr_d": -1}, "`model.lr_d` must be above 0: got -1"),
     "pair": ({"model.initialization": "fixup", "model.discriminator.weight_norm": "weight"}, "fixup"),
     "trainer": ({"trainer.acelerator": "cpu"}, "did you mean 'accelerator'"),
     "value": ({"trainer.precision": "nonsense"}, "Lightning's Trainer refuses its options"),

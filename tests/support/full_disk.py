@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.normalizers import normalizer
 from gannorm.rundir import RunDir
 from gannorm.studies.tasks import state
@@ -75,7 +75,7 @@ class Faulty(nn.Module):
 def attempt(path, harm):
     """Train; the type and the words of the error, or ""."""
     Faulty.harm, Faulty.last = harm, RunDir(path).checkpoint_file(CHECKPOINT)
-    config = settings(train_parser(), [*TINY.split(), f"--output={path.parent}"])
+    config = train_config([*TINY.split(), f"--output={path.parent}"]).to_dict()
     try:
         train(config, path)
     except Exception as error:

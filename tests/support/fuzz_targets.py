@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.errors import UserError
 from gannorm.models import load_networks
 from gannorm.report.compare import analyse
@@ -27,7 +27,7 @@ def config(data: bytes) -> None:
     """A training config, as `gannorm train --config` reads it."""
     file = FOLDER / "config.yaml"
     file.write_bytes(data)
-    settle(lambda: settings(train_parser(), ["--config", str(file)]))
+    settle(lambda: train_config(["--config", str(file)]))
 
 
 def checkpoint(data: bytes) -> None:
@@ -105,7 +105,7 @@ def _foreign(config: object) -> bytes:
 
 
 def _checkpoint() -> bytes:
-    config = settings(train_parser(), SETTINGS)
+    config = train_config(SETTINGS).to_dict()
     from gannorm.models import build_networks
 
     generator, discriminator = build_networks(config["model"], 8, 1)

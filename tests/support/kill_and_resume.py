@@ -24,7 +24,7 @@ import torch
 import yaml
 from PIL import Image
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.models.checkpoint import damage
 from gannorm.rundir import RunDir
 from gannorm.training import resume, train
@@ -139,7 +139,7 @@ def begin_or_go_on(path, config):
 
 
 def main(folder: Path, seeds: list[int]) -> None:
-    config = settings(train_parser(), TINY.split())
+    config = train_config(TINY.split()).to_dict()
     whole = folder / "run_whole"
 
     def count() -> None:

@@ -8,7 +8,7 @@ def configure(tmp_path):
     """configure("--steps", "4", …) -> a resolved config of a tiny digits GAN."""
 
     def build(*flags):
-        from gannorm.arguments import settings, train_parser
+        from gannorm.arguments import train_config
 
         tiny = ["--data.image_size", "8", "--data.batch_size", "16", "--steps", "4", "--log_every", "1"]
         tiny += [
@@ -21,7 +21,7 @@ def configure(tmp_path):
         ]
         tiny += ["--probe_every", "0", "--sample_every", "0", "--checkpoint_every", "0", "--wandb", "off"]
         tiny += ["--progress", "false", "--name", "run", "--output", str(tmp_path)]
-        config = settings(train_parser(), [*tiny, *flags])
+        config = train_config([*tiny, *flags]).to_dict()
         return config
 
     return build

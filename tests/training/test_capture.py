@@ -109,7 +109,10 @@ def stop_at(step):
     [
         (("--model.accumulate=2", "--model.accumulation=naive"), "microbatches are accumulated"),
         (("--model.discriminator.norm=own",), "whether Own does the same at every step is not known"),
-        (("--why_every=4", "--why_budget=1", "--data.batch_size=32"), "optimization probes look into a step"),
+        (
+            ("--optimization_every=4", "--optimization_budget=1", "--data.batch_size=32"),
+            "optimization probes look into a step",
+        ),
     ],
 )
 def test_what_cannot_be_a_graph_is_said_and_computed(configure, tmp_path, graphs, flags, reason):

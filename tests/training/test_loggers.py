@@ -15,8 +15,28 @@ pytestmark = pytest.mark.usefixtures("no_account")
 @pytest.fixture
 def trained(configure, tmp_path, capsys):
     """A run with probes, samples and checkpoints, its offline file and what was printed."""
-    flags = ("--wandb", "auto", "--probe_every", "4", "--probe_images", "64", "--sample_every", "4", "--why_every", "4")
-    flags += ("--why_budget", "1", "--checkpoint_every", "4", "--wandb_checkpoints", "true", "--precision", "exact")
+    flags = (
+        "--wandb",
+        "auto",
+        "--probe_every",
+        "4",
+        "--probe_images",
+        "64",
+        "--sample_every",
+        "4",
+        "--optimization_every",
+        "4",
+    )
+    flags += (
+        "--optimization_budget",
+        "1",
+        "--checkpoint_every",
+        "4",
+        "--wandb_checkpoints",
+        "true",
+        "--precision",
+        "exact",
+    )
     run = train(configure(*flags), tmp_path / "run")
     return run, Offline(run.path), capsys.readouterr().out
 

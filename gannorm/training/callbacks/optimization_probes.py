@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from gannorm import probes
+from gannorm.config import TrainConfig
 from gannorm.errors import UserError
 from gannorm.probes.optimization.internal_covariate_shift import layers_of
 from gannorm.probes.optimization.objective import norm, set_to
@@ -79,8 +80,8 @@ class Optimization(Callback):
         self._long_enough = self.budget == 1 or self.budget * (left + FIRST_COST) >= FIRST_COST
         if self.every and not self._long_enough:
             warnings.warn(
-                f"why_budget {self.budget:g} of {left} steps does not pay for a measurement of about {FIRST_COST}: "
-                "none is made; raise it, or the steps.",
+                f"optimization_budget {self.budget:g} of {left} steps does not pay for a measurement of about "
+                f"{FIRST_COST}: none is made; raise it, or the steps.",
                 stacklevel=2,
             )
 
@@ -176,14 +177,14 @@ def _wait_for(network: nn.Module) -> None:
         torch.cuda.synchronize(device)
 
 
-def check_options(module: GAN | Classifier, config: Mapping[str, Any]) -> None:
-    """Raises UserError unless the budget is a share and every layer is one of a trained network."""
-    if not 0 < config["why_budget"] <= 1:
-        raise UserError(f"`why_budget` must be in (0, 1]: got {config['why_budget']}; 0.1 is a tenth of the time.")
+def check_options(module: GAN | Classifier, config: TrainConfig) -> None:
+    """Raises UserError unless every layer of the config is one of a trained network."""
     known = [f"{name}.{layer}" for name, network in networks_of(module).items() for layer in layers_of(network)]
-    for layer in config["why_layers"]:
+    for layer in config.optimization_layers:
         if layer not in known:
-            raise UserError(f"`why_layers` must name layers with weights: got {layer!r}; {choices(layer, known)}")
+            raise UserError(
+                f"`optimization_layers` must name layers with weights: got {layer!r}; {choices(layer, known)}"
+            )
 
 
 def _step_size(network: nn.Module, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

@@ -91,7 +91,7 @@ def test_naive_joint_batches_hold_the_same_share_of_real_and_fake(configure):
     "flags,message",
     [
         (accumulated(3), "`accumulate` must divide the batch: got accumulate=3, batch=16"),
-        (accumulated(0), "`accumulate` must be at least 1: got 0"),
+        (accumulated(0), "`model.accumulate` must be at least 1: got 0"),
         ((*accumulated(), "--model.moment_weight", "1"), "`moment_weight` pulls at the whole batch's moments"),
         ((*accumulated(), "--model.penalty", "r1"), "judges each image alone, as this one does not: got accum.*=exact"),
         ((*accumulated(), D + "minibatch", "stddev"), "exact accumulation needs samples that only known"),

@@ -9,7 +9,7 @@ import torch
 from support.plain_loop import final_state
 from torch import nn
 
-from gannorm.arguments import settings, train_parser
+from gannorm.arguments import train_config
 from gannorm.errors import UserError
 from gannorm.normalizers import normalizer
 from gannorm.probes.optimization.internal_covariate_shift import layers_of
@@ -18,7 +18,7 @@ from gannorm.training import prepare, train
 from gannorm.training.callbacks import optimization_probes as optimization
 from gannorm.training.callbacks.optimization_probes import Optimization
 
-WHY = ("--why_every", "2", "--why_budget", "1")
+WHY = ("--optimization_every", "2", "--optimization_budget", "1")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def classify(tmp_path):
         tiny = ["--task", "classifier", "--data.image_size", "8", "--data.batch_size", "16", "--steps", "4"]
         tiny += ["--model.classifier.width", "8", "--log_every", "1", "--test_every", "0", "--checkpoint_every", "0"]
         tiny += ["--wandb", "off", "--progress", "false", "--name", "run", "--output", str(tmp_path)]
-        config = settings(train_parser("classifier"), [*tiny, *flags])
+        config = train_config(["--task", "classifier", *tiny, *flags]).to_dict()
         return config
 
     return build
@@ -81,7 +81,16 @@ def test_the_landscape_looks_as_far_ahead_as_plain_descent_steps(classify, tmp_p
 
 
 def test_arrays_are_of_the_layers_that_were_named_and_join_those_of_the_batch_dependence(configure, tmp_path):
-    named = ("--why_layers", "[discriminator.logit]", "--steps", "1", "--probe_every", "1", "--probe_images", "16")
+    named = (
+        "--optimization_layers",
+        "[discriminator.logit]",
+        "--steps",
+        "1",
+        "--probe_every",
+        "1",
+        "--probe_images",
+        "16",
+    )
     run = train(configure(*WHY, *named), tmp_path / "run")
     with np.load(run.probe_file(0)) as arrays:
         assert "coupling_train" in arrays  # of the same step
@@ -96,7 +105,7 @@ ALONE = ("--model.classifier.norm", "none")  # every parameter belongs to a laye
 def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, tmp_path):
     config = classify(*WHY, *ALONE, "--model.learning_rate", "0.05")
     layers = [f"classifier.{name}" for name in layers_of(prepare(config)[0].network)]
-    run = train(config | {"why_layers": layers}, tmp_path / "run")
+    run = train(config | {"optimization_layers": layers}, tmp_path / "run")
     (record,) = [r for r in run.metrics() if r["step"] == 2 and "optimization/classifier/loss" in r]
     found = {name.removeprefix("optimization/classifier/"): value for name, value in record.items()}
     with np.load(run.probe_file(2)) as file:
@@ -138,7 +147,7 @@ def test_probes_of_a_bf16_run_compute_in_float32(classify, tmp_path):
 
 
 def test_the_layers_of_the_covariate_shift_are_drawn_anew_every_time(classify, tmp_path):
-    run = train(classify("--why_every", "1", "--why_budget", "1", "--steps", "6"), tmp_path / "run")
+    run = train(classify("--optimization_every", "1", "--optimization_budget", "1", "--steps", "6"), tmp_path / "run")
     drawn = set()
     for file in run.probes().values():
         with np.load(file) as arrays:
@@ -148,10 +157,10 @@ def test_the_layers_of_the_covariate_shift_are_drawn_anew_every_time(classify, t
 
 def test_layers_and_budget_are_checked_before_the_run_is_made(configure):
     with pytest.raises(UserError, match=r"did you mean 'discriminator\.logit'\? choose from"):
-        prepare(configure("--why_layers", "[discriminator.logits]"))
+        prepare(configure("--optimization_layers", "[discriminator.logits]"))
     for budget in ("0", "1.5"):
-        with pytest.raises(UserError, match=r"`why_budget` must be in \(0, 1\]"):
-            prepare(configure("--why_budget", budget))
+        with pytest.raises(UserError, match=r"`optimization_budget` must be in \(0, 1\]"):
+            prepare(configure("--optimization_budget", budget))
 
 
 def test_measurements_stay_within_their_share_of_the_time(monkeypatch):
@@ -173,8 +182,8 @@ def test_measurements_stay_within_their_share_of_the_time(monkeypatch):
 
 
 def test_a_run_too_short_for_its_budget_says_so_and_logs_what_it_skips(configure, tmp_path):
-    with pytest.warns(UserWarning, match="why_budget 0.1 of 4 steps does not pay for a measurement of about 40"):
-        run = train(configure("--why_every", "2"), tmp_path / "run")
+    with pytest.warns(UserWarning, match="budget 0.1 of 4 steps does not pay for a measurement of about 40"):
+        run = train(configure("--optimization_every", "2"), tmp_path / "run")
     assert run.series("optimization/skipped") == ([0, 2], [1, 2])
     assert run.series("optimization/seconds") == ([], [])
 

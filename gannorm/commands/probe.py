@@ -1,23 +1,20 @@
-"""Commands that measure: a discriminator's batch dependence, a generator's scores, and the extractor behind these."""
+"""measure a discriminator's batch dependence, of a run or of your own module"""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import add_switch, evaluate_parser, output_file, parse, parser_for, settings
+from gannorm.arguments import add_switch, output_file, parse, parser_for
 from gannorm.errors import UserError, require_positive
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from gannorm.rundir import RunDir
+    from jsonargparse import ArgumentParser, Namespace
 
 
-def probe(argv: Sequence[str]) -> int:
-    """measure a discriminator's batch dependence, of a run or of your own module"""
+def parser() -> ArgumentParser:
     parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
     parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
     parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
@@ -39,7 +36,11 @@ def probe(argv: Sequence[str]) -> int:
     add_switch(parser, "--fail-on-coupling", "--fail_on_coupling", help=coupled)
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
-    options = parse(parser, argv)
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    options = parse(parser(), argv)
     if bool(options.run) == bool(options.module):
         raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
     if (options.run and options.input) or (options.module and options.step is not None):
@@ -102,11 +103,11 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     from gannorm.training.callbacks.samples import generate
 
     networks = load_networks(options.run, options.step, ema=False)
-    held_out = images_of_run(networks.config["data"], "test")
+    held_out = images_of_run(dataclasses.asdict(networks.config.data), "test")
     images = min(options.images, len(held_out))
     z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
     fake = generate(networks.generator, z, options.batch_size, training=True)
-    settings = networks.config["model"]["discriminator"]
+    settings = dataclasses.asdict(networks.config.model)["discriminator"]
     return networks.discriminator, held_out.take(images, options.seed), fake, settings
 
 
@@ -122,53 +123,3 @@ def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
     if not wrong:
         return ""
     return f"normalizer {entry.name!r} declares {' and '.join(wrong)}, which the probe contradicts: correct its flags."
-
-
-def evaluate(argv: Sequence[str]) -> int:
-    """score generators: IS, FID, KID, precision and recall"""
-    options = settings(evaluate_parser(), argv)
-
-    from gannorm.rundir import find_runs
-
-    return score(find_runs(options.pop("runs")), options.pop("wandb"), **options)
-
-
-def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> int:
-    """Score checkpoints of runs, see `score_runs`, and log new scores to W&B; 1 if any could not be scored."""
-    from tqdm import tqdm
-
-    from gannorm.comparison.quantities import score_curves
-    from gannorm.evaluation import score_runs, score_table
-    from gannorm.wandb_run import log_scores
-
-    results = []
-    for result in score_runs(runs, **options):
-        results.append(result)
-        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
-    for run in runs:
-        records = [r.record for r in results if r.run is run and r.record]
-        if options.get("statistics") == "all":
-            print(f"{run.path}:\n{score_table(records)}")
-        elif options.get("all_checkpoints") and records:
-            print(f"{run.path}:\n{score_curves(records)}")
-        if new := [r.record for r in results if r.run is run and r.record and r.new]:
-            log_scores(run, new, wandb or run.config().get("wandb", "off"))
-    return int(any(result.failed for result in results))
-
-
-def extractor(argv: Sequence[str]) -> int:
-    """train an in-domain feature extractor for evaluate --weights"""
-    from gannorm.data import ImageData, load_images
-
-    parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
-    parser.add_argument("action", type=Literal["train"], help="what to do")
-    parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size", "labelled"})
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")
-    parser.add_argument("--output", type=str, default="extractor", help="folder for the weights and their card")
-    options = settings(parser, argv)
-
-    from gannorm.evaluation import train_in_domain
-
-    card = train_in_domain(load_images(split="train", **options["data"]), options["output"], seed=options["seed"])
-    print(f"{options['output']}: accuracy {card['held_out_accuracy']:.4f} on {card['held_out_images']} held-out images")
-    return 0
