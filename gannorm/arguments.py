@@ -66,7 +66,7 @@ def _list_names(parser: ArgumentParser) -> None:
     """Let the help of a key that takes a name list the names that there are, the user's own too."""
     from gannorm.data import DATASETS
     from gannorm.losses import LOSSES, PENALTIES
-    from gannorm.models import INITIALIZERS
+    from gannorm.models import AUGMENTATIONS, DISCRIMINATORS, GENERATORS, INITIALIZERS
     from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
 
     registries: dict[str, Iterable[str]] = {
@@ -74,6 +74,9 @@ def _list_names(parser: ArgumentParser) -> None:
         "loss": LOSSES,
         "penalty": PENALTIES,
         "initialization": INITIALIZERS,
+        "discriminator.architecture": DISCRIMINATORS,
+        "generator.architecture": GENERATORS,
+        "augment": AUGMENTATIONS,
         "norm": NORMALIZERS,
         "weight_norm": WEIGHT_NORMALIZERS,
     }
@@ -99,6 +102,8 @@ def _add_gan(parser: ArgumentParser) -> None:
     skipped = {"image_size", "channels", "depth", "outputs"}
     parser.add_class_arguments(Discriminator, "model.discriminator", skip=skipped)
     parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
+    for network in ("discriminator", "generator"):
+        parser.add_argument(f"--model.{network}.architecture", type=str, default="vgg", help="by name")
 
 
 def _add_classifier(parser: ArgumentParser) -> None:

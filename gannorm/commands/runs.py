@@ -105,7 +105,7 @@ def describe(argv: Sequence[str]) -> int:
 
     from gannorm.data import GREY
     from gannorm.models import build_networks
-    from gannorm.models.describe import describe
+    from gannorm.models.describe import describe, remarks
     from gannorm.normalizers import NORMALIZERS
 
     model, images = config["model"], config["data"]["batch_size"]
@@ -121,7 +121,7 @@ def describe(argv: Sequence[str]) -> int:
         ("generator", generator, torch.zeros(2, model["generator"]["latent_dim"]), {"batch": images}),
         ("discriminator", discriminator, torch.zeros(2, channels, size, size), seen),
     ):
-        if model[name]["norm"] == "sync":
+        if NORMALIZERS[model[name]["norm"]].across_processes:
             batches = {kind: together * _processes(config["trainer"]) for kind, together in batches.items()}
         rows = describe(network, x, model[name]["norm"], batches)
         print(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
@@ -132,8 +132,8 @@ def describe(argv: Sequence[str]) -> int:
             table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
         for line in aligned(table):
             print(f"  {line}")
-        if note := NORMALIZERS[model[name]["norm"]].note:
-            print(f"  {model[name]['norm']}: {note}")
+    for line in remarks(model, images):
+        print(line)
     return 0
 
 

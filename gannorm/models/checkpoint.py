@@ -1,11 +1,10 @@
-"""Networks from a configuration, and from the checkpoints that a run wrote."""
+"""Networks from the checkpoints that a run wrote."""
 
 from __future__ import annotations
 
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,9 @@ import torch
 from torch import nn
 
 from gannorm.errors import UserError
-from gannorm.models.discriminator import Discriminator
-from gannorm.models.generator import Generator
-from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
+from gannorm.models.build import Discriminators, Generators, build_networks
 from gannorm.registry import UnknownNameError
 from gannorm.rundir import RunDir, check_version
-
-Generators = Generator | ResidualGenerator
-Discriminators = Discriminator | ResidualDiscriminator
 
 
 @dataclass(frozen=True)
@@ -39,34 +33,6 @@ class Networks:
     discriminator: Discriminators
     step: int
     config: dict[str, Any]
-
-
-def build_networks(model: Mapping[str, Any], image_size: int, channels: int) -> tuple[Generators, Discriminators]:
-    """(generator, discriminator) as the `model` part of a config describes them, with PyTorch's initialization.
-
-    With `residual_blocks` above 0 it is the residual pair, otherwise the plain one.
-    """
-    settings: dict[str, Any] = {"image_size": image_size, "channels": channels}
-    if not model["residual_blocks"]:
-        return Generator(**settings, **model["generator"]), Discriminator(**settings, **model["discriminator"])
-    settings["blocks"] = model["residual_blocks"]
-    judge = dict(model["discriminator"])
-    if judge.pop("minibatch") != "none":
-        raise UserError("the residual discriminator has no minibatch layer: set `minibatch` none or residual_blocks 0.")
-    return ResidualGenerator(**settings, **model["generator"]), ResidualDiscriminator(**settings, **judge)
-
-
-def build_classifier(model: Mapping[str, Any], image_size: int, channels: int, classes: int) -> Discriminators:
-    """The classifier that the `model` part of a classifier's config describes: a discriminator with a logit a class.
-
-    With `residual_blocks` above 0 it is the residual one, whose depth the blocks give.
-    """
-    settings = {"image_size": image_size, "channels": channels, "outputs": classes, **model["classifier"]}
-    if not model["residual_blocks"]:
-        return Discriminator(**settings)
-    if settings.pop("minibatch") != "none" or settings.pop("depth"):
-        raise UserError("the residual classifier has no minibatch layer and no `depth`: leave them at none and 0.")
-    return ResidualDiscriminator(**settings, blocks=model["residual_blocks"])
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gannorm.probes.dependence.coupling_matrix import coupling_matrix, coupling_
 from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
 from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
 from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_ratio
+from gannorm.probes.dependence.loss_coupling import LossCoupling, loss_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
 from gannorm.probes.optimization.internal_covariate_shift import (
@@ -41,6 +42,7 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "LossCoupling",
     "Problem",
     "SGDNoise",
     "SignalPropagation",
@@ -62,6 +64,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "loss_coupling",
     "one_neuron_chain",
     "product_density",
     "product_edge",

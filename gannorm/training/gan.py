@@ -19,8 +19,10 @@ from gannorm import probes
 from gannorm.data import ImageData
 from gannorm.errors import UserError, require_positive
 from gannorm.isolate import isolated, switched
-from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
-from gannorm.normalizers.moments import moment_penalty, record_activations
+from gannorm.losses import LOSSES, PENALTIES
+from gannorm.losses.moments import moment_penalty, record_activations
+from gannorm.models.augmentation import AUGMENTATIONS, augmented
+from gannorm.normalizers.reference import fresh_references, refresh_reference, restore_references
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
 from gannorm.training.accumulation.microbatches import Microbatches, logits
@@ -52,6 +54,7 @@ class GAN(LightningModule):
         penalty_weight: factor of the penalty in the discriminator's loss.
         moment_weight: factor of the penalty that pulls each of the discriminator's layers toward zero mean and unit
             variance, an alternative to normalizing; its parts are logged by layer.
+        augment: what is done to real and fake images alike before the discriminator, a name in AUGMENTATIONS.
         d_composition: in the discriminator's step, real and fake images in "separate" batches or one "joint" batch.
         g_composition: in the generator's step, the discriminator sees the "fake" batch alone, or "joint" with the real.
         d_steps: discriminator updates for each generator update.
@@ -81,6 +84,7 @@ class GAN(LightningModule):
         penalty: str = "none",
         penalty_weight: float = 10.0,
         moment_weight: float = 0.0,
+        augment: str = "none",
         d_composition: Literal["separate", "joint"] = "separate",
         g_composition: Literal["fake", "joint"] = "fake",
         d_steps: int = 1,
@@ -95,7 +99,9 @@ class GAN(LightningModule):
         cuda_graph: bool = True,
     ) -> None:
         super().__init__()
-        self.loss, self.penalty, self._chosen = LOSSES[loss], PENALTIES[penalty], (loss, penalty)
+        self.loss, self.penalty, self._chosen = LOSSES[loss], PENALTIES[penalty], (loss, penalty, augment)
+        self.view = AUGMENTATIONS[augment]
+        self.judge = augmented(discriminator, self.view)  # the discriminator as both losses see it
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         require_positive(d_steps=d_steps, accumulate=accumulate)
@@ -107,6 +113,11 @@ class GAN(LightningModule):
             accumulate == 1 or not moment_weight,
             f"`moment_weight` pulls at the whole batch's moments, not a microbatch's: got accumulate={accumulate}; "
             "set accumulate 1 or moment_weight 0.",
+        )
+        _require(
+            accumulate == 1 or not self.loss.couples_batch,
+            f"loss {loss!r} compares each image with the mean of its batch, not of a microbatch: got "
+            f"accumulate={accumulate}; set accumulate 1 or choose another loss.",
         )
         _require(max_loss > 0, f"`max_loss` must be positive: got {max_loss}.")
         self.automatic_optimization = False
@@ -167,6 +178,9 @@ class GAN(LightningModule):
             g_loss = self._generator_gradient(real, z, fake)
             g_optimizer.step()
 
+        # For normalizers that ask for it: images beside which the next step's are judged, and latents.
+        refresh_reference(self.discriminator, real, fake, view=self.view)
+        refresh_reference(self.generator, z)
         self.ema.update(self.generator)
         return {"loss_d": d_loss.detach(), "loss_g": g_loss.detach(), **parts}
 
@@ -185,7 +199,7 @@ class GAN(LightningModule):
             self.manual_backward(loss)
             return loss
         joint, weight, randomness = self.d_composition == "joint", self.penalty_weight, self._penalty_randomness
-        discriminator, penalty = self.discriminator, self.penalty
+        discriminator, penalty = self.judge, self.penalty
         loss = self.microbatches.discriminator_gradient(discriminator, self.loss, real, fake, joint)
         if weight:
             loss = loss + self.microbatches.penalty_gradient(
@@ -200,7 +214,7 @@ class GAN(LightningModule):
             self.manual_backward(loss)
             return loss
         joint = self.g_composition == "joint"
-        return self.microbatches.generator_gradient(self.generator, self.discriminator, self.loss, z, real, joint)
+        return self.microbatches.generator_gradient(self.generator, self.judge, self.loss, z, real, joint)
 
     def check_accumulation(self, real: Tensor) -> None:
         """Try out, without a trace, what a step does with the microbatches of `real`, (N, C, H, W).
@@ -233,16 +247,16 @@ class GAN(LightningModule):
         if self.moment_weight:
             loss = loss + self.moment_weight * torch.stack([penalty for _, penalty in judged]).mean()
         if self.penalty_weight:
-            penalties = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
+            penalties = self.penalty(self.judge, real, fake, self._penalty_randomness)
             loss = loss + self.penalty_weight * penalties.mean()
         return loss
 
     def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and the moment penalty of the activations on the way to them."""
         if not self.moment_weight:
-            return logits(self.discriminator, images), images.new_zeros(())
+            return logits(self.judge, images), images.new_zeros(())
         with record_activations(self.discriminator) as activations:
-            found = logits(self.discriminator, images)
+            found = logits(self.judge, images)
         penalty, by_layer = moment_penalty(activations)
         self._parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
         return found, penalty
@@ -250,8 +264,10 @@ class GAN(LightningModule):
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images."""
         if self.g_composition == "joint":
-            return self.loss.generator(logits(self.discriminator, torch.cat([real, fake]))[len(real) :])
-        return self.loss.generator(logits(self.discriminator, fake))
+            of_real, of_fake = logits(self.judge, torch.cat([real, fake])).tensor_split([len(real)])
+            return self.loss.generator(of_fake, of_real)
+        of_fake = logits(self.judge, fake)
+        return self.loss.generator(of_fake, logits(self.judge, real) if self.loss.needs_real else None)
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""
@@ -274,6 +290,12 @@ class GAN(LightningModule):
         if isinstance(self._compute, Captured):
             self.steps_per_call = self._unseen_steps()  # images are drawn after this
             self.launching += f", {self.steps_per_call} steps a call"
+        if self.loss.couples_batch and self._coupling_ratio() <= UNCOUPLED:
+            warnings.warn(
+                f"the discriminator judges each image alone, but loss {self._chosen[0]!r} compares it with the mean of "
+                "its batch, so that the gradient couples the batch all the same; use --model.loss relativistic.",
+                stacklevel=2,
+            )
         if self.penalty_weight:
             ratio = self._coupling_ratio()
             if ratio > UNCOUPLED:
@@ -295,7 +317,8 @@ class GAN(LightningModule):
         networks = (self.generator, self.discriminator, self.ema)
         kinds = {type(module) for network in networks for module in network.modules()}
         foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
-        foreign += [name for name in self._chosen if name not in BUILT_IN]
+        built_in = LOSSES.built_in | PENALTIES.built_in | AUGMENTATIONS.built_in
+        foreign += [name for name in self._chosen if name not in built_in]
         reasons = {
             "cuda_graph off": not self.cuda_graph,
             "microbatches are accumulated": self.accumulate > 1,
@@ -341,9 +364,11 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
+        checkpoint["references"] = fresh_references(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["step"]
+        restore_references(self, checkpoint.get("references", {}))
 
 
 def _require(holds: bool, message: str) -> None:

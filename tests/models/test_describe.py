@@ -35,7 +35,8 @@ def test_every_normalizer_is_recognized_and_every_parameter_counted(norm, pair):
                 entry.gradient_coupling,
             )
             coupled = entry.forward_coupling or entry.gradient_coupling
-            expected = dict.fromkeys(BATCHES, 16) if norm == "ghost" else BATCHES
+            sizes = {"ghost": 16, "local": 8}
+            expected = dict.fromkeys(BATCHES, sizes[norm]) if norm in sizes else BATCHES
             assert row.batches == (expected if coupled else {})
         assert not hasattr(network, "reference")
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in network.modules())
@@ -47,7 +48,8 @@ def test_weight_normalizers_have_their_column(weight_norm):
     rows = describe(Discriminator(8, 1, 8, "none", weight_norm), torch.zeros(2, 1, 8, 8), "none", BATCHES)
     weighted = [(row.kind, row.weight_norm) for row in rows if row.kind in ("Conv2d", "Linear")]
     inner = {"none": "", "spectral": "SpectralNorm", "weight": "WeightNorm", "strict_weight": "StrictWeightNorm"}
-    last = "WeightNorm" if weight_norm == "strict_weight" else inner[weight_norm]
+    inner["standardization"] = "WeightStandardization"
+    last = {"strict_weight": "WeightNorm", "standardization": ""}.get(weight_norm, inner[weight_norm])
     assert weighted == [("Conv2d", inner[weight_norm])] * 3 + [("Linear", last)]
 
 

@@ -158,7 +158,7 @@ def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
     "options,message",
     [
         ({"loss": "hinged"}, "did you mean 'hinge'"),
-        ({"penalty": "r2"}, "choose from none, r1, gradient"),
+        ({"penalty": "r2"}, "choose from none, r1, r1r2, gradient"),
         ({"d_steps": 0}, "`d_steps` must be at least 1"),
         ({"lr_d": -1.0}, "learning rates must be positive"),
         ({"ema_decay": 1.0}, "`ema_decay` must be in"),

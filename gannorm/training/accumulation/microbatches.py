@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gannorm.losses import AdversarialLoss
+from gannorm.losses import AdversarialLoss, Loss
 from gannorm.training.accumulation.accumulate import accumulate_gradients, outputs_in_microbatches
+
+Judge = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N,) logits
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,19 @@ class Microbatches:
         return outputs_in_microbatches(generator, z, len(z) // self.parts, self.mode, leave_traces)
 
     def discriminator_gradient(
-        self, discriminator: nn.Module, loss: AdversarialLoss, real: Tensor, fake: Tensor, joint: bool
+        self, discriminator: Judge, loss: Loss, real: Tensor, fake: Tensor, joint: bool
     ) -> Tensor:
         """Of the discriminator's loss. A joint microbatch has n real and n fake images, as the joint batch has N."""
 
         def judge(*batches: Tensor) -> Tensor:  # (n, C, H, W) each -> (n, number of batches)
             return logits(discriminator, torch.cat(batches)).view(len(batches), -1).t()
 
-        if joint:
-            return self._accumulate(judge, lambda y: loss.real(y[:, 0]) + loss.fake(y[:, 1]), (real, fake))
+        def judge_apart(*batches: Tensor) -> Tensor:  # the same, each batch in a pass of its own
+            return torch.stack([logits(discriminator, batch) for batch in batches], 1)
+
+        if joint or not isinstance(loss, AdversarialLoss):  # else the two kinds of images are sums of their own
+            f = judge if joint else judge_apart
+            return self._accumulate(f, lambda y: loss(y[:, 0], y[:, 1]), (real, fake))
         of_real = self._accumulate(judge, lambda y: loss.real(y[:, 0]), (real,))
         return of_real + self._accumulate(judge, lambda y: loss.fake(y[:, 0]), (fake,))
 
@@ -49,8 +55,8 @@ class Microbatches:
     def generator_gradient(
         self,
         generator: nn.Module,
-        discriminator: nn.Module,
-        loss: AdversarialLoss,
+        discriminator: Judge,
+        loss: Loss,
         z: Tensor,
         real: Tensor,
         joint: bool,
@@ -58,17 +64,25 @@ class Microbatches:
         """Of the generator's loss, its fakes judged alone or, `joint`, beside the real images."""
         dtype = real.dtype
 
-        def fool(z: Tensor, *real: Tensor) -> Tensor:
+        def fool(z: Tensor, *real: Tensor) -> Tensor:  # (n, Z) and images -> (n,)
             fake = generator(z).to(dtype)  # under autocast it is bf16
             return logits(discriminator, torch.cat([*real, fake]))[-len(z) :]
 
-        return self._accumulate(fool, loss.fooled, (z, real) if joint else (z,))
+        def compare(z: Tensor, real: Tensor) -> Tensor:  # -> (n, 2), of fake and real images
+            fake = generator(z).to(dtype)
+            if joint:
+                return logits(discriminator, torch.cat([fake, real])).view(2, -1).t()
+            return torch.stack([logits(discriminator, fake), logits(discriminator, real)], 1)
+
+        if loss.needs_real:
+            return self._accumulate(compare, lambda y: loss.fool(y[:, 0], y[:, 1]), (z, real))
+        return self._accumulate(fool, loss.fool, (z, real) if joint else (z,))
 
     def _accumulate(self, f: Callable[..., Tensor], loss: Callable[[Tensor], Tensor], x: tuple[Tensor, ...]) -> Tensor:
         return accumulate_gradients(f, loss, x, len(x[0]) // self.parts, self.mode)
 
 
-def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+def logits(discriminator: Judge, images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N,) in at least float32: bf16 would round away a small loss."""
     found = discriminator(images)
     return found.to(torch.promote_types(found.dtype, torch.float32))
