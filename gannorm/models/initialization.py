@@ -216,7 +216,7 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
         for layer in inner:
             scaled = layer.weight * len(blocks) ** (-1 / (2 * len(inner)))  # m − 1 = len(inner)
             _set_weight(layer, scaled)
-            if not torch.allclose(layer.weight, scaled, rtol=1e-3):
+            if not torch.allclose(torch.as_tensor(layer.weight), scaled, rtol=1e-3):
                 raise UserError(
                     "fixup works by the scale of the weights, which this network's weight normalizer removes; "
                     "choose weight_norm none or another initialization."

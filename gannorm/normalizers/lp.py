@@ -48,10 +48,9 @@ class LpNorm(BatchStatistics):
             return super().statistics(x)
         wide, dims = x.to(torch.promote_types(x.dtype, torch.float32)), batch_dims(x)
         if self.p == 1:
-            size = wide.abs().mean(dims)
-        else:  # whose gradient goes to the first value that attains it, as that of the pool does
-            size = wide.abs().transpose(0, 1).flatten(1).max(1).values
-        return torch.stack([wide.mean(dims), size])
+            return torch.stack([wide.mean(dims), wide.abs().mean(dims)])
+        # The gradient of a maximum goes to the first value that attains it, as that of the pool does.
+        return torch.stack([wide.mean(dims), wide.abs().transpose(0, 1).flatten(1).max(1).values])
 
     def output(self, x: Tensor, statistics: Tensor, running: Running) -> Tensor:
         mean, size = statistics

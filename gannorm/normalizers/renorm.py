@@ -29,8 +29,8 @@ class BatchRenorm(BatchStatistics):
     linearly to their values at `r_end` and `d_end`, counted in training-mode forward passes of the layer. A GAN's
     discriminator makes two or three of them a step, so with the published schedule it is plain BatchNorm for the first
     1,700 to 2,500 steps: a shorter run must scale it, for example norm_options {start: 300, r_end: 2400, d_end: 1500}
-    for 1,200 steps. With start 100, r_end and d_end 300 and r_max = d_max = 100 it opens early: gradient coupling without
-    forward coupling from then on.
+    for 1,200 steps. With {start: 100, r_end: 300, d_end: 300, r_max: 100, d_max: 100} it opens early: from then on
+    it has gradient coupling without forward coupling.
 
     Args:
         channels: C.

@@ -86,7 +86,7 @@ def test_what_would_have_no_effect_is_refused(changes, message):
 
 def test_what_is_no_module_is_refused():
     discriminator("function")(lambda image_size, channels, width: torch.sum)
-    with pytest.raises(UserError, match="must be a torch.nn.Module: 'function' made"):
+    with pytest.raises(UserError, match=r"must be a torch\.nn\.Module: 'function' made"):
         build_networks(model({"architecture": "function"}), 8, 1)
 
 

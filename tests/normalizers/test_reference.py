@@ -1,4 +1,4 @@
-"""The reference mechanism: fresh references are halves of what was shown before, and only the gradient option differs."""
+"""The reference mechanism: a fresh reference is half of each batch of before, and its gradient is an option."""
 
 import copy
 

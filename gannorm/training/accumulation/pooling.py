@@ -2,7 +2,8 @@
 
 There are three steps: the statistics of a microbatch, differentiable and small; the pool of several microbatches'
 statistics; the output, given statistics. With the statistics of a single batch the output is the layer's own. Those of
-torch's BatchNorm are here; a normalizer of ours declares its own (`BatchStatistics`, `taken_apart = True`). Running statistics move on copies until `write`, so that an error leaves the layer as it was.
+torch's BatchNorm are here; a normalizer of ours declares its own (`BatchStatistics`, `taken_apart = True`). Running
+statistics move on copies until `write`, so that an error leaves the layer as it was.
 
 K microbatches, C channels; values a channel are counted over batch and pixels.
 """
@@ -39,7 +40,7 @@ def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
         return None
     if not module.training and module.running_mean is not None:
         return None
-    return DeclaredSteps(module) if declared else PooledBatchNorm(module)
+    return DeclaredSteps(module) if isinstance(module, BatchStatistics) else PooledBatchNorm(module)
 
 
 class PooledBatchNorm:
