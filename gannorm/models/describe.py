@@ -100,9 +100,7 @@ def remarks(model: Mapping[str, Any], images: int) -> list[str]:
         entry = NORMALIZERS[model[name]["norm"]]
         passes = "" if name == "generator" else f": {_passes(model)}"
         if entry.reference == "fresh":
-            lines.append(
-                f"{name}: every pass in training also takes a reference of {images} of the step before{passes}"
-            )
+            lines.append(f"{name}: every pass in training also takes {images} of the step before as reference{passes}")
         elif entry.reference:
             lines.append(f"{name}: every pass in training also takes its fixed reference batch{passes}")
         if entry.note:
