@@ -15,7 +15,6 @@ record) is written to a temporary name and renamed, so a reader never sees half 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -30,6 +29,7 @@ from typing import IO, Any
 
 from gannorm.errors import UserError
 from gannorm.files import atomic_write, damaged, dump_yaml, parse_yaml, read, write_json, write_text, writing
+from gannorm.locks import lock as lock_file
 
 # Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
 # speaks for config.yaml, metrics.jsonl, samples and probes too.
@@ -94,7 +94,7 @@ class RunDir:
         with self._open_lock(".lock") as file:
             for patience in (0.1, 0.1, 0.0):  # `state` may be asking this moment who holds the run
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_file(file, wait=False)
                     break
                 except OSError:
                     time.sleep(patience)
@@ -158,10 +158,10 @@ class RunDir:
         # Asked of a run that has a config, which is written under the lock: no new run finds it taken by us.
         try:
             with (self.path / ".lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock_file(file, shared=True, wait=False)
         except FileNotFoundError:
             return False
-        except OSError:
+        except (OSError, UserError):
             return True
         return False
 
@@ -312,7 +312,7 @@ class RunDir:
     def add_scores(self, record: Mapping[str, Any]) -> None:
         """Add a score record; one of the same step and protocol is replaced."""
         with self._open_lock(".scores.lock") as lock:  # several evaluations may share a run
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock)
             kept = [s for s in self.scores() if (s["step"], s["protocol"]) != (record["step"], record["protocol"])]
             ordered = sorted([*kept, dict(record)], key=lambda s: s["step"])
             write_json(self.path / "scores.json", {"version": VERSION, "scores": ordered})

@@ -1,47 +1,112 @@
-"""What `gannorm probe --module` measures: anybody's network on anybody's input, with errors for people."""
+"""Anybody's network on anybody's input, from the command line: `--module`, `--weights` and `--input`."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import nn
 
 from gannorm.arguments import import_module, raised
 from gannorm.errors import UserError, out_of_memory
 from gannorm.models.checkpoint import refusal
 from gannorm.probes.batch import batch_size_of, map_tensors, running, take
+from gannorm.rundir import parse_yaml
 from gannorm.seeds import stream
+from gannorm.weights import load_weights
+
+SHAPE = r"\d+([x,]\d+)*"
 
 
-def load_module(name: str) -> nn.Module:
-    """Make the module that "package.module:Class" or "package.module:factory" names.
+def load_module(spec: str, args: str = "", weights: str = "", weights_key: str = "") -> tuple[nn.Module, str]:
+    """Make the module that a person names, with the weights of a file, all of them or none.
+
+    Args:
+        spec: "package.module:Class", or "path/to/file.py:factory"; anything that makes an nn.Module, or is one.
+        args: YAML of its arguments: a mapping of keywords or a list.
+        weights: a file of torch.save; nothing in it is executed. "": the module keeps its own, random weights.
+        weights_key: where in the file's content the weights are, if it holds more: a key, keys joined by dots, or the
+            prefix of a Lightning module's attribute. "": the only place that fits.
+
+    Returns:
+        The module, and a remark for a person: which weights it has, and which prefixes were taken off their names.
 
     Raises:
-        UserError: there is no such thing, it cannot be made without arguments, or it is no torch.nn.Module.
+        UserError: there is no such thing, it cannot be made, it is no nn.Module, or the weights are not its own.
     """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise UserError(f"`--module` must be package.module:Class: got {name!r}; give for example nets:Critic.")
-    made = getattr(import_module(module), attribute, None)
+    module = _made(spec, args)
+    if not weights:
+        if weights_key:
+            raise UserError("`--weights_key` belongs to --weights: got no file; give one.")
+        return module, "random weights: --weights FILE loads trained ones"
+    return module, load_weights(module, Path(weights), weights_key)
+
+
+def _made(spec: str, args: str) -> nn.Module:
+    place, _, attribute = spec.rpartition(":")
+    if not place or not attribute:
+        raise UserError(
+            f"`--module` must be package.module:Class or file.py:Class: got {spec!r}; give for example nets.py:Critic."
+        )
+    made = getattr(_imported(place), attribute, None)
     if made is None:
-        raise UserError(f"`--module` must name something in its module: {module} has no {attribute!r}.")
-    if not isinstance(made, nn.Module):
+        raise UserError(f"`--module` must name something in its module: {place} has no {attribute!r}.")
+    positional, keywords = _arguments(args)
+    if not isinstance(made, nn.Module) or args:
         try:
-            made = made()
+            made = made(*positional, **keywords)
         except Exception as error:
             if out_of_memory(error):
                 raise
             what = raised(error)
             by_the_call = what.startswith("TypeError")  # and not by a line of theirs
-            hint = "; give a factory that needs none" if by_the_call else ""
-            raise UserError(f"`--module` must be callable without arguments: {name}: {what}{hint}.") from error
+            hint = "; give what it needs, for example --args '{width: 64}'" if by_the_call else ""
+            how = f"with --args '{args}'" if args else "without arguments"
+            raise UserError(f"`--module` must be callable {how}: {spec}: {what}{hint}.") from error
     if not isinstance(made, nn.Module):
-        raise UserError(f"`--module` must make a torch.nn.Module: {name} made {type(made).__name__}.")
+        raise UserError(f"`--module` must make a torch.nn.Module: {spec} made {type(made).__name__}.")
     return made
+
+
+def _imported(place: str) -> Any:
+    """A module by its name, or by the path of its file, whose folder it may import from."""
+    if not place.endswith(".py"):
+        return import_module(place)
+    file = Path(place).expanduser().resolve()
+    if not file.is_file():
+        raise UserError(f"`--module` must name a file that is there: {place} is not.")
+    name = file.stem if file.stem not in sys.modules else f"{file.stem} of {file.parent}"  # a test.py, a types.py
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec and spec.loader
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"a module to import must run without an error: {place}: {raised(error)}") from error
+    return module
+
+
+def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    if not text:
+        return [], {}
+    try:
+        content = parse_yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"`--args` must be YAML: {text!r}: {str(error).splitlines()[0]}.") from None
+    if isinstance(content, dict) and all(isinstance(key, str) for key in content):
+        return [], content
+    if isinstance(content, list):
+        return content, {}
+    raise UserError(f"`--args` must be a mapping or a list, such as '{{width: 64}}' or '[64]': got {text!r}.")
 
 
 def load_halves(source: str, f: nn.Module, images: int, batch_size: int, seed: int) -> tuple[Any, Any]:
@@ -58,8 +123,8 @@ def load_halves(source: str, f: nn.Module, images: int, batch_size: int, seed: i
     Raises:
         UserError: an unreadable source, fewer than two samples a half, or a module that does not take it.
     """
-    if re.fullmatch(r"\d+(x\d+)*", source):
-        x: Any = torch.randn(2 * images, *map(int, source.split("x")), generator=stream(seed, "input"))
+    if re.fullmatch(SHAPE, source):
+        x: Any = torch.randn(2 * images, *map(int, re.split("[x,]", source)), generator=stream(seed, "input"))
     else:
         x = _read(Path(source))
     parameter = next(iter(f.parameters()), None)

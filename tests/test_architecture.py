@@ -11,13 +11,26 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "config", "rundir", "seeds", "isolate", "distributed", "terminal"},
+    {
+        "errors",
+        "registry",
+        "files",
+        "locks",
+        "config",
+        "verdict",
+        "rundir",
+        "seeds",
+        "state",
+        "isolate",
+        "distributed",
+        "terminal",
+    },
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
     {"report"},
     {"studies"},
-    {"arguments", "pytest_plugin"},
+    {"arguments", "pytest_plugin", "weights"},
     {"subjects"},
     {"commands"},
     {"cli"},
@@ -28,7 +41,7 @@ ONLY_IN = {
     "wandb": {"training", "report"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL)
-    - {"studies", "comparison", "report", "errors", "registry", "files", "config", "rundir", "terminal"},
+    - {"studies", "comparison", "report", "errors", "registry", "files", "config", "verdict", "rundir", "terminal"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

@@ -20,7 +20,10 @@ def probe(argv: Sequence[str]) -> int:
     parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
     parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
     parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
-    parser.add_argument("--module", type=str, default="", help="instead of a run: package.module:Class (or a factory)")
+    parser.add_argument("--module", type=str, default="", help="instead of a run: nets.py:Class, or a factory")
+    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
+    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
+    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netD")
     parser.add_argument(
         "--input",
         type=str,
@@ -52,12 +55,14 @@ def probe(argv: Sequence[str]) -> int:
     from gannorm.seeds import stream
 
     settings: dict[str, Any] = {}
+    remark = ""
     if options.run:
         f, real, fake, settings = _run_to_probe(options)
     else:
         from gannorm.subjects import load_halves, load_module
 
-        f = load_module(options.module).train(options.mode == "train")
+        f, remark = load_module(options.module, options.args, options.weights, options.weights_key)
+        f.train(options.mode == "train")
         real, fake = load_halves(options.input, f, options.images, options.batch_size, options.seed)
     f.train(options.mode == "train")
     to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
@@ -68,8 +73,11 @@ def probe(argv: Sequence[str]) -> int:
             bar.update()
 
         with hooked([f.register_forward_hook(count)]):
-            result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+            draws = stream(options.seed, "probe")
+            result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws)
     print(result)
+    if remark:
+        print(f"  ({remark})")
     if options.module and not Path(options.input).suffix:
         print("  (both classes are the same noise: accuracies and leak ratio need images; the couplings do not)")
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
@@ -87,16 +95,13 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     """A run's discriminator, held-out images, fakes of its generator as in training, and the discriminator's config."""
     import torch
 
-    from gannorm.data import load_images
+    from gannorm.data import images_of_run
     from gannorm.models import load_networks
     from gannorm.seeds import stream
     from gannorm.training.callbacks.measurements import generate
 
     networks = load_networks(options.run, options.step, ema=False)
-    data = networks.config["data"]
-    held_out = load_images(
-        data["name"], "test", image_size=data["image_size"], root=data["root"], skip_bad=data["skip_bad"]
-    )
+    held_out = images_of_run(networks.config["data"], "test")
     images = min(options.images, len(held_out))
     z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
     fake = generate(networks.generator, z, options.batch_size, training=True)
@@ -126,16 +131,14 @@ def evaluate(argv: Sequence[str]) -> int:
 
     from gannorm.comparison.quantities import score_curves
     from gannorm.evaluation import score_runs, score_table
-    from gannorm.evaluation.ranks import joined
     from gannorm.rundir import find_runs
 
     runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
     results = []
-    with joined():
-        for result in score_runs(runs, **options):
-            results.append(result)
-            tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
-    for run in runs if results else ():  # among processes that score together, the first has the results
+    for result in score_runs(runs, **options):
+        results.append(result)
+        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs:
         records = [r.record for r in results if r.run is run and r.record]
         if options["statistics"] == "all":
             print(f"{run.path}:\n{score_table(records)}")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from gannorm.comparison.table import Comparison
-    from gannorm.studies.grid import Study
-    from gannorm.studies.tasks import Engine
+    from gannorm.studies.plan import Study
+    from gannorm.studies.runner import Engine
 
 
 def study(argv: Sequence[str]) -> int:
@@ -37,8 +37,8 @@ def study(argv: Sequence[str]) -> int:
     if options.jobs is not None:
         require_positive(jobs=options.jobs)
 
-    from gannorm.studies.engine import describe, execute, save_configs
-    from gannorm.studies.grid import plan, require_possible
+    from gannorm.studies.execute import describe, execute, save_configs
+    from gannorm.studies.plan import plan, require_possible
 
     command = [sys.executable, "-m", "gannorm.cli", *(text for module in imported for text in ("--import", module))]
     planned = plan(Path(options.file), Path(options.output))
@@ -51,7 +51,7 @@ def study(argv: Sequence[str]) -> int:
 
 
 def _engine(options: Namespace, command: Sequence[str], planned: Study) -> Engine:
-    from gannorm.studies.processes import Local, visible_gpus
+    from gannorm.studies.local import Local, visible_gpus
 
     own = {name: options[name] for name in ("address", "cpus_per_run", "gpus_per_run") if options[name] is not None}
     if options.engine == "local":

@@ -25,7 +25,7 @@ TOLD = 8  # runs that a remark names
 DIVERGED = 2  # times the best FID, and the floor
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
-PROTOCOL_DETAILS = ("seed", "versions", "device")
+PROTOCOL_DETAILS = ("seed", "versions", "device", "extractor_batch_dependence")
 MODE = ("statistics", "standing_samples", "ema")  # of a protocol: how the generator was sampled
 
 SHARE, SIGNED_SHARE, POSITIVE, FROM_ONE = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (1.0, math.inf)

@@ -6,9 +6,8 @@ sampling        images from a generator, under running, batch or standing statis
 extractors      Inception, the in-domain classifier and others, by name; weights verified before loading
 in_domain       a classifier trained on the dataset's labels in seconds (needs torch-fidelity, imported lazily)
 reference       what is needed of the real images, cached on disk under a content hash
-metrics         the four scores of features, bit-identical to torch-fidelity
+metrics         the four scores of features: torch-fidelity's functions
 reconstruction  how near a generator comes to held-out images
-ranks           several processes, one score
 arithmetic      full precision around it all
 """
 

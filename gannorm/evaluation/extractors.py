@@ -26,13 +26,12 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, undisturbed
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
 
 IN_DOMAIN, INCEPTION = "in_domain", "inception-v3-compat"
-INCEPTION_SHA256 = "6726825d"  # the first digits, as in the file's published name
+INCEPTION_PREFIX = "6726825d"  # the first digits of its sha256, as in the file's published name
 METRICS = ("isc", "fid", "kid", "prc")
 
 
@@ -61,31 +60,22 @@ class Extractor:
         """Whether it gives class probabilities: an embedding (CLIP, DINOv2) names its one layer for every metric."""
         return self.layers["isc"] != self.layers["fid"]
 
-    def features(self, batches: Iterable[Tensor | None], bar: tqdm) -> tuple[dict[str, Tensor], float]:
+    def features(self, batches: Iterable[Tensor], bar: tqdm) -> tuple[dict[str, Tensor], float]:
         """Layer → (N, F) features on the CPU, of all uint8 batches in order, and the seconds spent in the extractor.
 
         Args:
-            batches: None in the place of each batch that another process makes, see `ranks`.
-            bar: counts the images of this process.
+            batches: (N, C, H, W) each.
+            bar: counts the images.
         """
-        seconds = 0.0
-
-        def extract() -> dict[int, dict[str, Tensor]]:
-            nonlocal seconds
-            found = {}
-            with torch.no_grad():
-                for number, batch in enumerate(batches):
-                    if batch is None:
-                        continue
-                    begin = time.perf_counter()
-                    output = self.module(batch.to(self.device, non_blocking=True))
-                    layers = self.module.convert_features_tuple_to_dict(output)  # type: ignore[operator]
-                    found[number] = {layer: features.cpu() for layer, features in layers.items()}  # waits for a GPU
-                    seconds += time.perf_counter() - begin
-                    bar.update(len(batch))
-            return found
-
-        parts = list(ranks.from_all(extract).values())
+        seconds, parts = 0.0, []
+        with torch.no_grad():
+            for batch in batches:
+                begin = time.perf_counter()
+                output = self.module(batch.to(self.device, non_blocking=True))
+                layers = self.module.convert_features_tuple_to_dict(output)  # type: ignore[operator]
+                parts.append({layer: features.cpu() for layer, features in layers.items()})  # waits for a GPU
+                seconds += time.perf_counter() - begin
+                bar.update(len(batch))
         return {layer: torch.cat([part[layer] for part in parts]) for layer in parts[0]}, seconds
 
 
@@ -111,8 +101,8 @@ def build_extractor(
         dataset: the images to be scored against; their labels train "in_domain", unless `weights` are given.
         weights: a weight file; for "in_domain" the folder that a training wrote. By default "in_domain" is trained
             once and kept in the cache, and the others are downloaded.
-        sha256: what the digest of the weight file must begin with, 8 hex digits at least. All 64 vouch for the file,
-            which may then hold more than tensors.
+        sha256: the digest of the weight file, 64 hex digits. It vouches for the file, which may then hold more than
+            tensors.
         seed: of the in-domain training, which is on the CPU: there it is deterministic.
         device: where to run; the best there is by default.
 
@@ -131,8 +121,13 @@ def build_extractor(
             path, card = _in_domain(dataset, path, seed)
             sha256 = sha256 or card["weights_sha256"]
         elif name == INCEPTION:
-            path, sha256 = path or _inception_file(), sha256 or (None if path else INCEPTION_SHA256)
+            path = path or _inception_file()
         digest = None if path is None else _verified_digest(path, sha256)
+        if name == INCEPTION and weights is None and not str(digest).startswith(INCEPTION_PREFIX):
+            raise UserError(
+                f"the sha256 of {path} must begin with {INCEPTION_PREFIX}, as its name says: it is {digest}; the file "
+                "is damaged: remove it, and it is fetched again."
+            )
         module = _create(name, registered[name], path, device)
         extractor = Extractor(
             name=name,
@@ -190,7 +185,7 @@ def _inception_file() -> Path:
     if not file.is_file():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=INCEPTION_SHA256)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=INCEPTION_PREFIX)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong digest is a RuntimeError
             raise UserError(
                 f"Inception needs its weights: downloading them gave {_reason(error)}; put the file from "
@@ -200,12 +195,9 @@ def _inception_file() -> Path:
 
 
 def _verified_digest(path: Path, expected: str | None) -> str:
-    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it.
-
-    A file can be made to begin with any few digits, so only the whole digest vouches.
-    """
-    if expected is not None and not re.fullmatch("[0-9a-f]{8,64}", expected.lower()):
-        raise UserError(f"a sha256 must be 8 to 64 hex digits: got {expected!r}; `sha256sum` prints it.")
+    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
+    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected.lower()):
+        raise UserError(f"a sha256 must be 64 hex digits: got {expected!r}; `sha256sum` prints them all.")
     state = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -215,13 +207,12 @@ def _verified_digest(path: Path, expected: str | None) -> str:
         raise UserError(f"the extractor's weights must be a readable file: {path} gave {error.strerror}.") from None
     digest = state.hexdigest()
     if expected is not None:
-        if not digest.startswith(expected.lower()):
+        if digest != expected.lower():
             raise UserError(
-                f"the sha256 of {path} must begin with {expected}: it is {digest}; the file is damaged or another one: "
-                "fetch it again."
+                f"the sha256 of {path} must be {expected}: it is {digest}; the file is damaged or another one: fetch "
+                "it again."
             )
-        if len(expected) == len(digest):
-            return digest
+        return digest
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -3,7 +3,7 @@
 FID compares two clouds of features and forgives a generator that leaves images out as long as the clouds agree. This
 score asks for each held-out image by itself, in pixels, with no extractor.
 
-    N images, Z latent, C channels, H W pixels
+    N images, C channels, H W pixels
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation.arithmetic import undisturbed
+from gannorm.evaluation.generators import sampler
 from gannorm.evaluation.sampling import check_generator
 from gannorm.isolate import isolated
 
@@ -77,7 +78,8 @@ def reconstruction_score(
         raise UserError(
             f"steps and batch_size must be at least 1 and images at least 2: got {steps}, {batch_size}, {images}."
         )
-    latent_dim = check_generator(generator, dataset, latent_dim=latent_dim, statistics="running")
+    drawn = sampler(generator, latent_dim=latent_dim)
+    check_generator(drawn, dataset, statistics="running")
     like = next(generator.parameters(), torch.empty(0))
     targets = dataset.take(images, seed).to(like)  # (N, C, H, W)
     starts, bests = [], []
@@ -89,7 +91,7 @@ def reconstruction_score(
     ):
         generator.eval()
         for batch in targets.split(batch_size):
-            start, best = _search(generator, batch, latent_dim, steps, bar)
+            start, best = _search(generator, batch, drawn.latent_shape, steps, bar)
             starts.append(start)
             bests.append(best)
     errors = torch.cat(bests).double().cpu()
@@ -102,9 +104,11 @@ def reconstruction_score(
     )
 
 
-def _search(generator: nn.Module, target: Tensor, latent_dim: int, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
+def _search(
+    generator: nn.Module, target: Tensor, latent_shape: tuple[int, ...], steps: int, bar: tqdm
+) -> tuple[Tensor, Tensor]:
     """(N,) squared error per pixel at z = 0 and at the best z on the way."""
-    latent = target.new_zeros(len(target), latent_dim).requires_grad_()
+    latent = target.new_zeros(len(target), *latent_shape).requires_grad_()
     optimizer = torch.optim.RMSprop([latent], lr=0.01)
     start = best = torch.full_like(target[:, 0, 0, 0], torch.inf)
     for step in range(steps + 1):

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation import metrics, ranks
+from gannorm.evaluation import metrics
 from gannorm.evaluation.extractors import Extractor
 from gannorm.files import atomic_write, writing
 
-VERSION = 2  # of the file's content: a change of this module that changes a number must raise it
+VERSION = 3  # of the file's content: a change of this module that changes a number must raise it
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class Reference:
     Attributes:
         features: layer → (N, F), the layers that KID and precision/recall read.
         mean, covariance: (F,) and (F, F) of FID's layer.
-        root: (F, F), the symmetric root of the covariance.
-        radii: (N,) neighbourhood radii of precision/recall's layer.
         floor: FID of one random half of the images against the other; 0 is beyond reach, this is what "good" means.
         inception_score: IS of the real images: the ceiling; None where the extractor gives no class probabilities.
     """
@@ -49,8 +47,6 @@ class Reference:
     features: dict[str, Tensor]
     mean: np.ndarray
     covariance: np.ndarray
-    root: np.ndarray
-    radii: Tensor
     floor: float
     inception_score: float | None
 
@@ -72,14 +68,13 @@ def load_reference(
         UserWarning: the cache cannot be written; the reference is used all the same.
     """
     file = cache_dir() / "references" / f"{reference_key(dataset, extractor, batch_size, splits, seed)}.npz"
-    reference = ranks.from_first(_read(file))
+    reference = _read(file)
     if reference is None:
         reference = _compute(dataset, extractor, batch_size, splits, seed, quiet)
         try:
-            if ranks.is_first():
-                with writing(file.parent):
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                _write(file, reference)
+            with writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            _write(file, reference)
         except UserError as error:
             warnings.warn(
                 f"the reference statistics are not kept: {error} GANNORM_CACHE says where they go.", stacklevel=2
@@ -109,16 +104,13 @@ def _compute(
     dataset: Images, extractor: Extractor, batch_size: int, splits: int, seed: int, quiet: bool | None
 ) -> Reference:
     with tqdm(total=len(dataset), desc="real images", unit="img", leave=False, disable=quiet) as bar:
-        batches = enumerate(dataset.pixels.split(batch_size))
-        features, _ = extractor.features((batch if ranks.is_mine(i) else None for i, batch in batches), bar)
+        features, _ = extractor.features(dataset.pixels.split(batch_size), bar)
     layers = extractor.layers
     mean, covariance = metrics.gaussian(features[layers["fid"]])
     return Reference(
         features={layer: features[layer] for layer in (layers["kid"], layers["prc"])},
         mean=mean,
         covariance=covariance,
-        root=metrics.matrix_root(covariance),
-        radii=metrics.neighbourhood_radii(features[layers["prc"]]),
         floor=_floor(features[layers["fid"]], seed),
         inception_score=(
             metrics.inception_score(features[layers["isc"]], splits, seed)[0] if extractor.classifies else None
@@ -129,7 +121,7 @@ def _compute(
 def _floor(features: Tensor, seed: int) -> float:
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(features)))
     one, other = (metrics.gaussian(features[half]) for half in order.chunk(2))
-    return metrics.frechet_distance_symmetric(one, other, metrics.matrix_root(other[1]))
+    return metrics.frechet_distance(one, other)
 
 
 def _write(file: Path, reference: Reference) -> None:
@@ -148,8 +140,6 @@ def _read(file: Path) -> Reference | None:
             features={n.removeprefix("features/"): torch.from_numpy(a) for n, a in arrays.items() if "/" in n},
             mean=arrays["mean"],
             covariance=arrays["covariance"],
-            root=arrays["root"],
-            radii=torch.from_numpy(arrays["radii"]),
             floor=float(arrays["floor"]),
             inception_score=None if np.isnan(arrays["inception_score"]) else float(arrays["inception_score"]),
         )

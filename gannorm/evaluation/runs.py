@@ -13,13 +13,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gannorm.data import Images, load_images
+from gannorm.data import Images, images_of_run
 from gannorm.errors import UserError
-from gannorm.evaluation import ranks
 from gannorm.evaluation.arithmetic import best_device, require_device
 from gannorm.evaluation.extractors import build_extractor
+from gannorm.evaluation.generators import SIGNED, NotFiniteError, sampler
+from gannorm.evaluation.inputs import reference_split
 from gannorm.evaluation.reconstruction import reconstruction_score
-from gannorm.evaluation.sampling import STATISTICS, NotFiniteError, check_generator
+from gannorm.evaluation.sampling import STATISTICS, check_generator
 from gannorm.evaluation.scores import Evaluator, Scores, count_samples
 from gannorm.models import find_checkpoint, load_networks
 from gannorm.rundir import RunDir
@@ -66,7 +67,7 @@ def score_runs(
     all_checkpoints: bool = False,
     statistics: str = "running",
     ema: bool = True,
-    split: str = "train",
+    split: str | None = None,
     reconstruction: int = 0,
     extractor: str | None = None,
     weights: str | None = None,
@@ -78,21 +79,20 @@ def score_runs(
 ) -> Iterator[Scored]:
     """Score checkpoints of runs, write each result into its run's scores.json, and yield it.
 
-    In a process group, the processes share the batches of each score among them; the first writes and yields.
-
     Args:
         runs: what `gannorm train` wrote.
         step: of the checkpoint; None for the last.
         all_checkpoints: all of them instead.
         statistics: "running", "batch", "standing", or "all": each of them, under averaged and trained weights.
         ema: the averaged generator, or else the trained one.
-        split: "train" or "test": the real images.
+        split: "train" or "test": the real images; by default the held-out ones where there are enough of them, see
+            `inputs.real_images`.
         reconstruction: held-out images for the reconstruction score, under "reconstruction" in the first record of a
             checkpoint's weights; it always takes running statistics. 0: none.
         extractor, weights, sha256, extractor_seed, device: see `build_extractor`; an in-domain extractor learns from
             the training split, whichever is scored against.
         again: score also what is scored already.
-        counts: samples, batch_size, splits, kid_subsets, fid_solver, seed: see `Evaluator`.
+        counts: samples, batch_size, splits, kid_subsets, kid_kernel, seed: see `Evaluator`.
 
     Raises:
         UserError: options that contradict each other, no such checkpoint, data or extractor. A checkpoint that is
@@ -121,19 +121,17 @@ def score_runs(
             tasks.append(_Task(run, run.path, source, "", ema, False, problem=str(error)))  # all are damaged
             continue
         for file in files:
-            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("fid_solver", "seed")})
+            count_samples(data.of(source)[1], **{k: v for k, v in counts.items() if k not in ("kid_kernel", "seed")})
             for averaged in (True, False) if statistics == "all" else (ema,):
                 for i, mode in enumerate(STATISTICS if statistics == "all" else (statistics,)):
                     tasks.append(_Task(run, file, source, mode, averaged, bool(reconstruction) and i == 0))
     batch_size = counts.get("batch_size", 64)
-    hidden = None if ranks.is_first() else True
-    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=hidden)]
+    tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=None)]
 
     judges: dict[Any, Evaluator] = {}
-    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=hidden):
+    for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=None):
         if task.problem:
-            if ranks.is_first():
-                yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
+            yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
             continue
         key = _key(task.source)
         if key not in judges:
@@ -143,10 +141,9 @@ def score_runs(
             )
             judges[key] = Evaluator(real, extractor=built, **counts)
         result = _scored(task, judges[key], data, reconstruction, again)
-        if ranks.is_first():
-            if result.new:
-                task.run.add_scores(result.record or {})
-            yield result
+        if result.new:
+            task.run.add_scores(result.record or {})
+        yield result
 
 
 def score_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -168,24 +165,24 @@ def score_table(records: Sequence[Mapping[str, Any]]) -> str:
 class _Data:
     """(training split, real images, held-out images) of each data source, loaded once."""
 
-    def __init__(self, split: str, reconstruction: int) -> None:
+    def __init__(self, split: str | None, reconstruction: int) -> None:
         self.split, self.reconstruction = split, reconstruction
         self.loaded: dict[Any, tuple[Images, Images, Images | None]] = {}
 
     def of(self, source: Mapping[str, Any]) -> tuple[Images, Images, Images | None]:
         key = _key(source)
         if key not in self.loaded:
-            options = {k: v for k, v in source.items() if k in ("image_size", "root", "skip_bad")}
-            splits = {s: load_images(source["name"], s, **options) for s in {"train", self.split}}
+            wanted = {"train", self.split or HELD_OUT} | ({HELD_OUT} if self.reconstruction else set())
+            splits = {s: images_of_run(source, s) for s in wanted}
             held_out = None
             if self.reconstruction:
-                held_out = splits.get(HELD_OUT) or load_images(source["name"], HELD_OUT, **options)
+                held_out = splits[HELD_OUT]
                 if not 2 <= self.reconstruction <= len(held_out):
                     raise UserError(
                         f"--reconstruction must lie between 2 and the {len(held_out)} held-out images of "
                         f"{held_out.name}: got {self.reconstruction}."
                     )
-            self.loaded[key] = splits["train"], splits[self.split], held_out
+            self.loaded[key] = splits["train"], reference_split(splits, self.split), held_out
         return self.loaded[key]
 
 
@@ -200,7 +197,7 @@ def _checked(task: _Task, data: _Data, batch_size: int, device: str) -> _Task:
     _, real, _ = data.of(task.source)
     try:
         generator = load_networks(task.file, ema=task.ema).generator.to(device)
-        check_generator(generator, real, latent_dim=None, statistics=task.statistics, batch_size=batch_size)
+        check_generator(sampler(generator), real, statistics=task.statistics, batch_size=batch_size)
     except NotFiniteError:
         pass  # a result, which is recorded beside the protocol
     except UserError as error:
@@ -212,12 +209,12 @@ def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, aga
     run, networks = task.run, load_networks(task.file, ema=task.ema)
     step, protocol = networks.step, judge.protocol(task.statistics, task.ema)
     where = f"{run.path} step {step}"
-    old = ranks.from_first(next((r for r in run.scores() if (r["step"], r["protocol"]) == (step, protocol)), None))
+    old = next((r for r in run.scores() if r["step"] == step and _is_under(protocol, r["protocol"])), None)
     generator = networks.generator.to(judge.extractor.device)
     record = dict(old) if old and not again else {}
     try:
         if not record:
-            scores = judge.score(generator, statistics=task.statistics, ema=task.ema)
+            scores = judge.score(generator, statistics=task.statistics, ema=task.ema, fake_range=SIGNED)
             record = {"step": step, **scores.to_dict()}
         if task.reconstruct and "diverged" not in record:
             _, _, held_out = data.of(task.source)
@@ -244,6 +241,12 @@ def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, aga
             **record["reconstruction"]
         )
     return Scored(run, record, said, new=new)
+
+
+def _is_under(protocol: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
+    """Whether scores were made under this protocol; what was measured of the extractor does not count."""
+    measured = ("extractor_batch_dependence",)
+    return all(protocol.get(k) == recorded.get(k) for k in protocol.keys() | recorded.keys() if k not in measured)
 
 
 def _scores_of(record: Mapping[str, Any]) -> Scores:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from gannorm.data import DATASETS, GREY, ImageData, Images
+from gannorm.data import GREY, ImageData, Images
 from gannorm.distributed import Follower, Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
@@ -69,6 +69,7 @@ def train_to_the_end(
     checkpoint: Path | None = None,
 ) -> None:
     """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    print(data.describe(), flush=True)
     stop = StopOnSignal()
     try:
         diverged = _fit(module, data, config, run, stop, checkpoint)
@@ -140,7 +141,6 @@ def check(config: Mapping[str, Any]) -> None:
     data = _data(config)
     require_known(config["trainer"])
     check_trainer_options(config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
-    DATASETS[data.name]  # names the choices
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")

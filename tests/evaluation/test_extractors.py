@@ -102,7 +102,7 @@ def test_a_damaged_file_in_the_place_of_inception_is_refused(tmp_path, monkeypat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / "weights-inception-2015-12-05-6726825d.pth").write_bytes(b"damaged")
+    torch.save({"weight": torch.zeros(2)}, folder / "weights-inception-2015-12-05-6726825d.pth")
     with pytest.raises(UserError, match="must begin with 6726825d"):
         build_extractor(INCEPTION, COLOUR, device="cpu")
 
@@ -120,14 +120,11 @@ def test_a_weight_file_runs_no_code(tmp_path):
     file.write_bytes(pickle.dumps(Exploit(trace)))
     with pytest.raises(UserError, match="must hold tensors alone"):
         build_extractor(INCEPTION, COLOUR, weights=file, device="cpu")
-    with pytest.raises(UserError, match="must begin with abcdabcd"):
-        build_extractor(INCEPTION, COLOUR, weights=file, sha256="abcdabcd", device="cpu")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    for few in (digest[:7], "not-hex-digits", digest + "0"):
-        with pytest.raises(UserError, match="must be 8 to 64 hex digits"):
-            build_extractor(INCEPTION, COLOUR, weights=file, sha256=few, device="cpu")
-    for part in (digest[:8], digest[:63]):  # an attacker can choose a file's first digits
-        with pytest.raises(UserError, match=f"must hold tensors alone.*give its whole sha256, {digest}"):
+    with pytest.raises(UserError, match=f"must be {'ab' * 32}: it is {digest}"):
+        build_extractor(INCEPTION, COLOUR, weights=file, sha256="ab" * 32, device="cpu")
+    for part in (digest[:8], digest[:63], "not-hex-digits", digest + "0"):  # anyone can choose a file's first digits
+        with pytest.raises(UserError, match="must be 64 hex digits"):
             build_extractor(INCEPTION, COLOUR, weights=file, sha256=part, device="cpu")
     assert not trace.exists()
     pickle.loads(file.read_bytes())

@@ -13,7 +13,8 @@ from torch_fidelity.noise import random_normal
 from gannorm.data import to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import sampling
-from gannorm.evaluation.sampling import NotFiniteError, check_generator, generated, set_standing_statistics
+from gannorm.evaluation.generators import SIGNED, NotFiniteError, sampler
+from gannorm.evaluation.sampling import check_generator, generated, set_standing_statistics
 from gannorm.models import Generator
 from gannorm.normalizers import sync
 
@@ -33,9 +34,8 @@ class FirstNorm(nn.Module):
 
 
 def draw(generator, count=10, *, batch_size=4, seed=0, statistics="running"):
-    with generated(
-        generator, count, latent_dim=generator.latent_dim, batch_size=batch_size, seed=seed, statistics=statistics
-    ) as batches:
+    drawn = sampler(generator, value_range=SIGNED)
+    with generated(drawn, count, batch_size=batch_size, seed=seed, statistics=statistics) as batches:
         return torch.cat(list(batches))
 
 
@@ -55,7 +55,7 @@ def test_latents_are_those_of_torch_fidelity_whatever_the_batch_size():
 
 def test_standing_statistics_of_a_first_layer_are_those_of_all_its_inputs_together():
     generator = FirstNorm()
-    set_standing_statistics(generator, latent_dim=4, batch_size=8, seed=2, samples=100)  # 13 whole batches
+    set_standing_statistics(sampler(generator), batch_size=8, seed=2, samples=100)  # 13 whole batches
     inputs = 3 * random_normal(np.random.RandomState([2, 1]), (104, 4)).double() + 1
     # The buffers are float32.
     torch.testing.assert_close(generator.norm.running_mean.double(), inputs.mean(0), rtol=1e-6, atol=0)
@@ -69,10 +69,11 @@ def test_standing_statistics_of_a_layer_that_is_called_twice_or_never():
             self.norm, self.unused = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
 
         def forward(self, z):
-            return torch.cat([self.norm(z[:, :4]), self.norm(torch.cat([z, z + 5])[:, 4:])])
+            self.norm(torch.cat([z, z + 5])[:, 4:])
+            return self.norm(z[:, :4]).view(-1, 1, 2, 2)
 
     generator = Twice()
-    set_standing_statistics(generator, latent_dim=8, batch_size=8, seed=2, samples=100)
+    set_standing_statistics(sampler(generator, latent_dim=8), batch_size=8, seed=2, samples=100)
     z = random_normal(np.random.RandomState([2, 1]), (104, 8)).double()
     inputs = torch.cat([z[:, :4], z[:, 4:], z[:, 4:] + 5])  # 8 and 16 rows of each batch
     # The buffers are float32.
@@ -90,7 +91,7 @@ def test_standing_statistics_pool_each_layer_behind_batch_normalized_ones():
     z = random_normal(np.random.RandomState([0, 1]), (32, 3))
     for batch in z.split(16):
         probe(batch)
-    set_standing_statistics(generator, latent_dim=3, batch_size=16, seed=0, samples=32)
+    set_standing_statistics(sampler(generator), batch_size=16, seed=0, samples=32)
     pooled = torch.cat(inputs)
     torch.testing.assert_close(norms[-1].running_mean.double(), pooled.mean((0, 2, 3)), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(norms[-1].running_var.double(), pooled.var((0, 2, 3), unbiased=False), rtol=1e-5, atol=0)
@@ -108,16 +109,16 @@ def test_standing_statistics_refuse_a_layer_that_keeps_no_variance():
     generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="lp")
     data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
     with pytest.raises(UserError, match="pools variances"):
-        check_generator(generator, data, latent_dim=None, statistics="standing")
-    check_generator(generator, data, latent_dim=None, statistics="batch")
+        check_generator(sampler(generator), data, statistics="standing")
+    check_generator(sampler(generator), data, statistics="batch")
 
 
 def test_standing_statistics_refuse_renorm_whose_training_leans_on_its_running_averages():
     generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="renorm")
     data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
     with pytest.raises(UserError, match="leans on the running averages"):
-        check_generator(generator, data, latent_dim=None, statistics="standing")
-    check_generator(generator, data, latent_dim=None, statistics="running")
+        check_generator(sampler(generator), data, statistics="standing")
+    check_generator(sampler(generator), data, statistics="running")
 
 
 @pytest.mark.parametrize("statistics", ["batch", "standing"])
@@ -125,9 +126,9 @@ def test_a_batch_size_that_a_layer_refuses_is_known_at_once(statistics):
     generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="ghost", norm_options={"size": 24})
     data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
     with pytest.raises(UserError, match="64"):
-        check_generator(generator, data, latent_dim=None, statistics=statistics)
-    check_generator(generator, data, latent_dim=None, statistics=statistics, batch_size=48)
-    check_generator(generator, data, latent_dim=None, statistics="running")
+        check_generator(sampler(generator), data, statistics=statistics)
+    check_generator(sampler(generator), data, statistics=statistics, batch_size=48)
+    check_generator(sampler(generator), data, statistics="running")
 
 
 @pytest.mark.parametrize("norm", ["group", "instance", "none"])
@@ -157,7 +158,7 @@ def test_the_generator_and_the_random_state_survive(statistics, training):
     draw(generator, batch_size=512, statistics=statistics)
     with (
         pytest.raises(KeyError),
-        generated(generator, 8, latent_dim=3, batch_size=512, seed=0, statistics=statistics) as batches,
+        generated(sampler(generator, value_range=SIGNED), 8, batch_size=512, seed=0, statistics=statistics) as batches,
     ):
         next(batches)
         raise KeyError("in the middle")
@@ -175,7 +176,7 @@ class Noise(nn.Module):
 
 
 def test_a_synchronized_layer_waits_for_no_other_process_while_images_are_drawn(monkeypatch):
-    """Batches are shared out among processes: not all of them would come to a layer's meeting."""
+    """One process of a group may score while the others train on: they would not come to a layer's meeting."""
     seen = []
 
     class Spy(Noise):
@@ -186,7 +187,7 @@ def test_a_synchronized_layer_waits_for_no_other_process_while_images_are_drawn(
     group = {"is_available": lambda: True, "is_initialized": lambda: True, "get_world_size": lambda: 2}
     monkeypatch.setattr(sync, "distributed", SimpleNamespace(**group))
     assert sync.processes() == 2
-    check_generator(Spy(), DATA, latent_dim=None, statistics="running")
+    check_generator(sampler(Spy()), DATA, statistics="running")
     draw(Spy())
     assert seen and set(seen) == {1}
 
@@ -218,40 +219,28 @@ class Scaled(nn.Module):
 DATA = images_of(torch.zeros(20, 1, 4, 4, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize(
-    "value,error,line",
-    [
-        (1.0001, UserError, r"images must lie in \[−1, 1\]: got"),
-        (-2.0, UserError, r"images must lie in \[−1, 1\]: got"),
-        (float("nan"), NotFiniteError, "images must be finite"),
-        (float("inf"), NotFiniteError, "images must be finite"),
-    ],
-)
-def test_images_outside_the_range_are_refused(value, error, line):
-    with pytest.raises(error, match=line):
-        check_generator(Scaled(value), DATA, latent_dim=None, statistics="running")
-    assert check_generator(Scaled(1.0), DATA, latent_dim=None, statistics="running") == 2
-
-
-def test_an_image_outside_the_range_in_a_later_batch_is_refused():
-    images = torch.zeros(20, 1, 4, 4, dtype=torch.uint8)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused(value):
+    with pytest.raises(NotFiniteError, match="images must be finite"):
+        check_generator(sampler(Scaled(value)), DATA, statistics="running")
+    images = torch.randint(0, 256, (20, 1, 4, 4), dtype=torch.uint8)
     generator = Replay(images)
-    generator.images[15] = 1.5
-    with pytest.raises(UserError, match=r"got values from -1 to 1\.5"):
+    generator.images[15] = value
+    with pytest.raises(NotFiniteError, match="images must be finite"):
         draw(generator, 20)
 
 
 def test_a_generator_that_cannot_be_scored_is_named():
     fine = Generator(image_size=8, channels=1, width=4, latent_dim=3)
     with pytest.raises(UserError, match=r"got \(1, 8, 8\), made has \(1, 4, 4\)"):
-        check_generator(fine, DATA, latent_dim=None, statistics="running")
+        check_generator(sampler(fine), DATA, statistics="running")
     with pytest.raises(UserError, match="did you mean 'running'"):
-        check_generator(fine, DATA, latent_dim=None, statistics="runing")
-    with pytest.raises(UserError, match=r"the generator must be .* got function"):
-        check_generator(lambda z: z, DATA, latent_dim=3, statistics="running")
-    with pytest.raises(UserError, match="give latent_dim"):
-        check_generator(nn.Identity(), DATA, latent_dim=None, statistics="running")
+        check_generator(sampler(fine), DATA, statistics="runing")
+    with pytest.raises(UserError, match=r"the generator must be .* got int"):
+        check_generator(sampler(3), DATA, statistics="running")
+    with pytest.raises(UserError, match="give latent_dim=100"):
+        check_generator(sampler(nn.Identity()), DATA, statistics="running")
     stateless = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.BatchNorm2d(1, track_running_stats=False), nn.Tanh())
     with pytest.raises(UserError, match="needs running statistics: 1 keeps none"):
-        check_generator(stateless, DATA, latent_dim=16, statistics="standing")
-    assert check_generator(stateless, DATA, latent_dim=16, statistics="batch") == 16
+        check_generator(sampler(stateless, latent_dim=16), DATA, statistics="standing")
+    check_generator(sampler(stateless, latent_dim=16), DATA, statistics="batch")

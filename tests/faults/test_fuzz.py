@@ -1,6 +1,6 @@
 """No file of a stranger ends a reader in anything but one line: the corpus, random damage to it, and random structures.
 
-`scripts/fuzz.py` drives the same targets by coverage.
+`tests/fuzz.py` drives the same targets by coverage.
 """
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support import fuzz_targets as targets
 
-# Each target reads many files for an example: few examples, always the same ones; scripts/fuzz.py is for the search.
+# Each target reads many files for an example: few examples, always the same ones; tests/fuzz.py is for the search.
 FEW = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 WORDS = [b"null", b"NaN", b"-1", b"1e999", b"[]", b"{}", b"9" * 30, b": ", b"\n", b"- ", b"2020-01-01", b"&a ", b"*a"]
 EDITS = st.tuples(

@@ -1,4 +1,4 @@
-"""A shorter form of scripts/soak.py: run after run in one process leaves no file, thread or process behind."""
+"""A shorter form of tests/soak.py: run after run in one process leaves no file, thread or process behind."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).parents[2] / "scripts" / "soak.py"
+SOAK = Path(__file__).parents[1] / "soak.py"
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from gannorm.arguments import parse, train_parser
 from gannorm.config import flatten
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.engine import save_configs, state
+from gannorm.studies.execute import save_configs
+from gannorm.studies.tasks import state
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gannorm.studies.grid import Study, plan
+from gannorm.studies.plan import Study, plan
 
 FAKE = [sys.executable, str(Path(__file__).parent / "fake_gannorm.py")]
 NAMES = ["batch_0", "group_0", "batch_1", "group_1"]

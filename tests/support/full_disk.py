@@ -17,7 +17,7 @@ from torch import nn
 from gannorm.arguments import settings, train_parser
 from gannorm.normalizers import normalizer
 from gannorm.rundir import RunDir
-from gannorm.studies.engine import state
+from gannorm.studies.tasks import state
 from gannorm.training import resume, train
 
 TINY = "--data.image_size=8 --data.batch_size=16 --steps=8 --log_every=1 --model.discriminator.width=8 --wandb=off"

@@ -1,6 +1,6 @@
 """Readers of strangers' files, each as a function of bytes: it returns, or raises UserError; anything else is a bug.
 
-`scripts/fuzz.py` drives them by coverage (atheris), test_fuzz.py by the corpus and by random damage.
+`tests/fuzz.py` drives them by coverage (atheris), test_fuzz.py by the corpus and by random damage.
 """
 
 import io

@@ -60,7 +60,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The names of the runs of each comparison, instead of its seconds of figures."""
-    from gannorm.studies.engine import state
+    from gannorm.studies.tasks import state
 
     compared: list[list[str]] = []
 

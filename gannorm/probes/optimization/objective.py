@@ -46,6 +46,10 @@ class Objective:
             )
         return value
 
+    def value(self) -> float:
+        """The loss."""
+        return self._evaluate().item()
+
     def gradient(self, names: Iterable[str] | None = None) -> tuple[float, dict[str, Tensor]]:
         """(loss, ∇loss by parameter), by one forward and one backward pass; `names` ends the backward pass earlier."""
         names = list(self.parameters if names is None else names)
@@ -162,7 +166,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str) else str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

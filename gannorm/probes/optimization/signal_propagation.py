@@ -4,6 +4,10 @@ At initialization without normalization channel means and variances grow or shri
 and most images are assigned to one class. Taken at several steps of a training, the same moments are the older reading
 of internal covariate shift: the distribution of each layer's inputs, as it moves (Ioffe & Szegedy 2015).
 
+"Does BatchNorm make activations more Gaussian?" Skewness and excess kurtosis answer: both are 0 for a Gaussian.
+BatchNorm is an affine map of a channel and changes neither in its own output: compare networks with and without it at
+equal depth.
+
 N images, C channels, K classes.
 """
 
@@ -20,6 +24,7 @@ from gannorm.errors import UserError
 from gannorm.probes.calls import KERNELS, Call, recorded
 from gannorm.probes.optimization.objective import Loss, Result, at_least_single, objective
 
+SATURATING = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0)}  # activation → its range
 OUTPUT = "(output)"  # the name of the last entry: no module can be called so
 
 
@@ -30,6 +35,11 @@ class SignalPropagation(Result):
     layers: tuple[str, ...]  # L − 1 names, then "(output)"
     channel_means: tuple[np.ndarray, ...]  # L × (C,) over images and pixels
     channel_variances: tuple[np.ndarray, ...]  # L × (C,) biased, over images and pixels
+    channel_skewness: tuple[np.ndarray, ...]  # L × (C,) E(x−μ)³/σ³; NaN for a constant channel
+    channel_kurtosis: tuple[np.ndarray, ...]  # L × (C,) excess kurtosis E(x−μ)⁴/σ⁴ − 3; NaN for a constant channel
+    pooled_skewness: np.ndarray  # (L,) of all entries together
+    pooled_kurtosis: np.ndarray  # (L,) likewise, excess
+    saturated: dict[str, float]  # module → share of the outputs of a sigmoid or tanh within 1 % of an end of its range
     majority_by_activation: float | None  # share of images whose largest output is that of the most frequent class
     majority_by_gradient: float | None  # the same for the output that the loss would lower most
 
@@ -62,7 +72,7 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
         UserError: the loss does not use the network's output, gradients that are not finite, a loss that is not
             deterministic.
 
-    Source: Bjorck et al. 2018, §3; moments over time: Ioffe & Szegedy 2015.
+    Source: Bjorck et al. 2018, §3; moments over time and the claim of Gaussian inputs: Ioffe & Szegedy 2015.
 
     >>> x = torch.tensor([[1.0], [3.0], [8.0]])
     >>> result = signal_propagation(nn.Linear(1, 1), lambda f, x: f(x).square().mean(), x)
@@ -70,7 +80,7 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
     (('', '(output)'), 4.0)
     """
     with objective(network, loss, batch) as o:
-        with recorded(network, KERNELS) as calls:
+        with recorded(network, (*KERNELS, *SATURATING)) as calls:
             value = o.forward()
         own = [call for call in calls if call.module is network]
         by_output = torch.autograd.grad(value, [c.output for c in own], allow_unused=True) if own else ()
@@ -89,11 +99,19 @@ def signal_propagation(network: nn.Module, loss: Loss, batch: Any) -> SignalProp
                 if isinstance(call.module, KERNELS):
                     inputs.setdefault(call.name, []).append(_by_channel(call, call.input))
             inputs[OUTPUT] = [_by_channel(call, call.output) for call, _ in used]
-            moments = [torch.var_mean(torch.cat(rows), 0, correction=0) for rows in inputs.values()]
+            joined = [torch.cat(rows).double() for rows in inputs.values()]
+            moments = [torch.var_mean(rows, 0, correction=0) for rows in joined]
+            shapes = [_shape(rows, 0) for rows in joined]
+            pooled = [_shape(rows.flatten(), 0) for rows in joined]
             return SignalPropagation(
                 layers=tuple(inputs),
                 channel_means=tuple(mean.cpu().double().numpy() for _, mean in moments),
                 channel_variances=tuple(variance.cpu().double().numpy() for variance, _ in moments),
+                channel_skewness=tuple(skewness.cpu().numpy() for skewness, _ in shapes),
+                channel_kurtosis=tuple(kurtosis.cpu().numpy() for _, kurtosis in shapes),
+                pooled_skewness=np.array([skewness.item() for skewness, _ in pooled]),
+                pooled_kurtosis=np.array([kurtosis.item() for _, kurtosis in pooled]),
+                saturated=_saturated(calls),
                 majority_by_activation=_majority([call.output for call, _ in used]),
                 majority_by_gradient=_majority([g for _, g in used]),
             )
@@ -106,6 +124,25 @@ def _by_channel(call: Call, t: Tensor) -> Tensor:
     if t.dim() > 3 and not isinstance(call.module, nn.Linear):
         t = t.movedim(1, -1)
     return at_least_single(t.detach()).reshape(-1, t.shape[-1])
+
+
+def _shape(rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Skewness and excess kurtosis along a dimension; NaN where nothing varies."""
+    centred = rows - rows.mean(dim, keepdim=True)
+    variance = centred.square().mean(dim)
+    skewness = centred.pow(3).mean(dim) / variance.pow(1.5)
+    return skewness, centred.pow(4).mean(dim) / variance.square() - 3
+
+
+def _saturated(calls: list[Call]) -> dict[str, float]:
+    shares: dict[str, list[Tensor]] = {}
+    for call in calls:
+        for kind, (low, high) in SATURATING.items():
+            if isinstance(call.module, kind):
+                margin = 0.01 * (high - low)
+                output = call.output.detach()
+                shares.setdefault(call.name, []).append((output < low + margin) | (output > high - margin))
+    return {name: torch.cat([s.flatten() for s in found]).double().mean().item() for name, found in shares.items()}
 
 
 def _majority(scores_of_calls: list[Tensor]) -> float | None:

@@ -36,11 +36,12 @@ def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
     """
     kind = type(module)
     declared = vars(kind).get("taken_apart")  # by this class, not by its parent
-    if not (declared or kind in TORCH) or "forward" in vars(module):
+    known = DeclaredSteps if declared and isinstance(module, BatchStatistics) else TORCH.get(kind)
+    if known is None or "forward" in vars(module):
         return None
-    if not module.training and module.running_mean is not None:
-        return None
-    return DeclaredSteps(module) if isinstance(module, BatchStatistics) else PooledBatchNorm(module)
+    if known is _Instance and module.running_mean is None:
+        return None  # nothing to carry from one microbatch to the next
+    return known(module) if module.training or module.running_mean is None else None
 
 
 class PooledBatchNorm:
@@ -136,4 +137,37 @@ class DeclaredSteps(PooledBatchNorm):
         return self.module.targets(table, counts)
 
 
-TORCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+class _Instance(PooledBatchNorm):
+    """InstanceNorm: it couples nothing, but averages the statistics of all instances, (n, 2, C), into running ones."""
+
+    pools = False
+
+    def statistics(self, x: Tensor) -> Tensor:
+        dims = tuple(range(2, x.dim()))
+        variance, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dims, correction=0)
+        return torch.stack([mean, variance], dim=1)
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        weight, bias, eps = self.module.weight, self.module.bias, self.module.eps
+        return nn.functional.instance_norm(x, weight=weight, bias=bias, use_input_stats=True, eps=eps)
+
+    def track(self, table: list[Tensor], counts: list[int]) -> None:
+        assert self.running is not None
+        mean, variance, passes = self.running
+        momentum = self.module.momentum or 0.0  # as torch reads None here
+        instances = torch.cat(table).mean(0)
+        pixels = counts[0] // len(table[0])
+        mean = mean.lerp(instances[0].to(mean.dtype), momentum)
+        variance = variance.lerp((instances[1] * unbiased(pixels)).to(variance.dtype), momentum)
+        self.running = mean, variance, passes
+
+
+TORCH: dict[type[nn.Module], type[PooledBatchNorm]] = {
+    nn.BatchNorm1d: PooledBatchNorm,
+    nn.BatchNorm2d: PooledBatchNorm,
+    nn.BatchNorm3d: PooledBatchNorm,
+    nn.SyncBatchNorm: PooledBatchNorm,
+    nn.InstanceNorm1d: _Instance,
+    nn.InstanceNorm2d: _Instance,
+    nn.InstanceNorm3d: _Instance,
+}

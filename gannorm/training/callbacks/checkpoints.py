@@ -132,7 +132,9 @@ class StopOnSignal(Callback):
     SIGTERM would raise an exception there, and what was trained since the last checkpoint would be lost.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    signals = tuple(  # Windows has the first two
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.received = 0  # the signal
@@ -147,7 +149,7 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, _: Any) -> None:
         self.received = number
-        if number == signal.SIGHUP:
+        if number == getattr(signal, "SIGHUP", None):
             leave()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

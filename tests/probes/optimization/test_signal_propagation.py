@@ -115,3 +115,31 @@ def test_an_output_that_the_loss_does_not_use_is_not_counted() -> None:
     twice = signal_propagation(f, lambda f, x: mean_square(f, x) + 0 * f(x + 1).detach().sum(), x)
     assert twice.channel_means[-1] == once.channel_means[-1]
     assert twice.majority_by_gradient == once.majority_by_gradient
+
+
+def test_skewness_and_kurtosis_are_those_of_known_distributions() -> None:
+    """Exponential: 2 and 6; uniform: 0 and −1.2; within what 200,000 draws allow (four standard errors and more)."""
+    n, generator = 200_000, torch.Generator().manual_seed(0)
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+    x = torch.stack([-torch.log1p(-uniform), torch.rand(n, generator=generator, dtype=torch.float64)], 1)
+    result = signal_propagation(nn.Linear(2, 1).double(), mean_square, x)
+    assert result.channel_skewness[0] == pytest.approx([2, 0], abs=0.06)
+    assert result.channel_kurtosis[0] == pytest.approx([6, -1.2], abs=0.6)
+
+
+def test_a_batch_norm_changes_neither_in_a_channel() -> None:
+    torch.manual_seed(0)
+    f = nn.Sequential(nn.Linear(3, 4), nn.Softplus(), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+    x = images()[:, :, 0, 0] ** 3  # far from Gaussian
+    without = nn.Sequential(*f[:3], f[4])
+    with_norm, plain = (signal_propagation(g, mean_square, x) for g in (f, without))
+    assert with_norm.channel_skewness[2] == pytest.approx(plain.channel_skewness[2], rel=1e-8)
+    assert with_norm.channel_kurtosis[2] == pytest.approx(plain.channel_kurtosis[2], rel=1e-8)
+
+
+def test_saturation_is_the_share_of_outputs_at_the_ends_of_the_range() -> None:
+    f = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh(), nn.Linear(1, 1)).double()
+    f[0].weight.data.fill_(1.0)
+    x = torch.tensor([[-9.0], [-0.1], [0.1], [0.2]], dtype=torch.float64)
+    assert signal_propagation(f, mean_square, x).saturated == {"1": 0.25}
+    assert signal_propagation(nn.Linear(1, 1).double(), mean_square, x).saturated == {}

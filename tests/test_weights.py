@@ -1,0 +1,99 @@
+"""Weights of a stranger's file: under whatever names training left them, all or none."""
+
+import pytest
+import torch
+from torch import nn
+
+from gannorm.errors import UserError
+from gannorm.weights import load_weights
+
+
+def network(width=4):
+    return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, 1))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "w.pt"
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+TRAINED = network()
+STATE = TRAINED.state_dict()
+OTHER = {"0.weight": torch.zeros(1)}
+WRAPPED = {
+    "a state dict": (STATE, "", ""),
+    "of DataParallel": (prefixed(STATE, "module."), "", "'module.' taken off"),
+    "of torch.compile": (prefixed(STATE, "_orig_mod."), "", "'_orig_mod.' taken off"),
+    "of both": (prefixed(STATE, "module._orig_mod."), "", "'module.' and '_orig_mod.' taken off"),
+    "a layer compiled": ({n.replace("0.", "0._orig_mod."): v for n, v in STATE.items()}, "", "'_orig_mod.'"),
+    "under a key": ({"netD": STATE, "netG": OTHER, "epoch": 3}, "netD", "[netD]"),
+    "deeper": ({"models": {"netD": prefixed(STATE, "module.")}}, "models.netD", "[models.netD], 'module.'"),
+    "a key with a dot": ({"net.D": STATE}, "net.D", "[net.D]"),
+    "of Lightning": (
+        {"state_dict": prefixed(STATE, "critic.") | prefixed(OTHER, "g."), "epoch": 3},
+        "",
+        "[state_dict], 'critic.' taken off",
+    ),
+    "one of two of Lightning": (
+        {"state_dict": prefixed(STATE, "critic.") | prefixed(OTHER, "ema.")},
+        "critic",
+        "[critic.…]",
+    ),
+    "of an attribute that was compiled": (prefixed(STATE, "net._orig_mod."), "", "'_orig_mod.' and 'net.' taken off"),
+}
+
+
+@pytest.mark.parametrize("content,key,remark", WRAPPED.values(), ids=WRAPPED.keys())
+def test_weights_are_the_same_under_every_name_that_training_gives_them(content, key, remark, file):
+    torch.save(content, file)
+    module = network()
+    assert remark in load_weights(module, file, key)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(module(x), TRAINED(x))
+
+
+def test_a_module_that_is_wrapped_itself_keeps_its_names(file):
+    torch.save(prefixed(STATE, "module."), file)
+    module = nn.Module()
+    module.module = network()
+    assert "taken off" not in load_weights(module, file)
+    assert torch.equal(module.module[0].weight, TRAINED[0].weight)
+
+
+MISTAKES = {
+    "of another shape": (network(5).state_dict(), "", r"'0.weight' is \(5, 3\) there, \(4, 3\) in Sequential.*--args"),
+    "fewer": ({n: v for n, v in STATE.items() if not n.startswith("2.")}, "", r"it lacks 2 \('2.weight', '2.bias'\)"),
+    "more": (STATE | {"3.weight": torch.zeros(1)}, "", r"it has besides 1 \('3.weight'\)"),
+    "of another network": (OTHER, "", "must be exactly those of Sequential, 9 tensors: it lacks 8"),
+    "two places": ({"netD": STATE, "netG": OTHER}, "", "weights under netD, netG; give one"),
+    "two that fit": (prefixed(STATE, "d.") | prefixed(STATE, "ema."), "", "d, ema fit alike"),
+    "no such key": ({"netD": STATE}, "netE", "'netE' does not; it holds weights under netD"),
+    "no weights": ({"epoch": 3}, "", "it holds epoch"),
+    "a list": ([1, 2], "", "it holds list"),
+}
+
+
+@pytest.mark.parametrize("content,key,line", MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_partial_load_is_one_line_and_changes_nothing(content, key, line, file):
+    torch.save(content, file)
+    module = network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(UserError, match=line) as error:
+        load_weights(module, file, key)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_file_that_holds_more_than_tensors_or_none_at_all_is_one_line(file):
+    with pytest.raises(UserError, match="must be a readable file"):
+        load_weights(network(), file)
+    file.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"must be a file of torch.save"):
+        load_weights(network(), file)
+    torch.save(network(), file)  # a whole module would run code
+    with pytest.raises(UserError, match=r"would run torch.nn.*save the module's state_dict"):
+        load_weights(network(), file)
