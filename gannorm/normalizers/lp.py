@@ -57,7 +57,7 @@ class LpNorm(BatchStatistics):
         return self.by_moments(x, mean, self.squared_norm(mean, size))
 
     def pool(self, table: Tensor, counts: list[int]) -> Tensor:
-        if self.p == 2:
+        if self.p == 2 or len(table) == 1:
             return super().pool(table, counts)
         mean, size = (shares(table, counts)[:, None] * table).sum(0)
         return torch.stack([mean, table[:, 1].max(0).values if self.p == math.inf else size])

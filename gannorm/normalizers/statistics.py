@@ -151,6 +151,8 @@ class BatchStatistics(nn.Module):
 
     def pool(self, table: Tensor, counts: list[int]) -> Tensor:
         """(K, 2, C) and the values a channel behind each of the K -> (2, C), differentiable."""
+        if len(table) == 1:
+            return table[0]
         return torch.stack(pooled_moments(table[:, 0], table[:, 1], shares(table, counts)))
 
     def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
