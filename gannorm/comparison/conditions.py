@@ -27,12 +27,28 @@ NOT_FACTORS = {
 
 NORM = "model.discriminator.norm"  # the first factor, and what names the runs where nothing was varied
 NORMS = (NORM, "model.classifier.norm")  # where it is in a classifier's config
-TITLES = {  # its values, as the literature calls them
+# Its values, as the literature calls them: what the normalizers declare (`Normalizer.title`), written out because a
+# comparison does without torch; tests/laws/test_titles.py holds the two together. One that is not here has its name.
+TITLES = {
     "batch": "BatchNorm",
+    "detached": "detached BatchNorm",
+    "dyt": "DyT",
+    "derf": "Derf",
+    "evonorm_s0": "EvoNorm-S0",
+    "frn": "filter response normalization",
+    "ghost": "ghost BatchNorm",
     "group": "GroupNorm",
     "instance": "InstanceNorm",
     "layer": "LayerNorm",
+    "local": "local BatchNorm",
+    "lp": "Lp normalization",
+    "noisy": "noisy BatchNorm",
     "none": "no normalizer",
+    "reference": "reference BatchNorm",
+    "renorm": "batch renormalization",
+    "running": "running BatchNorm",
+    "sync": "synchronized BatchNorm",
+    "virtual": "virtual BatchNorm",
 }
 STATISTICS, WEIGHTS = "evaluation.statistics", "evaluation.weights"  # factors within a run: how G was sampled
 PROSE = {  # how a factor's value reads in a title
