@@ -113,6 +113,9 @@ def _build(
     make = registry[architecture]
     taken = inspect.signature(make).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    absent = [name for name in size if name not in taken and not takes_all]
+    if absent:
+        raise UserError(f"the {registry.kind} {architecture!r} must take `{absent[0]}`: name it in the signature.")
     defaults = {p.name: p.default for p in inspect.signature(usual).parameters.values()}
     defaults |= {"norm": "none", "weight_norm": "none"}
     for name in settings.keys() - taken.keys() if not takes_all else ():

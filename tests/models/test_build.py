@@ -84,7 +84,12 @@ def test_what_would_have_no_effect_is_refused(changes, message):
         build_networks(model(**changes), 8, 1)
 
 
-def test_what_is_no_module_is_refused():
+def test_what_is_no_module_or_takes_no_size_is_refused():
+    discriminator("sizeless")(lambda channels, width: nn.Linear(channels, width))
+    with pytest.raises(
+        UserError, match="the discriminator 'sizeless' must take `image_size`: name it in the signature"
+    ):
+        build_networks(model({"architecture": "sizeless"}), 8, 1)
     discriminator("function")(lambda image_size, channels, width: torch.sum)
     with pytest.raises(UserError, match=r"must be a torch\.nn\.Module: 'function' made"):
         build_networks(model({"architecture": "function"}), 8, 1)

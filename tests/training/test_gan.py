@@ -9,7 +9,8 @@ from support.plain_loop import final_state, plain_loop
 
 from gannorm.data import Images, to_float
 from gannorm.errors import UserError
-from gannorm.models import Discriminator, Generator
+from gannorm.models import DISCRIMINATORS, GENERATORS, Discriminator, Generator, discriminator, generator, load_networks
+from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training import GAN, prepare, train
@@ -152,6 +153,31 @@ def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
     with pytest.warns(UserWarning, match="assumes that the discriminator judges each image alone"):
         train(configure(*penalty, "--model.discriminator.norm", "batch"), tmp_path / "batch")
     train(configure(*penalty, "--model.discriminator.norm", "group"), tmp_path / "group")  # warnings are errors
+
+
+def test_own_networks_train_and_are_loaded_from_their_checkpoint(configure, tmp_path, monkeypatch):
+    for registry in (DISCRIMINATORS, GENERATORS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @discriminator("mine")
+    def judge(image_size, channels, width, norm, norm_options=None):
+        convolution, layer = torch.nn.Conv2d(channels, width, image_size), NORMALIZERS[norm](width)
+        return torch.nn.Sequential(
+            convolution, layer, torch.nn.Flatten(), torch.nn.Linear(width, 1), torch.nn.Flatten(0)
+        )
+
+    @generator("mine")
+    def paint(image_size, channels, latent_dim, **_):
+        linear = torch.nn.Linear(latent_dim, channels * image_size**2)
+        return torch.nn.Sequential(linear, torch.nn.Tanh(), torch.nn.Unflatten(1, (channels, image_size, image_size)))
+
+    own = ("--model.discriminator.architecture", "mine", "--model.generator.architecture", "mine")
+    own += ("--model.discriminator.norm", "reference", "--checkpoint_every", "4", "--probe_every", "2")
+    run = train(configure(*own, "--probe_images", "16"), tmp_path / "run")
+    assert run.status()["state"] == "finished"
+    networks = load_networks(run.path)
+    images = networks.generator(torch.zeros(3, networks.generator.latent_dim))
+    assert networks.discriminator(images).shape == (3,)
 
 
 def test_a_loss_that_couples_warns_of_a_discriminator_that_judges_single_images_only(configure, tmp_path):
