@@ -11,8 +11,8 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "locks", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"}
-    | {"state", "dotted", "schema", "recipes", "config", "labels", "hints"},
+    {"errors", "registry", "files", "locks", "dotted", "schema", "recipes", "hints", "verdict", "config", "labels"}
+    | {"wandb_run", "rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
@@ -27,7 +27,7 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "lightning": {"data", "training", "distributed"},
-    "wandb": {"training", "report"},
+    "wandb": {"wandb_run", "report"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL)
     - {"studies", "comparison", "report", "errors", "registry", "files", "config", "verdict", "rundir", "terminal"},

@@ -53,10 +53,10 @@ def run(argv: Sequence[str]) -> int:
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
     """The table and the figures into a W&B run of their own, in the project of the runs."""
     from gannorm.report.dashboard import record
-    from gannorm.training.loggers import start
+    from gannorm.wandb_run import start
 
     config = next(c for c in comparison.conditions if c.runs).runs[0].config
-    logger = start(
+    wandb_run = start(
         mode,
         project=config.get("wandb_project", "gannorm"),
         name=f"comparison of {config.get('study', 'runs')}",
@@ -65,6 +65,7 @@ def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
         config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
         dir=str(output),
     )
-    if logger:
-        logger.log_record(record(comparison, output), {"headline": comparison.headline})
-        logger.finalize("success")
+    if wandb_run:
+        wandb_run.log(record(comparison, output))
+        wandb_run.summarize({"headline": comparison.headline})
+        wandb_run.finish()
