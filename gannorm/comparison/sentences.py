@@ -19,6 +19,7 @@ from gannorm.verdict import KINDS, Verdict
 
 IN_SENTENCES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
 NAMED = 4  # conditions that a sentence names before it counts the rest
+SHORT = 80  # characters of a reason that the headline gives
 # What the conflict end shows, for a reader who has never heard of it: its AUC is a share of pairs.
 CONFLICT = "it ranks a real image placed among fakes above a fake placed among real images in {} of 100 pairs"
 MEANING = {
@@ -105,9 +106,12 @@ def family(corrections: Mapping[tuple[str, str], Corrected]) -> str:
 
 
 def _reason(members: Sequence[Condition], verdicts: Mapping[str, Verdict]) -> str:
-    """The reason that the conditions share, after a colon; where they have several, these stand below."""
+    """A short reason that the conditions share, after a colon; others stand below the headline."""
     reasons = {verdicts[c.label].reason for c in members}
-    return f": {reasons.pop()}" if len(reasons) == 1 else ", for the reasons below"
+    reason = min(reasons, key=len)
+    if len(reasons) == 1 and len(reason) <= SHORT:
+        return f": {reason}"
+    return ", for the reason below" if len(reasons) == 1 else ", for the reasons below"
 
 
 def _meaning(kind: str, members: Sequence[Condition], rows: Rows) -> str:
