@@ -128,7 +128,8 @@ def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, 
         ).max(),  # of the last layer, which no normalizer follows, it says nothing
         "input_mean": arrays["moments/means"][:-1].mean(),  # the last entry is the output's
         "input_variance": arrays["moments/variances"][:-1].mean(),
-        "noise_to_signal": found["noise_variance"] / 16 / g**2,  # C/b of batches as large as this one
+        # C/b of batches as large as this one, C on b − 1, over the squared gradient without that noise
+        "noise_to_signal": (noise := found["noise_variance"] / 15) / (g**2 - noise),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     # All at the parameters before the update: the layers' gradients are the parts of one gradient.
