@@ -80,6 +80,7 @@ def test_a_violation_is_caught():
     "module,absent",
     [
         ("gannorm.cli", {"torch", "lightning", "wandb", "jsonargparse", "matplotlib"}),
+        ("gannorm.comparison.analysis", {"torch", "lightning", "wandb", "matplotlib", "jinja2", "pandas"}),
         ("gannorm.report.compare", {"torch", "lightning", "wandb"}),
         ("gannorm.probes", {"lightning", "wandb", "torch_fidelity", "matplotlib"}),
         ("gannorm.evaluation", {"lightning", "wandb", "torch_fidelity"}),

@@ -58,7 +58,7 @@ def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> i
     """Score checkpoints of runs, see `score_runs`, and log new scores to W&B; 1 if any could not be scored."""
     from tqdm import tqdm
 
-    from gannorm.comparison.quantities import score_curves
+    from gannorm.comparison.scores import score_curves
     from gannorm.evaluation import score_runs, score_table
     from gannorm.wandb_run import log_scores
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gannorm.comparison.comparison import SUMMARY, Comparison
+from gannorm.config import NORMS
 from gannorm.errors import UserError
-from gannorm.comparison.conditions import NORM
 from gannorm.report.pages import linked_figures
-from gannorm.comparison.table import SUMMARY, Comparison
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -88,7 +88,7 @@ def workspace(entity: str, project: str) -> Workspace:
         for section, panels in LINES.items()
     ]
     bars = [
-        wr.BarPlot(title=title, metrics=[metric], groupby=wr.Config(NORM), groupby_aggfunc="mean")
+        wr.BarPlot(title=title, metrics=[metric], groupby=wr.Config(NORMS[0]), groupby_aggfunc="mean")
         for title, metric in BARS.items()
     ]
     pictures = [
