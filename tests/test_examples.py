@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-LIGHTNING = ("ignore:.*LeafSpec", "ignore:.*num_workers", "ignore:.*does not have many workers", "ignore:.*smaller than")
+LIGHTNING = ("ignore:.*LeafSpec", "ignore:.*num_workers", "ignore:.*many workers", "ignore:.*smaller than")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*LIGHTNING)]  # Lightning's remarks about itself
 FOLDER = Path(__file__).parent.parent / "examples"
 
