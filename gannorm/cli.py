@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gannorm.arguments import import_module, imported, take_imports
-from gannorm.commands.measures import evaluate, extractor, probe
+from gannorm.commands.evaluate import evaluate
+from gannorm.commands.measures import extractor, probe
 from gannorm.commands.runs import check, describe, sample, train
 from gannorm.commands.studies import compare, dashboard, study
 from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable

@@ -1,15 +1,13 @@
-"""Commands that measure: a discriminator's batch dependence, a generator's scores, and the extractor behind these."""
+"""Commands that measure: a discriminator's batch dependence, and the extractor behind scores."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import add_switch, evaluate_parser, output_file, parse, parser_for, settings
+from gannorm.arguments import add_switch, output_file, parse, parser_for, settings
 from gannorm.errors import UserError, require_positive
-from gannorm.rundir import RunDir
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -125,60 +123,13 @@ def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
     return f"normalizer {entry.name!r} declares {' and '.join(wrong)}, which the probe contradicts: correct its flags."
 
 
-def evaluate(argv: Sequence[str]) -> int:
-    """score generators: IS, FID, KID, precision and recall"""
-    options = settings(evaluate_parser(), argv)
-
-    from tqdm import tqdm
-
-    from gannorm.evaluation import score_runs, score_table
-    from gannorm.rundir import find_runs
-    from gannorm.studies.quantities import score_curves
-
-    runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
-    results = []
-    for result in score_runs(runs, **options):
-        results.append(result)
-        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
-    for run in runs:
-        records = [r.record for r in results if r.run is run and r.record]
-        if options["statistics"] == "all":
-            print(f"{run.path}:\n{score_table(records)}")
-        elif options["all_checkpoints"] and records:
-            print(f"{run.path}:\n{score_curves(records)}")
-        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
-    return int(any(result.failed for result in results))
-
-
-def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
-    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
-    if not records:
-        return
-    config = run.config()
-    mode = mode or config.get("wandb", "off")
-    if mode == "off":
-        return
-
-    from gannorm.training.loggers import wandb_logger
-
-    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm"), job_type="evaluation"):
-        for record in records:
-            protocol = record["protocol"]
-            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
-            values = {
-                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
-            }
-            if "reconstruction" in record:
-                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
-            logger.log_metrics(values, record["step"])
-        logger.finalize("success")
-
-
 def extractor(argv: Sequence[str]) -> int:
-    """train an in-domain feature extractor for evaluate --weights"""
+    """train an in-domain feature extractor for evaluate --extractor_weights"""
     from gannorm.data import ImageData, load_images
 
-    parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
+    parser = parser_for(
+        "extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --extractor_weights`."
+    )
     parser.add_argument("action", type=Literal["train"], help="what to do")
     parser.add_class_arguments(ImageData, "data", skip={"seed", "batch_size", "labelled"})
     parser.add_argument("--seed", type=int, default=0, help="of the split, the initial weights and the batches")

@@ -1,0 +1,194 @@
+"""`gannorm evaluate`: scores of runs' generators, of anybody's generator, or of a folder of images."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gannorm.arguments import add_checkpoint_options, output_file, parser_for, settings
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+WHAT_IT_DOES = (
+    "Score generators (IS, FID, KID, precision, recall): of runs, into their scores.json; or of --module with "
+    "--weights, or the images in --fake, against --real."
+)
+OF_RUNS = ("step", "all_checkpoints", "ema", "extractor_seed", "reconstruction", "again", "wandb")
+OF_MODULES = ("args", "weights", "weights_key", "latent_dim", "latent_shape", "module_output", "conditional")
+# Options of what is scored; the rest are of every score.
+OF_OTHERS = ("module", "fake", "real", "fake_range", "root", "json", *OF_MODULES)
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """score generators or images: IS, FID, KID, precision and recall"""
+    parser = evaluate_parser()
+    options = settings(parser, argv)
+    runs = options.pop("runs")
+    if sum(map(bool, (runs, options["module"], options["fake"]))) != 1:
+        arrived = "several" if runs or options["module"] or options["fake"] else "none"
+        raise UserError(f"`evaluate` takes runs, --module or --fake: got {arrived} of them; give one.")
+    defaults = parser.get_defaults().as_dict()
+    given = [name for name in (OF_OTHERS if runs else OF_RUNS) if options[name] != defaults[name]]
+    if not runs and not options["module"]:
+        given += [name for name in OF_MODULES if options[name] != defaults[name]]
+    if given:
+        of = "--module or --fake" if runs else "runs" if given[0] in OF_RUNS else "--module"
+        hint = "; the extractor's weights are --extractor_weights" if runs and given[0] == "weights" else ""
+        raise UserError(f"`--{given[0]}` belongs to {of}: leave it out{hint}.")
+    kept = {k: v for k, v in options.items() if k not in (OF_OTHERS if runs else OF_RUNS)}
+    return _score_runs(runs, kept) if runs else _score_others(kept)
+
+
+def evaluate_parser() -> ArgumentParser:
+    """What is scored, what a score depends on, and where it goes."""
+    parser, text = parser_for("evaluate", WHAT_IT_DOES), str | None
+    parser.add_argument("runs", type=str, nargs="*", default=[], help="run directories, or folders of them")
+    parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
+    add_checkpoint_options(parser)
+    parser.add_argument("--fake", type=str, default="", help="instead of runs: a folder of generated images")
+    parser.add_argument("--module", type=str, default="", help="instead of runs: a generator, nets.py:Class or factory")
+    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
+    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
+    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netG")
+    parser.add_argument("--latent_dim", type=int | None, default=None, help="of --module: 100 for latents (N, 100)")
+    parser.add_argument("--latent_shape", type=str, default="", help="of --module: 100x1x1 for latents (N, 100, 1, 1)")
+    parser.add_argument(
+        "--module_output", type=str, default="", help="of --module: the images' key, index or attribute"
+    )
+    parser.add_argument("--conditional", type=bool, default=False, help="of --module: its second argument are labels")
+    parser.add_argument(
+        "--fake_range", type=list[float] | None, default=None, help="of --module: [0, 1]; default [-1, 1]"
+    )
+    parser.add_argument("--real", type=str, default="", help="real images: a folder, or the name of a data set")
+    parser.add_argument("--root", type=str, default="data", help="folder of that data set's files")
+    parser.add_argument("--json", type=str, default="", help="file for the result of --module or --fake")
+    statistics = Literal["running", "batch", "standing", "all"]
+    parser.add_argument(
+        "--statistics", type=statistics, default="running", help="of G's normalizers; all: each, averaged and raw"
+    )
+    parser.add_argument(
+        "--extractor", type=text, default=None, help="default: Inception for colour, in_domain for grey"
+    )
+    parser.add_argument("--extractor_weights", type=text, default=None, help="its file, instead of a download")
+    parser.add_argument("--sha256", type=text, default=None, help="of that file, all 64 digits: it is trusted to load")
+    parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
+    parser.add_argument("--device", type=text, default=None, help="such as cuda or cpu; default: the best there is")
+    splits = Literal["train", "test"] | None
+    parser.add_argument("--split", type=splits, default=None, help="real images; default: test if 5,000, else train")
+    parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of generator and extractor")
+    parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
+    parser.add_argument("--kid_subsets", type=int, default=100, help="random subsets for KID")
+    kernels = Literal["poly", "rbf"]
+    parser.add_argument("--kid_kernel", type=kernels, default="poly", help="rbf: the kernel of CMMD, meant for CLIP")
+    parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
+    parser.add_argument("--reconstruction", type=int, default=0, help="held-out images to reconstruct; 0: none")
+    parser.add_argument("--again", type=bool, default=False, help="score also what is scored under this protocol")
+    modes = Literal["auto", "online", "offline", "off"] | None
+    parser.add_argument("--wandb", type=modes, default=None, help="where scores go too; default: as the run's training")
+    return parser
+
+
+def _score_runs(names: list[str], options: dict[str, Any]) -> int:
+    from tqdm import tqdm
+
+    from gannorm.evaluation import score_runs, score_table
+    from gannorm.rundir import find_runs
+    from gannorm.studies.quantities import score_curves
+
+    runs, wandb = find_runs(names), options.pop("wandb")
+    options["weights"] = options.pop("extractor_weights")
+    results = []
+    for result in score_runs(runs, **options):
+        results.append(result)
+        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+    for run in runs:
+        records = [r.record for r in results if r.run is run and r.record]
+        if options["statistics"] == "all":
+            print(f"{run.path}:\n{score_table(records)}")
+        elif options["all_checkpoints"] and records:
+            print(f"{run.path}:\n{score_curves(records)}")
+        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
+    return int(any(result.failed for result in results))
+
+
+def _score_others(options: dict[str, Any]) -> int:
+    """A module or a folder against real images; printed, and written to --json."""
+    from gannorm.evaluation import evaluate
+    from gannorm.evaluation.arithmetic import best_device, require_device
+    from gannorm.rundir import write_json
+    from gannorm.subjects import load_module
+
+    if not options["real"]:
+        raise UserError("`--real` must name the real images: got none; give a folder, or a data set such as digits.")
+    if options["statistics"] == "all":
+        raise UserError("`--statistics all` belongs to runs: choose running, batch or standing.")
+    device = options["device"] or str(best_device())
+    require_device(device)
+    json = options.pop("json")
+    file = output_file(json) if json else None
+    spec, args, weights, key = (options.pop(name) for name in ("module", "args", "weights", "weights_key"))
+    shape, output, remark = options.pop("latent_shape"), options.pop("module_output"), ""
+    generator: Any = Path(options.pop("fake"))
+    if spec:
+        generator, remark = load_module(spec, args, weights, key)
+        generator.to(device)
+    scores = evaluate(
+        generator,
+        options.pop("real"),
+        latent_shape=_shape(shape) if shape else None,
+        output=int(output) if output.isdecimal() else output or None,
+        fake_range=_range(options.pop("fake_range")),
+        weights=options.pop("extractor_weights"),
+        **options | {"device": device},
+    )
+    print(scores)
+    if remark:
+        print(f"({remark})")
+    if file:
+        write_json(file, scores.to_dict())
+    return 0
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+        raise UserError(f"`--latent_shape` must be a shape such as 100x1x1: got {text!r}.")
+    return tuple(int(part) for part in re.split("[x,]", text))
+
+
+def _range(ends: list[float] | None) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    if len(ends) != 2:
+        raise UserError(f"`--fake_range` must be black and white, such as [0, 1]: got {ends}.")
+    return ends[0], ends[1]
+
+
+def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
+    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
+    if not records:
+        return
+    config = run.config()
+    mode = mode or config.get("wandb", "off")
+    if mode == "off":
+        return
+
+    from gannorm.training.loggers import wandb_logger
+
+    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm"), job_type="evaluation"):
+        for record in records:
+            protocol = record["protocol"]
+            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
+            values = {
+                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
+            }
+            if "reconstruction" in record:
+                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
+            logger.log_metrics(values, record["step"])
+        logger.finalize("success")
