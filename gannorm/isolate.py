@@ -8,6 +8,7 @@ that state, bit for bit, at the end, also after an exception.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import random
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from gannorm.errors import UserError
 
 
 @contextmanager
@@ -60,6 +63,23 @@ def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., 
         attributes.restore()
         contents.restore()
         random_state.restore()
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy of a module.
+
+    Raises:
+        UserError: a layer cannot be copied; it is named, with the remedy.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> copy_of(layer) is layer
+    False
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:  # of torch, and of pickle
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"a network must be copyable: {_not_copyable(module, reason)}") from error
 
 
 @contextmanager
@@ -192,6 +212,26 @@ class AttributeState:
             held.update(saved)
         for generator, state in self.generators:
             generator.set_state(state)
+
+
+def _not_copyable(root: nn.Module, reason: str) -> str:
+    """The layer that cannot be copied, why, and what to do."""
+    for name, module in root.named_modules():
+        where = f"{name or 'it'} ({type(module).__name__})"
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                return (
+                    f"{where} keeps the computed tensor {key!r}, as the old torch.nn.utils.weight_norm and "
+                    "spectral_norm do; use those of torch.nn.utils.parametrizations, or keep it detached."
+                )
+            if key in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:
+                what = f"{where} keeps {key!r}, {type(value).__name__}"
+                return f"{what}: {reason}; give the class a __deepcopy__, or drop it."
+    return f"{type(root).__name__}: {reason}; give the class a __deepcopy__."
 
 
 def _held(value: Any, is_root: bool) -> Mapping[str, Any]:
