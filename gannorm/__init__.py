@@ -10,32 +10,49 @@ generators, `studies` plan grids of runs and compare them with intervals. `rundi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gannorm.config import TrainConfig
     from gannorm.evaluation import evaluate
     from gannorm.models import Discriminator, Generator
     from gannorm.probes import BatchCouplingError, assert_batch_invariant, batch_invariance
+    from gannorm.report.compare import compare
+    from gannorm.training import train
 
 __all__ = [
     "BatchCouplingError",
     "Discriminator",
     "Generator",
+    "TrainConfig",
     "assert_batch_invariant",
     "batch_invariance",
+    "compare",
     "evaluate",
+    "train",
 ]
 
 _HOME = {
     "BatchCouplingError": "gannorm.probes",
     "Discriminator": "gannorm.models",
     "Generator": "gannorm.models",
+    "TrainConfig": "gannorm.config",
     "assert_batch_invariant": "gannorm.probes",
     "batch_invariance": "gannorm.probes",
+    "compare": "gannorm.report.compare",
     "evaluate": "gannorm.evaluation",
+    "train": "gannorm.training",
 }
 
 
 def __getattr__(name: str) -> Any:  # torch takes seconds to import, and `gannorm --help` does not need it
-    if name not in _HOME:
-        raise AttributeError(f"module 'gannorm' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gannorm")
+    if name not in _HOME:
+        raise AttributeError(f"module 'gannorm' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

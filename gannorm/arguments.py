@@ -2,217 +2,223 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
+import argparse
 import importlib
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_origin
 
+from gannorm.config import RENAMED, TrainConfig, keys, read_sources
+from gannorm.dotted import changed, flatten
 from gannorm.errors import UserError
-from gannorm.registry import choices
-from gannorm.rundir import writing
+from gannorm.files import writing
+from gannorm.hints import FLAGS, NAMES
+from gannorm.registry import Registry, UnknownNameError, choices
+from gannorm.schema import Key, kind_in_words, unknown_key
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-
-WHAT_TRAIN_DOES = (
-    "Train networks whose normalizer is the study factor, and write a run directory; or, with --resume RUN in place of "
-    "a config, go on with a run that was stopped."
-)
-
-
-Task = Literal["gan", "classifier"]
+DEFAULT = "digits"  # the recipe of a command that names none
 LIBRARY = str(Path(__file__).parent)  # this one
 imported: list[str] = []  # the user's own modules of this command line, which a study's runs import too
 
 
-def train_parser(task: str = "gan") -> ArgumentParser:
-    """Every key of a training config of this task, typed: YAML files and flags are the same thing."""
-    parser = parser_for("train", WHAT_TRAIN_DOES)
-    parser.add_argument("--config", action="config", help="YAML file; later files and flags override earlier ones")
-    parser.add_argument("--task", type=Task, default="gan", help="what is trained")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random in the run")
-    parser.add_argument("--study", type=str, default="runs", help="folder that groups runs to be compared")
-    parser.add_argument("--name", type=str, default="", help="of the run; default: <normalizer>_<seed>")
-    parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
-    parser.add_argument("--steps", type=int, default=1200, help="updates, of a GAN's generator")
-    parser.add_argument("--log_every", type=int, default=50, help="steps between records of the losses")
-    why = "steps between probes of the optimization (covariate shift, landscape, gradients, noise); 0: never"
-    parser.add_argument("--why_every", type=int, default=0, help=why)
-    parser.add_argument("--why_budget", type=float, default=0.1, help="largest share of the time that they may take")
-    layers = "where they measure the covariate shift, such as discriminator.logit; default: two at a time, drawn anew"
-    parser.add_argument("--why_layers", type=list[str], default=[], help=layers)
-    parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between checkpoints; 0: never")
-    arithmetic = Literal["auto", "exact"]
-    parser.add_argument("--precision", type=arithmetic, default="auto", help="auto: bf16 where it is fast; exact: fp32")
-    parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")
-    modes = Literal["auto", "online", "offline", "off"]
-    parser.add_argument("--wandb", type=modes, default="auto", help="auto: online with a key, else offline")
-    parser.add_argument("--wandb_project", type=str, default="gannorm", help="W&B project")
-    (_add_classifier if task == "classifier" else _add_gan)(parser)
-    options = "of D's or the classifier's, such as {zero_classifier: true}"
-    parser.add_argument("--model.initialization_options", type=dict[str, Any], default={}, help=options)
-    parser.add_argument("--trainer", type=dict[str, Any], default={}, help="any option of Lightning's Trainer")
-    _list_names(parser)
+# -- training configs -------------------------------------------------------------------------------------------------
+
+
+def train_config(argv: Sequence[str], command: str = "train") -> TrainConfig:
+    """The config of a training command: recipes and files of --config, later ones over earlier ones, then the flags.
+
+    Unknown keys, types and ranges are answered without torch; unknown names of losses, normalizers and the like with
+    torch, and without Lightning.
+
+    Raises:
+        UserError: a mistake in any of them.
+    """
+    arguments = list(argv)
+    content = read_sources(take_all(arguments, "--config"))
+    chosen = flag_values(arguments, "--task")
+    task = str(chosen[-1] if chosen else content.get("task", "gan"))
+    keys("gan")["task"].typed(task)
+    parser = train_parser(task)
+    parser.prog = f"gannorm {command}"
+    flags = settings(parser, arguments, defaults=False)
+    config = TrainConfig.from_dict(changed(content, flatten(flags)))
+    require_names(config)
+    return config
+
+
+def train_parser(task: str = "gan", names: bool = False) -> ArgumentParser:
+    """Every key of a training config of this task as a flag; `names` lists in its help what a name may be."""
+    parser = parser_for(
+        "train",
+        "Train networks whose normalizer is the study factor, and write a run directory.\n\n"
+        "  gannorm train --config digits --model.discriminator.norm group --seed 1\n"
+        "  gannorm train --resume runs/digits/group_1\n\n"
+        "For several runs, compared with intervals: `gannorm study`.",
+    )
+    parser.usage = "gannorm train [--config RECIPE] [--KEY VALUE …]   or   gannorm train --resume RUN"
+    parser.add_argument(
+        "--config", type=str, help="recipe (digits, cifar10, folder, classifier) or YAML file; repeatable"
+    )
+    parser.add_argument("--resume", type=str, help="continue a run that was stopped")
+    add_switch(parser, "--print_config", help="print the config as YAML instead of training")
+    groups: dict[str, Any] = {}
+    for key in keys(task).values():
+        title = _group(key)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        if key.name != "recipe":
+            help = f"{key.help}: {', '.join(_registry(key.names))}" if names and key.names else key.help
+            groups[title].add_argument(f"--{key.name}", type=key.kind, default=key.default, help=help)
     return parser
 
 
-def _list_names(parser: ArgumentParser) -> None:
-    """Let the help of a key that takes a name list the names that there are, the user's own too."""
+def _group(key: Key) -> str:
+    section = key.name.rpartition(".")[0]
+    if section:
+        return {"data": "images", "model": "training"}.get(section, section.removeprefix("model."))
+    return "what is measured, and when" if key.name.endswith(("_every", "_images", "_budget", "_layers")) else "the run"
+
+
+def require_names(config: TrainConfig) -> None:
+    """Every name in a config must be registered. Imports torch, not Lightning.
+
+    Raises:
+        UserError: an unknown name, with the nearest one.
+    """
+    for key in keys(config.task).values():
+        if not key.names or config[key.name] in (names := _registry(key.names)):
+            continue
+        name = config[key.name]
+        if instead := NAMES[key.names].get(name.lower().replace("-", "_")):
+            raise UserError(f"`{key.name}` has no {name!r}: did you mean {instead}?")
+        if isinstance(names, Registry):
+            raise UnknownNameError(f"unknown {names.kind} {name!r}: {choices(name, names)}")
+        raise UserError(f"unknown {key.name.rpartition('.')[2]} {name!r}: {choices(name, names)}")
+
+
+def _registry(names: str) -> Any:
+    """The registry that a key's `names` mean."""
     from gannorm.data import DATASETS
     from gannorm.losses import LOSSES, PENALTIES
     from gannorm.models import INITIALIZERS
+    from gannorm.models.discriminator import MINIBATCH
     from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
 
-    registries: dict[str, Iterable[str]] = {
-        "data.name": DATASETS,
-        "loss": LOSSES,
-        "penalty": PENALTIES,
-        "initialization": INITIALIZERS,
-        "norm": NORMALIZERS,
-        "weight_norm": WEIGHT_NORMALIZERS,
+    registries: dict[str, Any] = {
+        "datasets": DATASETS,
+        "losses": LOSSES,
+        "penalties": PENALTIES,
+        "initializers": INITIALIZERS,
+        "minibatch": MINIBATCH,
+        "normalizers": NORMALIZERS,
+        "weight_normalizers": WEIGHT_NORMALIZERS,
     }
-    for action in parser._actions:
-        for key, names in registries.items():
-            if f".{action.dest}".endswith(f".{key}"):
-                action.help = f"{(action.help or '').rstrip('.')}: {', '.join(names)}"
+    return registries[names]
 
 
-def _add_gan(parser: ArgumentParser) -> None:
-    from gannorm.data import ImageData
-    from gannorm.models import Discriminator, Generator
-    from gannorm.training import GAN
-
-    parser.add_argument("--probe_every", type=int, default=100, help="steps between batch-dependence probes; 0: never")
-    parser.add_argument("--probe_images", type=int, default=256, help="held-out images and fakes in a probe, each")
-    parser.add_argument("--sample_every", type=int, default=200, help="steps between sample grids; 0: never")
-    parser.add_class_arguments(ImageData, "data", skip={"seed", "labelled"})
-    parser.add_class_arguments(GAN, "model", skip={"generator", "discriminator", "seed"})
-    parser.add_argument("--model.initialization", type=str, default="dcgan", help="of both networks, by name")
-    parser.add_argument("--model.equalize_bias", type=bool, default=False, help="let D call half of all images real")
-    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG pair; else blocks at a map size")
-    skipped = {"image_size", "channels", "depth", "outputs"}
-    parser.add_class_arguments(Discriminator, "model.discriminator", skip=skipped)
-    parser.add_class_arguments(Generator, "model.generator", skip={"image_size", "channels"})
-
-
-def _add_classifier(parser: ArgumentParser) -> None:
-    from gannorm.data import ImageData
-    from gannorm.models import Discriminator
-    from gannorm.training import Classifier
-
-    parser.add_argument("--test_every", type=int, default=100, help="steps between tests on held-out images; 0: never")
-    parser.add_class_arguments(ImageData, "data", skip={"seed", "labelled"})
-    parser.add_class_arguments(Classifier, "model", skip={"network"})
-    parser.add_argument("--model.initialization", type=str, default="kaiming", help="by name")
-    parser.add_argument("--model.residual_blocks", type=int, default=0, help="0: VGG; else residual blocks a map size")
-    parser.add_class_arguments(Discriminator, "model.classifier", skip={"image_size", "channels", "outputs"})
-
-
-def task_of(argv: Sequence[str]) -> str:
-    """The task that a training command names, by --task or in a config file: the last word counts, as in the parser.
-
-    What cannot be read here is left to the parser, which says so.
-
-    Raises:
-        UserError: an unknown task.
-    """
-    from gannorm.studies.configs import load
-
-    task = "gan"
-    for flag, value in _flags(argv):
-        if flag == "--task":
-            task = value
-        elif flag == "--config":
-            with contextlib.suppress(UserError):
-                task = str(load(Path(value), "a config").get("task", task))
-    if task not in get_args(Task):
-        raise UserError(f"unknown task {task!r}: {choices(task, get_args(Task))}")
-    return task
+# -- parsing ----------------------------------------------------------------------------------------------------------
 
 
 def parser_for(name: str, description: str) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
+    """A parser for one command. The description may have lines of its own."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
 
     # An abbreviated key would be a key that nobody checks: --conf, --step for --steps.
-    return ArgumentParser(prog=f"gannorm {name}", description=description, exit_on_error=False, allow_abbrev=False)
+    return ArgumentParser(
+        prog=f"gannorm {name}",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=Formatter,
+    )
 
 
-def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse, with errors in one line that names the nearest key."""
-    import argparse
+def parse(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) -> Namespace:
+    """Parse, with errors in one line that names the nearest key.
 
+    Args:
+        parser: of the command.
+        argv: its arguments.
+        defaults: whether what was not given is there too.
+
+    Raises:
+        UserError: an unknown key, or a value that cannot be.
+    """
     from jsonargparse import ArgumentError
 
-    from gannorm.studies.configs import load
-
-    for file in config_files(argv):
-        load(file, "a config")  # refuses what a stranger's file might do to the parser
+    _require_known(parser, argv)
     try:
-        namespace = parser.parse_args(list(argv))
+        return parser.parse_args(list(argv), defaults=defaults)
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(_explain(str(error), parser)) from None
-    _require_groups(namespace.as_dict(), parser.get_defaults().as_dict())
-    return namespace
+        raise UserError(_explain(" ".join(str(error).split()), parser)) from None
 
 
-def _require_groups(config: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> None:
-    """A key with keys below it must have them: the parser takes `model: null` for an answer."""
-    for key, default in defaults.items():
-        if isinstance(default, dict) and default:
-            if not isinstance(config[key], dict):
-                raise UserError(f"`{prefix}{key}` must be a mapping of keys: got {config[key]!r}; leave it out.")
-            _require_groups(config[key], default, f"{prefix}{key}.")
+def _require_known(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """Every flag must be one of the parser's, or below a key that takes any, and have its value."""
+    flags = {option: action for action in parser._actions for option in action.option_strings}
+    free = tuple(f"{flag}." for flag, action in flags.items() if get_origin(_kind(action)) is dict)
+    for argument, following in pairwise([*argv, None]):
+        flag, equals, _ = str(argument).partition("=")
+        if not flag.startswith("-") or _is_number(flag):
+            continue
+        if flag not in flags and not flag.startswith(free):
+            raise _unknown_flag(flag, parser, flags)
+        wants_value = not equals and (flag not in flags or flags[flag].nargs is None)
+        if wants_value and (following is None or (following.startswith("-") and not _is_number(following))):
+            raise UserError(
+                f"`{flag}` must be followed by a value: got none; one that begins with - is given as {flag}=-…"
+            )
+
+
+def _is_number(text: str) -> bool:
+    return (text[:1] == "-" and text[1:2].isdigit()) or (text[:2] == "-." and text[2:3].isdigit())
+
+
+def _unknown_flag(flag: str, parser: ArgumentParser, flags: Mapping[str, Any]) -> UserError:
+    command, name = parser.prog.rpartition(" ")[2], flag.removeprefix("--")
+    if name in RENAMED and f"--{RENAMED[name]}" in flags:
+        return UserError(f"`--{name}` has another name now: give --{RENAMED[name]}.")
+    if hint := FLAGS.get(command, {}).get(name):
+        return UserError(f"unknown key {name!r}: did you mean {hint}?")
+    known = [option.removeprefix("--") for option in flags if option.startswith("--")]
+    return unknown_key(name, known, f"`{parser.prog} --help` lists the keys.")
 
 
 def _explain(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's message in the house's form: what must hold, what arrived, what to do."""
-    message = " ".join(message.split())
-    if match := re.search(r"Parser key \"([\w.]+)\": Expected (?:a|an) (.+?)\. Got value:(.*)", message):
-        return f"`{match[1]}` must be {_type(match[2])}: got {match[3].strip() or 'nothing'}."
-    if match := re.search(r"Parser key \"([\w.]+)\": .*Subtypes: \[(.+?)\] Errors: .* Given value:(.*)", message):
-        return f"`{match[1]}` must be {_type(match[2].replace(', ', ' or '))}: got {match[3].strip() or 'nothing'}."
-    if match := re.search(r"argument (--[\w.-]+): expected one argument", message):
-        return f"`{match[1]}` must be followed by a value: got none; one that begins with - is given as {match[1]}=-…"
+    if match := re.search(r"Parser key \"([\w.]+)\":.*?(?:Got|Given) value:(.*)", message):
+        key, value = match[1], match[2].strip()
+        (kind,) = (_kind(action) for action in parser._actions if action.dest == key)
+        try:
+            Key(key, kind, None, "", "", None, "").typed(value)
+        except UserError as error:
+            return str(error)
+        return f"`{key}` must be {kind_in_words(kind)}: got {value or 'nothing'}."
     if match := re.search(r"the following arguments are required: (.+)", message):
-        return f"`{parser.prog}` must be told what to work on: {match[1]} is missing; see `{parser.prog} --help`."
-    if match := re.search(r"Parser key \"([\w.]+)\": Unable to load config '(.*?)' -", message):
-        return f"`{match[1]}` must be a mapping of keys: got {match[2]}; `{parser.prog} --help` lists them."
-    patterns = (
-        r"unrecognized arguments: (-[\w.-]*)()",
-        r"Group '([\w.]+)' does not accept option '([\w.]+)'",
-        r"[Kk]ey [\"']([\w.]+)[\"'] is not expected()",
-    )
-    if match := re.search(r"unrecognized arguments: ([^-\s]\S*)", message):
-        hint = (
-            f"did you mean --config {match[1]}?" if match[1].endswith((".yaml", ".yml")) else "every value has a --key."
-        )
+        return f"`{parser.prog}` needs what to work on: {match[1]} is missing; see `{parser.prog} --help`."
+    if match := re.search(r"unrecognized arguments: (\S*)", message):
+        file = match[1].endswith((".yaml", ".yml"))
+        hint = f"did you mean --config {match[1]}?" if file else "every value has a --key."
         return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
-    keys = [key for key, _ in parser.get_defaults().items()]
-    for match in filter(None, (re.search(pattern, message) for pattern in patterns)):
-        key = ".".join(filter(None, match.groups())).removeprefix("--")
-        same = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]  # --norm, for example
-        near = same or difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"`{parser.prog} --help` lists the keys."
-        return f"unknown key {key!r}: {hint}"
     return message
 
 
-def _type(text: str) -> str:
-    """A type as jsonargparse prints it, as a person would say it."""
-    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
-    return re.sub(r"typing\.Literal\[(.*?)\]", lambda m: "one of " + m[1].replace("'", ""), text)
+def _kind(action: Any) -> Any:
+    return getattr(action, "_typehint", None) or action.type
 
 
-def settings(parser: ArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """What `parse` finds, as plain YAML data: a training config, for example. Not which files it came from."""
-    found = _plain(parse(parser, argv).as_dict())
-    return {key: value for key, value in found.items() if key != "config"}
+def settings(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) -> dict[str, Any]:
+    """What `parse` finds, as plain data."""
+    return _plain(parse(parser, argv, defaults).as_dict())
 
 
 def _plain(value: Any) -> Any:
@@ -223,14 +229,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def config_files(argv: Sequence[str]) -> list[Path]:
-    """The files that --config names."""
-    return [Path(value) for flag, value in _flags(argv) if flag == "--config"]
+def flag_values(argv: Sequence[str], flag: str) -> list[str]:
+    """The values of every `flag VALUE` and `flag=VALUE`."""
+    return take_all(list(argv), flag)
 
 
-def _flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each argument and the next, of "--key value" and of "--key=value"."""
-    return pairwise(part for argument in argv for part in argument.split("=", 1))
+def add_keys(parser: ArgumentParser, section: str, *names: str) -> None:
+    """Some keys of a section of a GAN's config, such as data.name, as flags of another command."""
+    for name in names:
+        key = keys("gan")[f"{section}.{name}"]
+        parser.add_argument(f"--{key.name}", type=key.kind, default=key.default, help=key.help)
 
 
 def add_checkpoint_options(parser: ArgumentParser) -> None:
@@ -245,12 +253,25 @@ def add_switch(parser: ArgumentParser, *flags: str, help: str) -> None:
 
 def take_imports(arguments: list[str]) -> list[str]:
     """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
-    modules = []
-    while (module := _take(arguments, "--import")) is not None:
-        if not module:
-            raise UserError("`--import` must be followed by a module: got nothing; give for example --import my_norms.")
-        modules.append(module)
+    modules = take_all(arguments, "--import")
+    if "" in modules:
+        raise UserError("`--import` must be followed by a module: got nothing; give for example --import my_norms.")
     return modules
+
+
+def take_switch(arguments: list[str], flag: str) -> bool:
+    """Remove a switch from the arguments and say whether it was there."""
+    given = flag in arguments
+    arguments[:] = [argument for argument in arguments if argument != flag]
+    return given
+
+
+def take_all(arguments: list[str], flag: str) -> list[str]:
+    """Remove every `flag VALUE` and `flag=VALUE` and return the values, "" for one without."""
+    values = []
+    while (value := _take(arguments, flag)) is not None:
+        values.append(value)
+    return values
 
 
 def take_resume(arguments: list[str]) -> str:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import gannorm
 from gannorm.arguments import import_module, imported, take_imports
-from gannorm.commands.evaluate import evaluate
-from gannorm.commands.measures import extractor, probe
-from gannorm.commands.runs import check, describe, sample, train
-from gannorm.commands.studies import compare, dashboard, study
+from gannorm.commands import (
+    check,
+    compare,
+    dashboard,
+    describe,
+    evaluate,
+    extractor,
+    probe,
+    sample,
+    study,
+    train,
+)
 from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable
 from gannorm.registry import choices
 from gannorm.terminal import leave, require_streams
 
-Command = Callable[[Sequence[str]], int]
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "check": check,
     "describe": describe,
@@ -47,14 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_help())
             return 0
         if arguments[0] == "--version":
-            from importlib.metadata import version
-
-            print(version("gannorm"))
+            print(gannorm.__version__)
             return 0
         name = arguments.pop(0)
         if name not in COMMANDS:
             raise UserError(f"unknown command {name!r}: {choices(name, COMMANDS)}")
-        return COMMANDS[name](arguments)
+        return COMMANDS[name].run(arguments)
     except (UserError, RuntimeError, MemoryError, TypeError) as error:
         if isinstance(error, (UserError, OutOfMemory)):
             line = printable(str(error))

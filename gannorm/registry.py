@@ -59,10 +59,17 @@ class Registry(Mapping[str, T]):
 def choices(name: object, names: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest name, if one is near, and all of them."""
     names = list(names)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = nearest(str(name), names)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = map(repr, names) if any("," in each for each in names) else names
     return f"{hint}choose from {', '.join(listed)}."
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The one name that looks most like another, whatever its case and hyphens; none where none does."""
+    plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
+    return [plain[match] for match in near]
 
 
 def _definition(entry: Any) -> list[tuple[str, str]] | int:

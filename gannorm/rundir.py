@@ -15,29 +15,25 @@ record) is written to a temporary name and renamed, so a reader never sees half 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from gannorm.errors import UserError
+from gannorm.files import atomic_write, damaged, dump_yaml, parse_yaml, read, write_json, write_text, writing
+from gannorm.locks import lock as lock_file
 
 # Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
 # speaks for config.yaml, metrics.jsonl, samples and probes too.
 VERSION = 1
-MAX_VALUES = 100_000  # in a config; a complete one has about a hundred
 PLAN = "plan"  # a study's folder of saved configs, among its runs
 STATES = ("running", "finished", "diverged", "failed")
 FOLDERS = ("checkpoints", "samples", "probes")
@@ -98,7 +94,7 @@ class RunDir:
         with self._open_lock(".lock") as file:
             for patience in (0.1, 0.1, 0.0):  # `state` may be asking this moment who holds the run
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_file(file, wait=False)
                     break
                 except OSError:
                     time.sleep(patience)
@@ -124,7 +120,7 @@ class RunDir:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        config = _read(self.config_file, parse_yaml)
+        config = read(self.config_file, parse_yaml)
         if not isinstance(config, dict):
             raise UserError(f"a config must be a mapping of keys: {self.config_file} holds {type(config).__name__}.")
         return config
@@ -141,9 +137,9 @@ class RunDir:
             return {"state": "running", "step": 0, "reason": "", "time": 0.0}
         status = _read_json(file)
         if status.get("state") not in STATES:
-            raise _damaged(file, f"its state must be one of {', '.join(STATES)}, not {status.get('state')!r}")
+            raise damaged(file, f"its state must be one of {', '.join(STATES)}, not {status.get('state')!r}")
         if not isinstance(status.get("reason", ""), str):
-            raise _damaged(file, f"its reason must be text, not {status['reason']!r}")
+            raise damaged(file, f"its reason must be text, not {status['reason']!r}")
         _check_step(status, file)
         return {"reason": ""} | status
 
@@ -162,10 +158,10 @@ class RunDir:
         # Asked of a run that has a config, which is written under the lock: no new run finds it taken by us.
         try:
             with (self.path / ".lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock_file(file, shared=True, wait=False)
         except FileNotFoundError:
             return False
-        except OSError:
+        except (OSError, UserError):
             return True
         return False
 
@@ -204,7 +200,7 @@ class RunDir:
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return []
-        lines = _read(file, str).split("\n")
+        lines = read(file, str).split("\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -306,17 +302,17 @@ class RunDir:
             return []
         records = _read_json(file).get("scores")
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise _damaged(file, "its scores must be a list of records")
+            raise damaged(file, "its scores must be a list of records")
         for record in records:
             _check_step(record, file)
             if not isinstance(record.get("protocol"), dict):
-                raise _damaged(file, f"a protocol must be a mapping, not {record.get('protocol')!r}")
+                raise damaged(file, f"a protocol must be a mapping, not {record.get('protocol')!r}")
         return records
 
     def add_scores(self, record: Mapping[str, Any]) -> None:
         """Add a score record; one of the same step and protocol is replaced."""
         with self._open_lock(".scores.lock") as lock:  # several evaluations may share a run
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock)
             kept = [s for s in self.scores() if (s["step"], s["protocol"]) != (record["step"], record["protocol"])]
             ordered = sorted([*kept, dict(record)], key=lambda s: s["step"])
             write_json(self.path / "scores.json", {"version": VERSION, "scores": ordered})
@@ -352,131 +348,17 @@ def _no_run(path: Path) -> UserError:
     return UserError(f"a run directory must hold config.yaml: {path} {what}")
 
 
-# -- atomic writes ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic_write(file: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its name complete and on disk, or not at all.
-
-    Raises:
-        UserError: the folder is missing or read-only, or the disk is full; what was there before is still there.
-    """
-    with writing(file):
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-            os.replace(temporary, file)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing `path` into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        behind: BaseException | None = error  # torch's file writer raises an error of its own on top of the system's
-        while behind is not None and not isinstance(behind, OSError):
-            behind = behind.__context__
-        if behind is None:
-            raise
-        raise UserError(
-            f"the output must be writable: {path}: {behind.strerror}; make room or choose another folder."
-        ) from error
-
-
-def write_text(file: Path, text: str) -> None:
-    with atomic_write(file) as stream:
-        stream.write(text.encode())
-
-
-def write_json(file: Path, content: Any) -> None:
-    write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4.
-
-    In pure Python: libyaml's loader crashes the process where brackets are nested deep enough.
-    """
-
-
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Text that the loader would take for a number, such as a folder called 1e4, is quoted."""
-
-
-for _style in (_Loader, _Dumper):
-    _style.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-    )
-
-
-def dump_yaml(config: Mapping[str, Any]) -> str:
-    return yaml.dump(dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def parse_yaml(text: str) -> Any:
-    """YAML from a stranger, as plain data of a bounded size.
-
-    Raises:
-        yaml.YAMLError: malformed; tags that name objects; a value that is nested in itself, or deeper than Python's
-            stack; references that repeat a value so often (a few lines can say a billion) that writing it out would
-            take MAX_VALUES values.
-    """
-    try:
-        content = yaml.load(text, _Loader)
-        values = _values(content, {})
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply, or in itself") from None
-    if values > MAX_VALUES:
-        raise yaml.YAMLError(f"its references stand for {values} values, more than {MAX_VALUES}")
-    return content
-
-
-def _values(content: Any, known: dict[int, int]) -> int:
-    """How many values a structure would have if every reference were written out."""
-    if id(content) not in known:
-        parts = [*content, *content.values()] if isinstance(content, dict) else content
-        inner = parts if isinstance(parts, (list, tuple, set)) else ()
-        known[id(content)] = 1 + sum(_values(part, known) for part in inner)
-    return known[id(content)]
-
-
-def _read(file: Path, parse: Callable[[str], Any]) -> Any:
-    try:
-        return parse(file.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} must be readable: {error.strerror}.") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        line = str(error).replace("\n", " ")
-        raise _damaged(file, line) from None
-
-
 def _read_json(file: Path) -> dict[str, Any]:
-    content = _read(file, json.loads)
+    content = read(file, json.loads)
     if not isinstance(content, dict):
-        raise _damaged(file, f"it holds {type(content).__name__}")
+        raise damaged(file, f"it holds {type(content).__name__}")
     check_version(content, file)
     return content
 
 
 def _check_step(record: Mapping[str, Any], file: Path) -> None:
     if not isinstance(record.get("step"), int):
-        raise _damaged(file, f"a step must be an integer, not {record.get('step')!r}")
-
-
-def _damaged(file: Path, what: str) -> UserError:
-    return UserError(f"{file} must be well-formed: {what}; restore it or leave this run out.")
+        raise damaged(file, f"a step must be an integer, not {record.get('step')!r}")
 
 
 def check_version(content: Mapping[str, Any], file: Path) -> None:

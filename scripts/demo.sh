@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The main job: train a BatchNorm and a GroupNorm discriminator on embedded digits, over several seeds, and show which of
 # them judges images and which judges batches. Sets everything up first on a new machine; stopped, it goes on where it was.
-# Arguments go to `gannorm study`, for example --jobs 1. For other seeds, change them in configs/studies/demo.yaml.
+# Arguments go to `gannorm study`, for example --jobs 1. For other seeds, copy gannorm/recipes/demo.yaml and change them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
 setup
-exec gannorm study configs/studies/demo.yaml --output runs --report report "$@"
+exec gannorm study demo --output runs --report report "$@"

@@ -15,7 +15,7 @@ shift
 study=folder_$(basename "$root")
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
-gannorm train --config configs/folder.yaml --data.root "$root" "$@" --print_config > "$folder/base.yaml"
+gannorm train --config folder --data.root "$root" "$@" --print_config > "$folder/base.yaml"
 cat > "$folder/$study.yaml" <<END
 base: base.yaml
 factors: {model.discriminator.norm: [batch, group]}

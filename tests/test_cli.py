@@ -15,7 +15,14 @@ from gannorm.cli import COMMANDS, main
 from gannorm.normalizers import NORMALIZERS
 
 TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=2", "--model.discriminator.width=8", "--wandb=off"]
-TINY += ["--model.generator.width=8", "--probe_every=0", "--sample_every=2", "--log_every=1", "--progress=false"]
+TINY += [
+    "--study=runs",
+    "--model.generator.width=8",
+    "--probe_every=0",
+    "--sample_every=2",
+    "--log_every=1",
+    "--progress=false",
+]
 
 
 NETS = """
@@ -108,9 +115,9 @@ MISTAKES = [
     (["train", "--model.d_composition", "mixed"], "`model.d_composition` must be one of separate, joint: got mixed"),
     (["train", "--model.loss", "hinges"], "did you mean 'hinge'"),
     (["train", "--model.penalty", "r3"], "unknown penalty 'r3'"),
-    (["train", "--model.initialization", "he"], "unknown initialization 'he'"),
-    (["train", "--model.d_steps", "0"], "`d_steps` must be at least 1"),
-    (["train", "--model.lr_g", "-1"], "learning rates must be positive"),
+    (["train", "--model.initialization", "he"], "`model.initialization` has no 'he': did you mean 'kaiming'"),
+    (["train", "--model.d_steps", "0"], "`model.d_steps` must be at least 1"),
+    (["train", "--model.lr_g", "-1"], "`model.lr_g` must be above 0: got -1"),
     (["train", "--data.name", "digit"], "did you mean 'digits'"),
     (["train", "--data.image_size", "20"], "`image_size` must be one of 8, 16, 32, 64, 128: got 20"),
     (["train", "--data.batch_size", "0"], "batch_size must be between 1 and"),
@@ -122,7 +129,7 @@ MISTAKES = [
     (["train", "--trainer.max_steps", "5"], "use --steps"),
     (["train", "--trainer.accelerator", "gup"], "Trainer refuses"),
     (["train", "--trainer.precision", "7"], "Trainer refuses"),
-    (["train", "--seed", "-1"], "`seed` must be in 0"),
+    (["train", "--seed", "-1"], "`seed` must be in [0, 4294967295]: got -1"),
     (["train", "--probe_every", "-5"], "`probe_every` must be at least 0"),
     (["train", "--probe_images", "0"], "`probe_images` must be at least 1"),
     (["train", "--name", "../escape"], "`name` must be a folder's plain name"),
@@ -153,7 +160,7 @@ MISTAKES = [
     (["--import", "broken_for_cli", "train"], "broken_for_cli.py, line 2: ZeroDivisionError: division by zero"),
     (["--import", "unparsed_for_cli", "train"], "unparsed_for_cli.py, line 1: SyntaxError"),
     (["--import", "needy_for_cli", "train"], "line 1: ModuleNotFoundError: No module named 'not_installed_for_cli'"),
-    (["train", "--config", "scalar.yaml"], "`model` must be a mapping of keys: got batch"),
+    (["train", "--config", "scalar.yaml"], "`model` must be a mapping of keys: got 'batch'"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "3x32x32"], "must take the input"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "nowhere.npy"], "must be a readable array"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "objects.npy"], "must be a readable array"),
@@ -173,14 +180,14 @@ MISTAKES = [
     (["train", "--config", "itself.yaml"], "nested too deeply, or in itself"),
     (["train", "--config", "deep.yaml"], "nested too deeply, or in itself"),
     (["train", "--config", "billion.yaml"], "more than 100000"),
-    (["train", "--config", "class.yaml"], "unknown key 'model.init_args.command'"),
+    (["train", "--config", "class.yaml"], "unknown key 'model.class_path'"),
     (["train", "--name", "x" * 300], "`name` must be a folder's plain name"),
     (["train", "--name", "two\nlines"], "`name` must be a folder's plain name"),
     (["train", "--name", "plan"], "`name` must be a folder's plain name"),
     (["train", "--model.betas", "0.5"], "`model.betas` must be tuple"),
     (["train", "--model.ema_decay", "1"], "0 switches averaging off"),
     (["train", "--model.lr_d", "nan"], "`model.lr_d` must be float"),
-    (["sample"], "`gannorm sample` must be told what to work on: run is missing"),
+    (["sample"], "`gannorm sample` needs what to work on: run is missing"),
     (["sample", "empty_run"], "has no checkpoint"),
     (["sample", "empty_run", "--step", "last"], ": got last"),
     (["sample", "empty_run", "--rows", "0"], "`rows` must be at least 1"),
@@ -213,7 +220,7 @@ MISTAKES = [
     (["extractor", "tran"], "`action` must be one of train"),
     (["compare", "empty_run"], "at least one run must have finished: got 1 damaged"),
     (["study", "nowhere.yaml"], "a study file must be readable"),
-    (["study", "misspelt.yaml"], "unknown key in misspelt.yaml: 'model'"),
+    (["study", "misspelt.yaml"], "misspelt.yaml is one config; run `gannorm train --config misspelt.yaml`"),
     (["study", "itself.yaml"], "nested too deeply, or in itself"),
     (["study", "misspelt.yaml", "--jobs", "0"], "`jobs` must be at least 1"),
     (["train", "--resume"], "must be followed by a run directory"),
@@ -221,17 +228,37 @@ MISTAKES = [
     (["train", "--resume", "empty_run", "--seed", "3"], "only --progress and --wandb may stand beside it: got --seed"),
     (["train", "--task", "clasifier"], "did you mean 'classifier'"),
     (["train", "--task", "classifier", "--model.discriminator.norm", "group"], "did you mean 'model.classifier.norm'"),
-    (["train", "--task", "classifier", "--model.classifier.depth", "-2"], "`depth` must be 0 or at least"),
-    (["train", "--why_every", "10", "--why_budget", "2"], "`why_budget` must be in (0, 1]"),
-    (["train", "--why_layers", "7"], "`why_layers` must be list"),
+    (
+        ["train", "--task", "classifier", "--model.classifier.depth", "-2"],
+        "`model.classifier.depth` must be at least 0: got -2",
+    ),
+    (["train", "--optimization_every", "10", "--optimization_budget", "2"], "`optimization_budget` must be in (0, 1]"),
+    (["train", "--optimization_layers", "7"], "`optimization_layers` must be list"),
     (["train", "--model.accumulate", "3"], "`accumulate` must divide the batch"),
+    (["train", "--why_every", "10"], "`--why_every` has another name now: give --optimization_every"),
+    (["train", "--model.los", "hinge"], "did you mean 'model.loss'"),
+    (["train", "--stepz", "3"], "did you mean 'steps'"),
+    (["train", "--model.discriminator.norm", "GroupNorm"], "did you mean 'group'"),
+    (["train", "--model.discriminator.norm", "gn"], "did you mean 'group'"),
+    (["train", "--model.discriminator.norm", "spectral"], "--model.discriminator.weight_norm spectral"),
+    (["train", "--model.loss", "wgan-gp"], "--model.loss wasserstein --model.penalty gradient"),
+    (["train", "--model.loss", "bce"], "did you mean 'non_saturating'"),
+    (["train", "--data.name", "CIFAR10"], "did you mean 'cifar10'"),
+    (["train", "--lr", "1e-3"], "--model.lr_d 2e-4 --model.lr_g 2e-4"),
+    (["train", "--device", "cuda"], "--trainer.accelerator gpu"),
+    (["evaluate", "empty_run", "--metrics", "fid"], "every score is computed"),
+    (["sample", "empty_run", "--n", "9"], "--rows 8"),
+    (["train", "--config", "no_such_recipe"], "choose from cifar10, classifier, demo, digits, folder"),
+    (["train", "--config", "configs/digits.yaml"], "give its name, digits"),
+    (["train", "--config", "demo"], "run `gannorm study demo`"),
+    (["study", "digits"], "run `gannorm train --config digits`"),
     (["train", "--wandb", "yes"], "must be one of auto, online, offline, off: got yes"),
     (["study", "misspelt.yaml", "--engine", "rey"], "`engine` must be one of local, ray"),
     (["compare", "empty_run", "--wandb", "maybe"], "must be one of auto, online, offline, off: got maybe"),
     (["dashboard", "--study"], "`gannorm dashboard --help` lists the keys"),
     (["evaluate", "empty_run", "--device", "gpu"], "`device` must be one that is here: got 'gpu'"),
     (["evaluate", "empty_run", "--device", "cuda:99"], "`device` must be one that is here: got 'cuda:99'"),
-    (["describe", "a_run"], "`gannorm describe` takes no such argument"),
+    (["describe", "a_run"], "a_run does not exist"),
     (["compare", "nowhere"], "nowhere does not exist"),
     (["evaluate", "nowhere"], "nowhere does not exist"),
 ]
@@ -301,14 +328,14 @@ def test_results_go_into_folders_that_are_made(capsys, run):
 
 @pytest.fixture
 def run(capsys, tmp_path):
-    assert main(["train", *TINY, "--checkpoint_every=1"]) == 0
+    assert main(["train", *TINY, "--name=batch_0", "--checkpoint_every=1"]) == 0
     capsys.readouterr()
     return tmp_path / "runs" / "runs" / "batch_0"
 
 
 def test_a_finished_runs_name_is_refused_and_its_own_config_repeats_it_beside_it(capsys, run):
     weights = (run / "checkpoints" / "last.ckpt").read_bytes()
-    assert "a run's name must be new" in fails(capsys, "train", *TINY)
+    assert "a run's name must be new" in fails(capsys, "train", *TINY, "--name=batch_0")
     assert main(["train", "--config", str(run / "config.yaml")]) == 0
     again = run.parent / "batch_0_2" / "checkpoints" / "last.ckpt"
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == weights
@@ -350,7 +377,7 @@ def test_a_users_own_normalizer_trains(capsys, tmp_path, monkeypatch):
         "def mine(channels):\n"
         "    return nn.GroupNorm(1, channels)\n"
     )
-    argv = ["--import", "my_norms_for_cli", "train", *TINY, "--model.discriminator.norm", "mine"]
+    argv = ["--import", "my_norms_for_cli", "train", *TINY, "--model.discriminator.norm", "mine", "--name=mine_0"]
     assert main(argv) == 0
     assert "mine_0: finished at step 2" in capsys.readouterr().out
 
@@ -375,7 +402,7 @@ def test_a_normalizer_that_declares_the_wrong_coupling_is_contradicted_by_the_pr
     sizes = ["--images", "16", "--batch_size", "8"]
     own = ["--import", "lying_norms_for_cli"]
     for norm, line in declared.items():
-        flags = ["--checkpoint_every=2", f"--model.discriminator.norm={norm}"]
+        flags = ["--checkpoint_every=2", f"--model.discriminator.norm={norm}", f"--name={norm}_0"]
         assert main([*own, "train", *TINY, *flags]) == 0
         own = []  # imported once; a second import in the same process would register nothing new
         assert main(["probe", f"runs/runs/{norm}_0", *sizes]) == 0

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState, copy_of, isolated, modules_in
-from gannorm.training.ema import EMA
+from gannorm.isolate import copy_of, isolated, modules_in
+from gannorm.state import RandomState
+from gannorm.training.callbacks.ema import EMA
 
 
 class Untidy(nn.Module):

@@ -20,8 +20,9 @@ import torch
 
 from gannorm.cli import main
 from gannorm.errors import UserError
+from gannorm.files import atomic_write
 from gannorm.models import load_networks
-from gannorm.rundir import VERSION, RunDir, atomic_write, find_runs
+from gannorm.rundir import VERSION, RunDir, find_runs
 
 CONFIG = {"seed": 1, "model": {"discriminator": {"norm": "group"}}}
 

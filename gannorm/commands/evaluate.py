@@ -1,4 +1,4 @@
-"""`gannorm evaluate`: scores of runs' generators, of anybody's generator, or of a folder of images."""
+"""score generators or images: IS, FID, KID, precision and recall"""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ OF_MODULES = ("args", "weights", "weights_key", "latent_dim", "latent_shape", "m
 OF_OTHERS = ("module", "fake", "real", "fake_range", "root", "json", *OF_MODULES)
 
 
-def evaluate(argv: Sequence[str]) -> int:
-    """score generators or images: IS, FID, KID, precision and recall"""
-    parser = evaluate_parser()
-    options = settings(parser, argv)
+def run(argv: Sequence[str]) -> int:
+    flags = parser()
+    options = settings(flags, argv)
     runs = options.pop("runs")
     if sum(map(bool, (runs, options["module"], options["fake"]))) != 1:
         arrived = "several" if runs or options["module"] or options["fake"] else "none"
         raise UserError(f"`evaluate` takes runs, --module or --fake: got {arrived} of them; give one.")
-    defaults = parser.get_defaults().as_dict()
+    defaults = flags.get_defaults().as_dict()
     given = [name for name in (OF_OTHERS if runs else OF_RUNS) if options[name] != defaults[name]]
     if not runs and not options["module"]:
         given += [name for name in OF_MODULES if options[name] != defaults[name]]
@@ -45,7 +44,7 @@ def evaluate(argv: Sequence[str]) -> int:
     return _score_runs(runs, kept) if runs else _score_others(kept)
 
 
-def evaluate_parser() -> ArgumentParser:
+def parser() -> ArgumentParser:
     """What is scored, what a score depends on, and where it goes."""
     parser, text = parser_for("evaluate", WHAT_IT_DOES), str | None
     parser.add_argument("runs", type=str, nargs="*", default=[], help="run directories, or folders of them")
@@ -98,9 +97,9 @@ def evaluate_parser() -> ArgumentParser:
 def _score_runs(names: list[str], options: dict[str, Any]) -> int:
     from tqdm import tqdm
 
+    from gannorm.comparison.quantities import score_curves
     from gannorm.evaluation import score_runs, score_table
     from gannorm.rundir import find_runs
-    from gannorm.studies.quantities import score_curves
 
     runs, wandb = find_runs(names), options.pop("wandb")
     options["weights"] = options.pop("extractor_weights")

@@ -5,7 +5,8 @@ Small images live decoded, in one tensor, where the training runs: no worker pro
     images     the Images type; the fixed map between bytes 0…255 and floats −1…1
     datasets   DATASETS: digits (embedded), torchvision's, a folder of your own
     folder     a tree of image files: which files, which split, which class
-    cache      image files → pixels, decoded once into a memory-mapped file
+    left_out   what a person reads of files that give no image
+    cache      image files → pixels, decoded once into memory-mapped files
     decoding   one image file, perhaps a hostile one → one square of bytes
     loader     batches in an order given by (seed, epoch); stops and resumes anywhere
     module     the Lightning data module around them, imported when first asked for: Lightning takes seconds to import
@@ -13,14 +14,24 @@ Small images live decoded, in one tensor, where the training runs: no worker pro
 
 from typing import TYPE_CHECKING, Any
 
-from gannorm.data.datasets import DATASETS, GREY, load_images
+from gannorm.data.datasets import DATASETS, GREY, images_of_run, load_images
 from gannorm.data.images import Images, to_float, to_uint8
 from gannorm.data.loader import ImageLoader
 
 if TYPE_CHECKING:
     from gannorm.data.module import ImageData
 
-__all__ = ["DATASETS", "GREY", "ImageData", "ImageLoader", "Images", "load_images", "to_float", "to_uint8"]
+__all__ = [
+    "DATASETS",
+    "GREY",
+    "ImageData",
+    "ImageLoader",
+    "Images",
+    "images_of_run",
+    "load_images",
+    "to_float",
+    "to_uint8",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""Image files → pixels, decoded once, in parallel, into a memory-mapped file.
+"""Image files → pixels, decoded once, in parallel, into memory-mapped files.
 
-A second start reads the listing and maps the file; training then works from pages that the system loads and drops as
+A second start reads the listing and maps the files; training then works from pages that the system loads and drops as
 it likes, so a data set may be larger than memory.
 
 The cache must never answer for files that have changed. What it was made from is kept as a hash over every file's name,
@@ -10,14 +10,14 @@ file edited with its old modification time put back (touch, rsync, unzip) or und
 The price is decoding again where only an owner or a mode has changed. The hash is taken before decoding: a file that
 changes meanwhile leaves a cache that the next start throws away. A running training keeps the pixels that it has.
 
-Pixels and index carry a SHA-256 each, checked at every start: a cut or damaged cache is made anew. There is one cache
-for each folder, part and image size, below $GANNORM_CACHE or ~/.cache/gannorm, and a lock, so that the second of two
-processes waits for the first one's work.
+Pixels and index carry a SHA-256 each, checked at every start: a cut or damaged cache is made again. There is one cache
+for each folder, list of parts and form of image, below $GANNORM_CACHE or ~/.cache/gannorm, and a lock, so that the
+second of two processes waits for the work of the first.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import mmap
@@ -25,23 +25,44 @@ import os
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from gannorm.data import decoding
+from gannorm.data.decoding import Decoded, Form
 from gannorm.data.images import fingerprint
 from gannorm.errors import UserError
-from gannorm.rundir import write_json
+from gannorm.files import write_json
+from gannorm.locks import lock
 
-VERSION = 1  # of the cache's files, and of what `decode` makes of an image
+VERSION = 2  # of the cache's files, and of what `decode` makes of an image
 DECODER = decoding.__file__
-NAMED = 20  # bad files that a message names; the cache's index lists them all
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one part of a list of files.
+
+    Attributes:
+        names: of the files, in the order of the pixels.
+        pixels: uint8 (M, 3, image_size, image_size), memory-mapped.
+        bad: the part's files that give no image, and why.
+        transparent: how many of the images have pixels that are not opaque.
+        copies: how many of the images have exactly the pixels of an image in another part.
+    """
+
+    names: list[str]
+    pixels: Tensor
+    bad: dict[str, str]
+    transparent: int
+    copies: int
 
 
 def cache_dir() -> Path:
@@ -49,115 +70,139 @@ def cache_dir() -> Path:
     return Path(os.environ.get("GANNORM_CACHE") or "~/.cache/gannorm").expanduser()
 
 
-def decoded(root: Path, names: list[str], image_size: int, part: str) -> tuple[Tensor, dict[str, str]]:
-    """The pixels of the files `names` below `root`, from the cache if it is there and true, else by decoding them.
+def decoded(root: Path, parts: Mapping[str, str], part: str, form: Form, *, together: bool = False) -> Part:
+    """One part of a list of files as pixels, from the cache if it is there and true, else by decoding all parts.
 
     Args:
         root: the folder.
-        names: files, relative to it.
-        image_size: pixels a side.
-        part: the name of this list of files ("train"); each part has its own cache.
-
-    Returns:
-        uint8 (M, 3, image_size, image_size), memory-mapped, the M usable images in the order of `names`; and
-        name → reason for the others.
+        parts: file, relative to it → the name of its part ("train").
+        part: the part that is wanted.
+        form: what each image is made into.
+        together: images with equal pixels all go into the part of the first of them.
 
     Raises:
         UserError: the cache cannot be written.
     """
     root = root.resolve()
-    place = hashlib.sha256(os.fsencode(root) + f"\0{part}\0{image_size}".encode()).hexdigest()[:16]
-    base = cache_dir() / f"{part}_{image_size}_{place}"
-    key = _key(root, names)
+    asked = json.dumps([sorted(set(parts.values())), form, together])
+    place = hashlib.sha256(os.fsencode(root) + b"\0" + asked.encode()).hexdigest()[:16]
+    base = cache_dir() / f"{form.image_size}_{place}"
+    key = _key(root, parts)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
-        with base.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return _open(base, key, image_size) or _build(base, key, image_size, root, names)
+        with base.with_suffix(".lock").open("w") as file:
+            lock(file)
+            answer = _open(base, key, parts, part, form)
+            if answer is None:
+                _build(base, key, root, parts, form, together)
+                answer = _open(base, key, parts, part, form)
     except OSError as error:
-        need = len(names) * 3 * image_size**2 / 2**20
+        need = len(parts) * 3 * form.image_size**2 / 2**20
         raise UserError(
             f"the image cache must be writable and have {need:.0f} MiB free: {base.parent} gave {error.strerror}; "
             "choose another folder with the environment variable GANNORM_CACHE."
         ) from None
+    assert answer is not None, f"{base} was changed by another program while it was written"
+    return answer
 
 
-def report_bad(root: Path, bad: Mapping[str, str], total: int, skip_bad: bool) -> None:
-    """Name the bad ones among a folder's files: a warning if they may be skipped, otherwise an error."""
-    if not bad:
-        return
-    listed = "; ".join(f"{name!r}: {reason}" for name, reason in list(bad.items())[:NAMED])
-    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    count = f"{len(bad)} of {total} images in {root}"
-    if len(bad) == total or not skip_bad:
-        remedy = "mend or remove them" + ("" if len(bad) == total else ", or leave them out with --data.skip_bad true")
-        raise UserError(f"every image must be readable and large enough: {count} are not ({listed}{more}); {remedy}.")
-    warnings.warn(f"skipped {count} ({listed}{more}).", stacklevel=2)
-
-
-def _key(root: Path, names: list[str]) -> str:
+def _key(root: Path, parts: Mapping[str, str]) -> str:
     digest = hashlib.sha256(f"{VERSION}\n".encode())
-    for name in names:
+    for name, part in parts.items():
         try:
-            stat = os.stat(root / name)
+            stat = os.stat(os.path.join(root, name))  # pathlib takes longer than the system
             facts = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
         except OSError:
             facts = "unreadable"
-        digest.update(os.fsencode(name) + f"\0{facts}\n".encode())
+        digest.update(os.fsencode(name) + f"\0{part} {facts}\n".encode())
     return digest.hexdigest()
 
 
-def _open(base: Path, key: str, image_size: int) -> tuple[Tensor, dict[str, str]] | None:
+def _open(base: Path, key: str, parts: Mapping[str, str], part: str, form: Form) -> Part | None:
     """What is cached, if it was made from these files and is undamaged."""
     try:
         index = json.loads(base.with_suffix(".json").read_text())
         if index.pop("digest") != _digest(index) or index["key"] != key:
             return None
-        pixels = _map(base, int(index["images"]), image_size)
-        return (pixels, dict(index["bad"])) if fingerprint(pixels) == index["fingerprint"] else None
+        facts, bad, moved = index["parts"][part], index["bad"], index["moved"]
+        pixels = _map(_pixels(base, part), facts["images"], form.image_size)
+        if fingerprint(pixels) != facts["fingerprint"]:
+            return None
     # Absent, cut, or damaged in any other way: the remedy is the same.
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
+    names = [name for name, own in parts.items() if name not in bad and moved.get(name, own) == part]
+    bad_here = {name: reason for name, reason in bad.items() if parts[name] == part}
+    return Part(names, pixels, bad_here, facts["transparent"], facts["copies"])
 
 
-def _build(base: Path, key: str, image_size: int, root: Path, names: list[str]) -> tuple[Tensor, dict[str, str]]:
-    """Decode into a temporary file, then put pixels and index in place; the index, last, makes them valid."""
-    images, bad = 0, {}
-    partial = base.with_suffix(".partial")  # ours alone: we hold the lock
-    answers = tqdm(_decode_all(root, names, image_size), f"decoding {root.name}", len(names), unit="img", disable=None)
-    try:
-        with partial.open("wb") as stream:
-            for name, (ok, content) in zip(names, answers, strict=True):
-                if ok:
-                    stream.write(content)
-                    images += 1
-                else:
-                    bad[name] = content.decode()
-            stream.flush()
-            os.fsync(stream.fileno())
-        base.with_suffix(".json").unlink(missing_ok=True)
-        os.replace(partial, base.with_suffix(".pixels"))
-    finally:
-        partial.unlink(missing_ok=True)
-    pixels = _map(base, images, image_size)
-    index = {"version": VERSION, "root": str(root), "key": key, "bad": bad, "images": images}
-    index["fingerprint"] = fingerprint(pixels)
+def _build(base: Path, key: str, root: Path, parts: Mapping[str, str], form: Form, together: bool) -> None:
+    """Decode into temporary files, then put pixels and index in place; the index, last, makes them valid."""
+    bad: dict[str, str] = {}
+    moved: dict[str, str] = {}  # file → the part of its first copy
+    first: dict[bytes, str] = {}  # pixels, as a hash → the part that had them first
+    seen: dict[str, Counter[bytes]] = {part: Counter() for part in parts.values()}  # how often each part has them
+    transparent: Counter[str] = Counter()
+    answers = tqdm(_decode_all(root, list(parts), form), f"decoding {root.name}", len(parts), unit="img", disable=None)
+    with _new_files(base, seen) as streams:
+        for (name, part), answer in zip(parts.items(), answers, strict=True):
+            if isinstance(answer, str):
+                bad[name] = answer
+                continue
+            digest = hashlib.sha256(answer.pixels).digest()
+            if together and first.setdefault(digest, part) != part:
+                part = moved[name] = first[digest]
+            streams[part].write(answer.pixels)
+            seen[part][digest] += 1
+            transparent[part] += answer.transparent
+    facts = {}
+    for part, own in seen.items():
+        others = set().union(*(seen[other] for other in seen if other != part))
+        facts[part] = {
+            "images": own.total(),
+            "fingerprint": fingerprint(_map(_pixels(base, part), own.total(), form.image_size)),
+            "transparent": transparent[part],
+            "copies": sum(count for digest, count in own.items() if digest in others),
+        }
+    index = {"version": VERSION, "root": str(root), "key": key, "bad": bad, "moved": moved, "parts": facts}
     write_json(base.with_suffix(".json"), index | {"digest": _digest(index)})
-    return pixels, bad
+
+
+@contextlib.contextmanager
+def _new_files(base: Path, parts: Iterable[str]) -> Iterator[Mapping[str, IO[bytes]]]:
+    """A file for the pixels of each part, all of which appear complete and on disk, or not at all."""
+    partial = {part: base.with_suffix(f".{part}.partial") for part in parts}  # ours alone: we hold the lock
+    try:
+        with contextlib.ExitStack() as opened:
+            streams = {part: opened.enter_context(file.open("wb")) for part, file in partial.items()}
+            yield streams
+            for stream in streams.values():
+                stream.flush()
+                os.fsync(stream.fileno())
+        base.with_suffix(".json").unlink(missing_ok=True)
+        for part, file in partial.items():
+            os.replace(file, _pixels(base, part))
+    finally:
+        for file in partial.values():
+            file.unlink(missing_ok=True)
+
+
+def _pixels(base: Path, part: str) -> Path:
+    return base.with_suffix(f".{part}.pixels")
 
 
 def _digest(index: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
-def _map(base: Path, images: int, size: int) -> Tensor:
+def _map(file: Path, images: int, size: int) -> Tensor:
     if images == 0:
         return torch.empty(0, 3, size, size, dtype=torch.uint8)
     # Private: what a caller writes into the tensor stays in its memory and never reaches the file. No reserve for such
     # writes: Linux would refuse one for a file larger than the memory (as it does in torch.from_file).
     flags = mmap.MAP_PRIVATE | (0x4000 if sys.platform == "linux" else 0)  # MAP_NORESERVE, from Python 3.13 on by name
-    with base.with_suffix(".pixels").open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    with file.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     return torch.frombuffer(mapped, dtype=torch.uint8).view(images, 3, size, size)
 
 
@@ -169,14 +214,14 @@ def _map(base: Path, images: int, size: int) -> Tensor:
 MOST_WORKERS = 32  # Linux grants the pipes of one user 64 MiB, and each takes 1
 
 
-def _decode_all(root: Path, names: list[str], image_size: int) -> Iterator[tuple[bool, bytes]]:
-    """(True, pixels) or (False, reason) for every file, in order; the pipes' size bounds how far workers run ahead."""
+def _decode_all(root: Path, names: list[str], form: Form) -> Iterator[Decoded | str]:
+    """An image, or the reason why there is none, for every file in order; the pipes bound how far workers run ahead."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = max(1, min(cores, MOST_WORKERS, len(names) // 256))
     workers: list[_Worker] = []
     try:
         for k in range(count):
-            workers.append(_Worker(root, names[k::count], image_size))
+            workers.append(_Worker(root, names[k::count], form))
         for k in range(len(names)):
             yield workers[k % count].answer()
     finally:
@@ -187,8 +232,8 @@ def _decode_all(root: Path, names: list[str], image_size: int) -> Iterator[tuple
 class _Worker:
     """A process that decodes a list of files. One that a file kills is replaced, from the next file on."""
 
-    def __init__(self, root: Path, names: list[str], image_size: int) -> None:
-        self.root, self.names, self.image_size = root, names, image_size
+    def __init__(self, root: Path, names: list[str], form: Form) -> None:
+        self.root, self.names, self.form = root, names, form
         self.answered = 0
         self.start()
 
@@ -197,22 +242,22 @@ class _Worker:
             listing.writelines(os.fsencode(self.root / name) + b"\0" for name in self.names[self.answered :])
             listing.seek(0)
             self.process = subprocess.Popen(
-                [sys.executable, DECODER, str(self.image_size)],
+                [sys.executable, DECODER, *map(str, self.form)],
                 stdin=listing,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # libtiff's own remarks
                 pipesize=2**20,
             )
 
-    def answer(self) -> tuple[bool, bytes]:
+    def answer(self) -> Decoded | str:
         assert self.process.stdout
         header = self.process.stdout.read(decoding.HEADER.size)
         if len(header) == decoding.HEADER.size:
-            ok, length = decoding.HEADER.unpack(header)
+            readable, transparent, length = decoding.HEADER.unpack(header)
             content = self.process.stdout.read(length)
             if len(content) == length:
                 self.answered += 1
-                return ok, content
+                return Decoded(content, transparent) if readable else content.decode()
         status = self.process.wait()
         if status >= 0:  # not killed by a signal: a bug of ours, not of the file
             raise RuntimeError(f"{DECODER} ended with status {status} at {self.names[self.answered]!r}")
@@ -220,7 +265,7 @@ class _Worker:
         self.answered += 1
         if self.answered < len(self.names):
             self.start()
-        return False, b"crashes the image library"
+        return "crashes the image library"
 
     def stop(self) -> None:
         self.process.kill()

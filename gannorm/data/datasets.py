@@ -10,11 +10,12 @@ one needs one decorated function:
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import inspect
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gannorm.data.cache import decoded, report_bad
+from gannorm.data.cache import decoded
+from gannorm.data.decoding import Form
 from gannorm.data.folder import read_folder
 from gannorm.data.images import Images
+from gannorm.data.left_out import report_bad
 from gannorm.errors import UserError
+from gannorm.locks import lock
 from gannorm.registry import Registry, decorator
 
 Loader = Callable[..., Images]
 DATASETS: Registry[Loader] = Registry("data set")
 SPLITS = ("train", "test")
 GREY = ("digits", "mnist", "fashion_mnist")  # one channel; every other data set has three
+EMBEDDED = ("digits",)  # inside an installed package: they read no folder
+ROOT = "data"  # the default of `root`
 
 
 def load_images(
@@ -41,9 +47,12 @@ def load_images(
     split: str,
     *,
     image_size: int,
-    root: str | os.PathLike[str] = "data",
+    root: str | os.PathLike[str] = ROOT,
     download: bool = False,
     skip_bad: bool = False,
+    enlarge: bool = False,
+    background: str = "black",
+    follow_links: bool = False,
 ) -> Images:
     """Load one split of a data set as square images.
 
@@ -58,12 +67,16 @@ def load_images(
         download: let torchvision fetch files that are missing.
         skip_bad: for data sets of image files (folder, celeba): leave out files that cannot be read or are smaller than
             `image_size`, with a warning that counts and names them.
+        enlarge: for the same: enlarge images smaller than `image_size`. All images of other data sets are resized.
+        background: the colour under transparent pixels, a name ("white") or "#rrggbb".
+        follow_links: for folder: follow symbolic links that lead out of it.
 
     Returns:
         Images with C × image_size × image_size pixels.
 
     Raises:
-        UserError: an unknown name or split, missing files, or bad ones without `skip_bad`.
+        UserError: an unknown name, split or colour, a `root` for a data set that reads none, missing files, or bad
+            ones without `skip_bad`.
 
     >>> load_images("digits", "train", image_size=16)
     Images(digits/train: 1438 x 1x16x16)
@@ -72,10 +85,54 @@ def load_images(
         raise UserError(f"a split must be train or test: got {split!r}; choose one of them.")
     if image_size < 1:
         raise UserError(f"image_size must be at least 1: got {image_size}; choose a power of two such as 32.")
+    check_source(name, root, background)
     images = DATASETS[name](
-        split=split, image_size=image_size, root=Path(root).expanduser(), download=download, skip_bad=skip_bad
+        split=split,
+        image_size=image_size,
+        root=Path(root).expanduser(),
+        download=download,
+        skip_bad=skip_bad,
+        enlarge=enlarge,
+        background=background,
+        follow_links=follow_links,
     )
-    return Images(_square(images.pixels, image_size), images.labels, images.classes, name, split)
+    return replace(images, pixels=_square(images.pixels, image_size), name=name, split=split)
+
+
+def images_of_run(data: Mapping[str, Any], split: str) -> Images:
+    """The images of a run.
+
+    Args:
+        data: the `data` keys of its config, perhaps written by an earlier version, which had fewer.
+        split: "train" or "test".
+    """
+    keys = set(inspect.signature(load_images).parameters) - {"download"}
+    options = {key: value for key, value in data.items() if key in keys}
+    if options["name"] in EMBEDDED:  # earlier versions let a `root` pass that was not read
+        options.pop("root", None)
+    return load_images(split=split, **options)
+
+
+def check_source(name: str, root: str | os.PathLike[str], background: str) -> None:
+    """Name what in these options cannot work, without reading an image.
+
+    Raises:
+        UserError: an unknown data set or colour; a folder for a data set that reads none.
+    """
+    DATASETS[name]  # names the choices
+    if name in EMBEDDED and os.fspath(root) != ROOT:
+        raise UserError(
+            f"data set {name!r} is inside an installed package and reads no folder: got data.root={os.fspath(root)!r}; "
+            "leave it out, or choose --data.name folder for images of your own."
+        )
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(background)
+    except ValueError:
+        raise UserError(
+            f"`data.background` must be a colour such as black, white or #808080: got {background!r}."
+        ) from None
 
 
 @decorator(DATASETS, "digits")
@@ -87,16 +144,20 @@ def digits(split: str, **_: Any) -> Images:
     order = np.random.RandomState(0).permutation(len(bunch.images))  # the legacy generator, whose stream is frozen
     chosen = order[np.arange(len(order)) % 5 == 4] if split == "test" else order[np.arange(len(order)) % 5 != 4]
     pixels = torch.from_numpy(bunch.images[chosen] * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
-    return Images(pixels, torch.from_numpy(bunch.target[chosen]), tuple("0123456789"), "digits", split)
+    labels = torch.from_numpy(bunch.target[chosen])
+    return Images(pixels, labels, tuple("0123456789"), "digits", split, split_rule="a fixed fifth is held out")
 
 
 @decorator(DATASETS, "folder")
-def folder(split: str, root: Path, image_size: int, skip_bad: bool, **_: Any) -> Images:
+def folder(split: str, root: Path, download: bool, **options: Any) -> Images:
     """Any tree of image files; see `gannorm.data.folder`."""
-    return read_folder(root, split, image_size=image_size, skip_bad=skip_bad)
+    return read_folder(root, split, **options)
 
 
 # -- torchvision's data sets ------------------------------------------------------------------------------------------
+
+
+OWN_SPLIT = "the data set's own"
 
 
 def _labelled(name: str, cls: str, place: str, *, split: str, root: Path, download: bool, **_: Any) -> Images:
@@ -109,7 +170,7 @@ def _labelled(name: str, cls: str, place: str, *, split: str, root: Path, downlo
     elif name.startswith("cifar"):  # (N, H, W, C)
         pixels = pixels.permute(0, 3, 1, 2)
     labels = torch.as_tensor(data.targets if hasattr(data, "targets") else data.labels, dtype=torch.int64)
-    return Images(pixels, labels, tuple(getattr(data, "classes", "0123456789")), name, split)
+    return Images(pixels, labels, tuple(getattr(data, "classes", "0123456789")), name, split, split_rule=OWN_SPLIT)
 
 
 for _name, _cls, _place in (
@@ -124,13 +185,13 @@ for _name, _cls, _place in (
 
 
 @decorator(DATASETS, "celeba")
-def celeba(split: str, root: Path, download: bool, image_size: int, skip_bad: bool) -> Images:
+def celeba(split: str, root: Path, download: bool, image_size: int, skip_bad: bool, enlarge: bool, **_: Any) -> Images:
     """162,770 + 19,962 faces of 178 × 218 pixels, without labels (Liu 2015); decoded once, as a folder is."""
     data = _torchvision("celeba", "CelebA", root, "celeba", download, split=split)
     files = root / "celeba" / "img_align_celeba"
-    pixels, bad = decoded(files, list(data.filename), image_size, f"celeba_{split}")
-    report_bad(files, bad, len(data.filename), skip_bad)
-    return Images(pixels, None, (), "celeba", split)
+    part = decoded(files, dict.fromkeys(data.filename, split), split, Form(image_size, enlarge))
+    report_bad(files, part.bad, len(data.filename), skip_bad)
+    return Images(part.pixels, None, (), "celeba", split, split_rule=OWN_SPLIT)
 
 
 def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **options: Any) -> Any:
@@ -147,7 +208,7 @@ def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **
         remedy = "check the network" if download else "download it with --data.download true"
         raise UserError(
             f"{name} must be complete in {root / place}: {reason.rstrip('.')}; {remedy}, or put torchvision's files "
-            "there (--data.root names another folder)."
+            "there (--data.root names another folder; for images of your own choose --data.name folder)."
         ) from None
 
 
@@ -156,12 +217,12 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
     """The processes of a run would each unpack the same archive into `root`. The second finds the files there."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".download.lock").open("w")
+        file = (root / ".download.lock").open("w")
     except OSError:  # nothing can be unpacked here: either all is there, or torchvision says so
         yield
         return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file:
+        lock(file)
         yield
 
 

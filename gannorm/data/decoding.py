@@ -11,43 +11,62 @@ import struct
 import sys
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 # By content, whatever the file's name says: Pillow would start Ghostscript on a PostScript file called cat.png.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-HEADER = struct.Struct("<?I")  # of an answer: readable?, bytes that follow
+HEADER = struct.Struct("<??I")  # of an answer: readable?, transparent?, bytes that follow
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's own limit: a quarter of a GiB in RGB
+TOO_SMALL = "pixels are fewer than"  # in the reason for refusing an image that `enlarge` would take
 
 
 class BadImage(Exception):
     """Why a file gives no image."""
 
 
-def decode(file: str | os.PathLike[str], image_size: int) -> bytes:
-    """Read an image as RGB bytes of shape (3, image_size, image_size).
+class Form(NamedTuple):
+    """What every image of a data set is made into."""
+
+    image_size: int  # pixels a side
+    enlarge: bool = False  # smaller images too, bilinearly; otherwise they are bad ones
+    background: str = "black"  # the colour under transparent pixels, as Pillow's ImageColor reads it
+
+
+class Decoded(NamedTuple):
+    """One image."""
+
+    pixels: bytes  # (3, image_size, image_size)
+    transparent: bool  # whether some of its pixels were not opaque
+
+
+def decode(file: str | os.PathLike[str], form: Form) -> Decoded:
+    """Read an image as RGB bytes.
 
     The first frame of an animation, upright (EXIF orientation), the centre square, bilinear with antialiasing. Grey,
-    palette and CMYK become RGB; 16-bit greys are divided by 257; transparent pixels are laid on black.
+    palette and CMYK become RGB; 16-bit greys are divided by 257; transparent pixels are composed on `form.background`.
 
     Args:
         file: PNG, JPEG, BMP, WebP, GIF, TIFF or PPM, by its content.
-        image_size: pixels a side.
+        form: what to make of it.
 
     Raises:
         BadImage: unreadable or truncated; another format; more than 89 million pixels (refused before decoding);
-            greys without a known range (32-bit, float); smaller than image_size, since enlarging would invent detail.
+            greys without a known range (32-bit, float); smaller than form.image_size without form.enlarge.
     """
+    size = form.image_size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata, and Pillow's own word on the sizes refused below
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"{image.width}x{image.height} pixels are too many (a decompression bomb?)")
-                if min(image.size) < image_size:
-                    raise BadImage(f"{image.width}x{image.height} pixels are fewer than {image_size}x{image_size}")
+                if min(image.size) < size and not form.enlarge:
+                    raise BadImage(f"{image.width}x{image.height} {TOO_SMALL} {size}x{size}")
                 ImageOps.exif_transpose(image, in_place=True)
-                return _square(_rgb(image), image_size)
+                opaque, transparent = _rgb(image, form.background)
+                return Decoded(_square(opaque, size), transparent)
     except BadImage:
         raise
     except UnidentifiedImageError:
@@ -56,18 +75,21 @@ def decode(file: str | os.PathLike[str], image_size: int) -> bytes:
         raise BadImage(" ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """The image in RGB, and whether some of its pixels were transparent."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         import numpy as np  # here, since few images need it and every worker would wait for it
 
         wide = np.asarray(image).astype(np.uint32)  # 65535 = 255 · 257; Pillow's own conversion clips at 255
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB"), False
     if image.mode in ("I", "F"):
         raise BadImage("pixels of 32 bits have no known range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-    return image.convert("RGB")
+        under = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
+        least = image.getchannel("A").getextrema()[0]
+        return Image.alpha_composite(under, image).convert("RGB"), least != 255
+    return image.convert("RGB"), False
 
 
 def _square(image: Image.Image, size: int) -> bytes:
@@ -80,16 +102,17 @@ def _square(image: Image.Image, size: int) -> bytes:
     return b"".join(band.tobytes() for band in image.split())
 
 
-def _serve(image_size: int) -> None:
+def _serve(form: Form) -> None:
     """Answer the file names on standard input (each ended by a NUL) in their order, on standard output."""
     for name in sys.stdin.buffer.read().split(b"\0")[:-1]:
+        readable, transparent = True, False
         try:
-            ok, content = True, decode(os.fsdecode(name), image_size)
+            content, transparent = decode(os.fsdecode(name), form)
         except BadImage as error:
-            ok, content = False, str(error).encode(errors="replace")
-        sys.stdout.buffer.write(HEADER.pack(ok, len(content)) + content)
+            readable, content = False, str(error).encode(errors="replace")
+        sys.stdout.buffer.write(HEADER.pack(readable, transparent, len(content)) + content)
         sys.stdout.buffer.flush()  # a later crash must not take this answer along
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(Form(int(sys.argv[1]), enlarge=sys.argv[2] == "True", background=sys.argv[3]))

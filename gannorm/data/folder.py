@@ -1,116 +1,262 @@
 """A tree of image files as a data set: which files belong to it, which are held out, and what their classes are.
 
-Files: every .png .jpg .jpeg .bmp .webp .gif .tif .tiff .ppm .pgm at any depth, except hidden ones (.name). A symbolic
-link that leads out of the tree counts as a bad file; one to a folder inside it is not followed, since that folder's
-images are in the tree already.
+Files: every file at any depth whose suffix is in SUFFIXES, in any capitals, except hidden ones (.name). Symbolic links
+are followed inside the tree; one that leads out of it counts as a bad file unless `follow_links`. Every file that is
+not used is counted in a warning, by reason and suffix.
 
-Splits: the folders `train` and `test` (or else `val`, `valid`, `validation`) where both exist, and then nothing else;
-otherwise one file in five is held out, chosen by a hash of its name, so that a new file does not move the others.
+Splits, the first rule that fits:
+    1. a folder of TRAIN beside one of HELD_OUT, in any capitals, at the top of the tree or one folder deeper (below a
+       folder that wraps everything, or below each class). Images elsewhere are left out;
+    2. otherwise one file in five is held out, chosen by a hash of its name, so that a new file does not move the
+       others. Exact copies of an image go where the first of them goes, by name.
 
-Classes: the first-level folders (below the split's folder), where there are at least two and no image lies beside them.
+Classes: the folders directly below the deepest folder that holds all images (the split's folder not counted), where
+there are at least two and no image lies beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from gannorm.data.cache import decoded, report_bad
+from gannorm.data.cache import decoded
+from gannorm.data.decoding import Form
 from gannorm.data.images import Images
+from gannorm.data.left_out import LINK, counted, remedies, report_bad
 from gannorm.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-HELD_OUT = ("test", "val", "valid", "validation")
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib"),
+    *(".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+TRAIN = ("train", "training")  # of several the first is used
+HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+ALL = "all"
 
 
-def read_folder(root: Path, split: str, *, image_size: int, skip_bad: bool = False) -> Images:
+def read_folder(
+    root: str | os.PathLike[str],
+    split: str,
+    *,
+    image_size: int,
+    skip_bad: bool = False,
+    enlarge: bool = False,
+    background: str = "black",
+    follow_links: bool = False,
+) -> Images:
     """One split of a tree of images, decoded once into the cache.
 
     Args:
         root: the tree.
-        split: "train" or "test".
+        split: "train", "test", or "all" for every image of the tree, whatever its folder.
         image_size: pixels a side.
         skip_bad: leave bad files out, with a warning, instead of stopping.
+        enlarge: images smaller than image_size are enlarged; otherwise they are bad files.
+        background: the colour under transparent pixels: a name ("white") or "#rrggbb".
+        follow_links: also links that lead out of the tree.
 
     Returns:
         Images of 3 channels; `labels` is None without class folders.
 
     Raises:
         UserError: no folder, no images in it or in the split, or bad ones.
+
+    Warns:
+        UserWarning: files that are left out; held-out images that are exact copies of training images, where folders
+            make the split; class folders with the names of splits.
     """
-    names, links = _tree(root)
-    splits = _splits(names)
-    if not splits[split]:
-        raise UserError(
-            f"a folder must leave images for training and for testing: {root} has {len(names)}, none of them in the "
-            f"{split} split; add images, or sort them into folders train and test."
+    root = Path(root)
+    tree = _tree(root, follow_links)
+    plan = _everything(tree.images) if split == ALL else _by_folders(tree.images) or _by_hash(tree.images)
+    left_out = tree.left_out | plan.left_out
+    if left_out:
+        warnings.warn(f"{root}: {counted(left_out)}.", stacklevel=2)
+    if plan.warning:
+        warnings.warn(f"{root}: {plan.warning}", stacklevel=2)
+    own = [name for name, part in plan.parts.items() if part == split]
+    if not own:
+        raise _no_images(root, tree, split)
+    part = decoded(root, plan.parts, split, Form(image_size, enlarge, background), together=plan.by_hash)
+    report_bad(root, tree.bad | part.bad, len(own) + len(tree.bad), skip_bad)
+    if not part.names:
+        raise _no_images(root, tree, split)
+    if part.copies and split == "test":
+        warnings.warn(
+            f"{root}: {part.copies} of {len(part.names)} held-out images are exact duplicates of training images, "
+            "which flatters every held-out score; remove them from one of the two folders.",
+            stacklevel=2,
         )
-    pixels, bad = decoded(root, list(splits[split].values()), image_size, split)
-    report_bad(root, links | bad, len(splits[split]) + len(links), skip_bad)
-    classes = _classes([name for part in splits.values() for name in part])
-    kept = [inner for inner, name in splits[split].items() if name not in bad]
-    labels = torch.tensor([classes.index(_first(inner)) for inner in kept]) if classes else None
-    return Images(pixels, labels, classes, "folder", split)
+    classes = plan.classes()
+    number = {folder: k for k, folder in enumerate(classes)}
+    labels = torch.tensor([number[plan.class_folder(name)] for name in part.names]) if classes else None
+    note = f"{part.transparent} with transparency composed on {background}" if part.transparent else ""
+    return Images(part.pixels, labels, classes, "folder", split, split_rule=plan.rule, note=note)
 
 
-def _tree(root: Path) -> tuple[list[str], dict[str, str]]:
-    """The image files below root, sorted, relative to it; and the links and special files that are refused."""
-    names, refused, folders = [], {}, [""]
+def _no_images(root: Path, tree: _Tree, split: str) -> UserError:
+    return UserError(
+        f"a folder must leave images for training and for testing: {root} has {len(tree.images)}, none of them in the "
+        f"{split} split; add images, or sort them into folders train and test."
+    )
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tree:
+    """What lies below a folder, by name relative to it."""
+
+    images: list[str]  # sorted
+    bad: dict[str, str]  # named as images, or folders of them, and not to be opened; why
+    left_out: dict[str, str]  # not meant as images here; why
+
+
+def _tree(root: Path, follow_links: bool) -> _Tree:
+    real_root = os.path.realpath(root)
+    tree = _Tree([], {}, {})
+    folders: list[tuple[str, tuple[str, ...]]] = [("", (real_root,))]  # name; where it and those above it really are
     try:
         while folders:
-            folder = folders.pop()
+            folder, above = folders.pop()
             with os.scandir(root / folder) as entries:
                 for entry in entries:
                     name = os.path.join(folder, entry.name)
-                    image = entry.name.lower().endswith(SUFFIXES)
+                    image, link = entry.name.lower().endswith(SUFFIXES), entry.is_symlink()
+                    # Of a link, os.path, unlike the entry, raises nothing where it leads to itself.
+                    is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
+                    is_file = os.path.isfile(entry.path) if link else entry.is_file()
+                    real = os.path.realpath(entry.path) if link else f"{above[-1]}{os.sep}{entry.name}"
                     if entry.name.startswith("."):
-                        continue
-                    link = entry.is_symlink()
-                    # os.path, unlike the entry itself, raises nothing at a link that leads to itself.
-                    folder_behind = link and os.path.isdir(entry.path)
-                    if link and (image or folder_behind) and not _inside(entry.path, root):
-                        refused[name] = "a link that leads out of the folder"
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif image and (os.path.isfile(entry.path) if link else entry.is_file()):
-                        names.append(name)
-                    elif image and not folder_behind:
-                        refused[name] = "not a regular file"
+                        tree.left_out[name] = "hidden"
+                    elif not image and not is_folder:
+                        tree.left_out[name] = "no image suffix"
+                    elif link and not follow_links and not Path(real).is_relative_to(real_root):
+                        tree.bad[name] = LINK
+                    elif real in above:
+                        tree.left_out[name] = "a link to a folder that it lies in"
+                    elif is_folder:
+                        folders.append((name, (*above, real)))
+                    elif is_file:
+                        tree.images.append(name)
+                    else:
+                        tree.bad[name] = "not a regular file"
     except OSError as error:
         raise UserError(
             f"a folder of images must be readable: {error.filename} gave {error.strerror}; name yours with --data.root."
         ) from None
-    if not names and not refused:
-        raise UserError(f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none; choose another.")
-    return sorted(names), dict(sorted(refused.items()))
+    if not tree.images:
+        unused = tree.bad | tree.left_out
+        why = f": {counted(unused)}" if unused else ""
+        choices = [*remedies(tree.bad), "choose another with --data.root"]
+        raise UserError(
+            f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none{why}; {', or '.join(choices)}."
+        )
+    return _Tree(sorted(tree.images), dict(sorted(tree.bad.items())), dict(sorted(tree.left_out.items())))
 
 
-def _inside(link: str, root: Path) -> bool:
-    return Path(os.path.realpath(link)).is_relative_to(os.path.realpath(root))
+# -- splits and classes -----------------------------------------------------------------------------------------------
 
 
-def _splits(names: list[str]) -> dict[str, dict[str, str]]:
-    """split → {name inside the split's folder: name inside the tree}."""
-    tops = {_first(name) for name in names if os.sep in name}
-    held_out = next((top for top in HELD_OUT if top in tops), None)
-    if "train" in tops and held_out:
-        tops_of = {"train": "train" + os.sep, "test": held_out + os.sep}
-        return {s: {n.removeprefix(top): n for n in names if n.startswith(top)} for s, top in tops_of.items()}
-    parts: dict[str, dict[str, str]] = {"train": {}, "test": {}}
-    for name in names:
+@dataclass
+class _Plan:
+    """How the images of a tree are split."""
+
+    rule: str
+    parts: dict[str, str]  # image → "train" or "test"
+    inner: dict[str, str]  # image → its name without the split's folder
+    left_out: dict[str, str]  # images in neither; why
+    by_hash: bool = False
+    warning: str = ""
+
+    def __post_init__(self) -> None:
+        self._common = os.path.commonpath([os.path.dirname(name) for name in self.inner.values()])
+
+    def class_folder(self, image: str) -> str:
+        """The folder that would be its class, or "" for an image that lies beside such folders."""
+        folder, separator, _ = self.inner[image][len(self._common) :].lstrip(os.sep).partition(os.sep)
+        return folder if separator else ""
+
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, of both splits, so that labels agree; () if the folders are no classes."""
+        folders = {self.class_folder(image) for image in self.parts}
+        return tuple(sorted(folders)) if len(folders) > 1 and "" not in folders else ()
+
+
+def _everything(images: list[str]) -> _Plan:
+    by_folders = _by_folders(images)
+    inner = {name: name for name in images} | (by_folders.inner if by_folders else {})
+    return _Plan("no split", dict.fromkeys(images, ALL), inner, {})
+
+
+def _by_folders(images: list[str]) -> _Plan | None:
+    """Rule 1, at the top or one folder deeper."""
+    for depth in (0, 1):
+        below: dict[str, set[str]] = {}  # a folder at this depth → the folders directly below it
+        for name in images:
+            path = name.split(os.sep)
+            if len(path) > depth + 1:
+                below.setdefault(os.sep.join(path[:depth]), set()).add(path[depth])
+        splits = {folder: pair for folder, names in below.items() if (pair := _pair(names))}
+        if splits:
+            return _split_by(images, depth, splits)
+    return None
+
+
+def _pair(names: set[str]) -> dict[str, str] | None:
+    """Folder → split, for the folders among `names` that make one; None without both."""
+    pair = {}
+    for split, usual in (("train", TRAIN), ("test", HELD_OUT)):
+        for word in usual:
+            same = [name for name in names if name.lower() == word]  # Train and train are one
+            if same:
+                pair.update(dict.fromkeys(same, split))
+                break
+        else:
+            return None
+    return pair
+
+
+def _split_by(images: list[str], depth: int, splits: dict[str, dict[str, str]]) -> _Plan:
+    parts, inner, left_out = {}, {}, {}
+    used: dict[str, str] = {}
+    for name in images:
+        path = name.split(os.sep)
+        pair = splits.get(os.sep.join(path[:depth]), {})
+        if len(path) > depth + 1 and path[depth] in pair:
+            parts[name] = used[path[depth]] = pair[path[depth]]
+            inner[name] = os.path.join(*path[:depth], *path[depth + 1 :])
+        else:
+            left_out[name] = "outside the folders of the split"
+    train, test = ("/".join(sorted(f for f, split in used.items() if split == s)) for s in ("train", "test"))
+    where = ", one folder deep" if depth else ""
+    return _Plan(f"by the folders {train} and {test}{where}", parts, inner, left_out)
+
+
+def _by_hash(images: list[str]) -> _Plan:
+    """Rule 2."""
+    parts = {}
+    for name in images:
         hashed = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "little")
-        parts["test" if hashed % 5 == 0 else "train"][name] = name
-    return parts
+        parts[name] = "test" if hashed % 5 == 0 else "train"
+    rule = "one file in five is held out, by a hash of its name"
+    plan = _Plan(rule, parts, {name: name for name in images}, {}, by_hash=True)
+    alike = sorted({folder for folder in map(plan.class_folder, images) if _looks_like_a_split(folder)})
+    if alike:
+        plan.warning = (
+            f"the folders {', '.join(map(repr, alike))} are named like splits, but {rule}, whatever its folder; call "
+            "them train and test, at most one folder deep, to make them the split; ignore this if they are classes."
+        )
+    return plan
 
 
-def _classes(names: list[str]) -> tuple[str, ...]:
-    """The first-level folders, or () if they are no classes. `names` are of both splits, so that labels agree."""
-    firsts = sorted({_first(name) for name in names})
-    return tuple(firsts) if len(firsts) > 1 and all(os.sep in name for name in names) else ()
-
-
-def _first(name: str) -> str:
-    return name.split(os.sep)[0]
+def _looks_like_a_split(folder: str) -> bool:
+    """Whether a word of the name is one: train2017, seg_test, ValImages, testset."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)
+    return any(word.lower().removesuffix("set") in (*TRAIN, *HELD_OUT) for word in words)

@@ -58,6 +58,8 @@ class Images:
         classes: the names of the classes, in the order of their labels.
         name: the data set's name.
         split: "train" or "test".
+        split_rule: how training and held-out images were separated, in a few words.
+        note: what else a person should know of these images, in a few words.
 
     Raises:
         UserError: pixels or labels of another type or shape.
@@ -71,6 +73,8 @@ class Images:
     classes: tuple[str, ...]
     name: str
     split: str
+    split_rule: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:

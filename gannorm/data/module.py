@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from gannorm.data.datasets import load_images
+from gannorm.data.datasets import EMBEDDED, check_source, load_images
 from gannorm.data.images import Images
 from gannorm.data.loader import ImageLoader
-from gannorm.errors import UserError
+from gannorm.errors import UserError, printable
 
 
 class ImageData(pl.LightningDataModule):
@@ -21,10 +21,14 @@ class ImageData(pl.LightningDataModule):
         seed: of the order of the images.
         download: get a torchvision data set that is not in root.
         skip_bad: leave out image files that are damaged or too small, and name them, instead of stopping.
+        enlarge: enlarge image files that are smaller than image_size, instead of refusing them.
+        background: colour under transparent pixels of image files: a name (white) or #rrggbb.
+        follow_links: follow symbolic links that lead out of a folder.
         labelled: batches are (images, labels) and the data set must have labels.
 
     Raises:
-        UserError: in `setup`, no labels where they are wanted.
+        UserError: an unknown data set or colour, a root for a data set that reads none; in `setup`, no labels where
+            they are wanted.
     """
 
     train: Images
@@ -39,9 +43,13 @@ class ImageData(pl.LightningDataModule):
         seed: int = 0,
         download: bool = False,
         skip_bad: bool = False,
+        enlarge: bool = False,
+        background: str = "black",
+        follow_links: bool = False,
         labelled: bool = False,
     ) -> None:
         super().__init__()
+        check_source(name, root, background)
         self.name: str = name
         self.image_size = image_size
         self.root = root
@@ -49,6 +57,9 @@ class ImageData(pl.LightningDataModule):
         self.seed = seed
         self.download = download
         self.skip_bad = skip_bad
+        self.enlarge = enlarge
+        self.background = background
+        self.follow_links = follow_links
         self.labelled = labelled
 
     def setup(self, stage: str | None = None) -> None:
@@ -60,6 +71,21 @@ class ImageData(pl.LightningDataModule):
                     f"a classifier needs labels: data set {self.name!r} has none; choose another, or sort a folder's "
                     "images into one folder a class."
                 )
+
+    def describe(self) -> str:
+        """How many images of how many classes were read, and which rule made the split, in one line.
+
+        >>> data = ImageData(image_size=8)
+        >>> data.setup()
+        >>> data.describe()
+        'digits: 1438 training and 359 held-out images of 10 classes; split: a fixed fifth is held out'
+        """
+        place = "" if self.name in EMBEDDED else f" ({self.root})"
+        classes = f"of {len(self.train.classes)} classes" if self.train.classes else "without classes"
+        counts = f"{len(self.train)} training and {len(self.test)} held-out images {classes}"
+        parts = [f"{self.name}{place}: {counts}", f"split: {self.train.split_rule or 'not stated'}"]
+        parts += [f"{images.split}: {images.note}" for images in (self.train, self.test) if images.note]
+        return printable("; ".join(parts))
 
     def train_dataloader(self) -> ImageLoader:
         """Endless training batches on the trainer's device (on the CPU without a trainer)."""
@@ -83,6 +109,9 @@ class ImageData(pl.LightningDataModule):
             root=self.root,
             download=self.download,
             skip_bad=self.skip_bad,
+            enlarge=self.enlarge,
+            background=self.background,
+            follow_links=self.follow_links,
         )
 
 

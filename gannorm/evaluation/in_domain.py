@@ -27,7 +27,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation.arithmetic import undisturbed
-from gannorm.rundir import atomic_write, write_json, writing
+from gannorm.files import atomic_write, write_json, writing
 
 VERSION = 1  # of the architecture, the training and the files: a change here retrains every cached extractor
 WIDTH, FEATURES = 16, 64

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gannorm.data import Images, load_images
+from gannorm.data import Images, images_of_run
 from gannorm.errors import UserError
 from gannorm.evaluation.arithmetic import best_device, require_device
 from gannorm.evaluation.extractors import build_extractor
@@ -172,9 +172,8 @@ class _Data:
     def of(self, source: Mapping[str, Any]) -> tuple[Images, Images, Images | None]:
         key = _key(source)
         if key not in self.loaded:
-            options = {k: v for k, v in source.items() if k in ("image_size", "root", "skip_bad")}
             wanted = {"train", self.split or HELD_OUT} | ({HELD_OUT} if self.reconstruction else set())
-            splits = {s: load_images(source["name"], s, **options) for s in wanted}
+            splits = {s: images_of_run(source, s) for s in wanted}
             held_out = None
             if self.reconstruction:
                 held_out = splits[HELD_OUT]

@@ -1,6 +1,7 @@
 """The two networks, built from the two normalizer slots; their initialization; their checkpoints."""
 
-from gannorm.models.checkpoint import Networks, build_networks, find_checkpoint, load_networks, read_checkpoint
+from gannorm.models.build import build_networks
+from gannorm.models.checkpoint import Networks, find_checkpoint, load_networks, read_checkpoint
 from gannorm.models.discriminator import Discriminator
 from gannorm.models.generator import Generator
 from gannorm.models.initialization import INITIALIZERS, equalize_bias, initialize

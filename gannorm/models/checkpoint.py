@@ -1,11 +1,10 @@
-"""Networks from a configuration, and from the checkpoints that a run wrote."""
+"""Networks from the checkpoints that a run wrote."""
 
 from __future__ import annotations
 
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
-from gannorm.models.discriminator import Discriminator
-from gannorm.models.generator import Generator
-from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
+from gannorm.models.build import Discriminators, Generators, build_networks
 from gannorm.registry import UnknownNameError
 from gannorm.rundir import RunDir, check_version
-
-Generators = Generator | ResidualGenerator
-Discriminators = Discriminator | ResidualDiscriminator
 
 
 @dataclass(frozen=True)
@@ -38,35 +33,7 @@ class Networks:
     generator: Generators
     discriminator: Discriminators
     step: int
-    config: dict[str, Any]
-
-
-def build_networks(model: Mapping[str, Any], image_size: int, channels: int) -> tuple[Generators, Discriminators]:
-    """(generator, discriminator) as the `model` part of a config describes them, with PyTorch's initialization.
-
-    With `residual_blocks` above 0 it is the residual pair, otherwise the plain one.
-    """
-    settings: dict[str, Any] = {"image_size": image_size, "channels": channels}
-    if not model["residual_blocks"]:
-        return Generator(**settings, **model["generator"]), Discriminator(**settings, **model["discriminator"])
-    settings["blocks"] = model["residual_blocks"]
-    judge = dict(model["discriminator"])
-    if judge.pop("minibatch") != "none":
-        raise UserError("the residual discriminator has no minibatch layer: set `minibatch` none or residual_blocks 0.")
-    return ResidualGenerator(**settings, **model["generator"]), ResidualDiscriminator(**settings, **judge)
-
-
-def build_classifier(model: Mapping[str, Any], image_size: int, channels: int, classes: int) -> Discriminators:
-    """The classifier that the `model` part of a classifier's config describes: a discriminator with a logit a class.
-
-    With `residual_blocks` above 0 it is the residual one, whose depth the blocks give.
-    """
-    settings = {"image_size": image_size, "channels": channels, "outputs": classes, **model["classifier"]}
-    if not model["residual_blocks"]:
-        return Discriminator(**settings)
-    if settings.pop("minibatch") != "none" or settings.pop("depth"):
-        raise UserError("the residual classifier has no minibatch layer and no `depth`: leave them at none and 0.")
-    return ResidualDiscriminator(**settings, blocks=model["residual_blocks"])
+    config: TrainConfig
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -142,14 +109,15 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
         raise UserError(f"a checkpoint file has a step of its own: got {path} and step {step}; give its run instead.")
     file = Path(path) if is_file else find_checkpoint(RunDir.open(path), step)
     content = read_checkpoint(file)
-    if content["config"].get("task") == "classifier":
+    config = _config(content, file)
+    if not isinstance(config.model, GANModel):
         raise UserError(f"a GAN's checkpoint is wanted here: {file} holds a classifier; give a GAN's run.")
     try:
-        networks = build_networks(content["config"]["model"], content["image_size"], content["channels"])
+        networks = build_networks(config.model, content["image_size"], content["channels"])
     except UnknownNameError as error:
         raise UserError(f"{file}: {error} If it is your own, give --import with its module.") from None
     except (KeyError, TypeError) as error:
-        raise UserError(f"a checkpoint's config must be of this version: {file}: {error}; train it again.") from None
+        raise UserError(f"a checkpoint must be of this version: {file}: {error}; train it again.") from None
     generator, discriminator = networks
     prefixes: dict[nn.Module, str] = {
         generator: "ema.module." if ema else "generator.",
@@ -163,7 +131,14 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
             first = str(error).split("\n")[-1].strip()
             raise UserError(f"a checkpoint must fit its config: {file}: {first[:160]}; use another one.") from None
         network.eval()
-    return Networks(generator, discriminator, content["step"], content["config"])
+    return Networks(generator, discriminator, content["step"], config)
+
+
+def _config(content: dict[str, Any], file: Path) -> TrainConfig:
+    try:
+        return TrainConfig.from_dict(content["config"])
+    except UserError as error:
+        raise UserError(f"a checkpoint's config must be of this version: {file}: {error} Train it again.") from None
 
 
 def find_checkpoint(run: RunDir, step: int | None = None) -> Path:

@@ -6,30 +6,55 @@ shift, landscape, kernel gradients, noise, propagation) take a network, a closur
 instead (see `objective`), and leave the network as it was likewise.
 """
 
-from gannorm.probes.assertion import BatchCouplingError, assert_batch_invariant
-from gannorm.probes.common_mode import common_mode_gain
-from gannorm.probes.companions import companion_shift, companion_variance
-from gannorm.probes.composition import CompositionGap, composition_gap
-from gannorm.probes.covariate_shift import InternalCovariateShift, internal_covariate_shift, snapshot
-from gannorm.probes.estimator import CouplingEstimate, estimate_coupling
-from gannorm.probes.invariance import BatchInvariance, batch_invariance
-from gannorm.probes.jacobian import coupling_matrix, coupling_ratio
-from gannorm.probes.kernel_gradients import GradientStatistics, gradient_statistics
-from gannorm.probes.layers import LayerCoupling, coupled_layers, locate_coupling
-from gannorm.probes.leak import Coefficient, LeakRatio, leak_ratio
-from gannorm.probes.noise import SGDNoise, sgd_noise
-from gannorm.probes.problems import Problem, deep_linear_network, one_neuron_chain
-from gannorm.probes.propagation import SignalPropagation, signal_propagation
-from gannorm.probes.random_products import product_density, product_edge, product_spectrum
-from gannorm.probes.smoothness import Landscape, landscape
-from gannorm.probes.swap import SwapTest, swap_test
-from gannorm.probes.uniformity import IntraclassCorrelation, icc
+from gannorm.probes.dependence.assertion import BatchCouplingError, assert_batch_invariant
+from gannorm.probes.dependence.batch_invariance import BatchInvariance, batch_invariance
+from gannorm.probes.dependence.common_mode_gain import common_mode_gain
+from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
+from gannorm.probes.dependence.composition_curve import (
+    CompositionCurve,
+    CompositionGap,
+    composition_curve,
+    composition_gap,
+)
+from gannorm.probes.dependence.coupled_layers import LayerCoupling, coupled_layers, locate_coupling
+from gannorm.probes.dependence.coupling_matrix import coupling_matrix, coupling_ratio
+from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
+from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
+from gannorm.probes.dependence.judgements import Cells
+from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_ratio
+from gannorm.probes.dependence.swap_test import SwapTest, swap_test
+from gannorm.probes.dependence.uniformity import Uniformity, uniformity
+from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
+from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
+from gannorm.probes.optimization.internal_covariate_shift import (
+    InternalCovariateShift,
+    internal_covariate_shift,
+    snapshot,
+)
+from gannorm.probes.optimization.landscape import Landscape, landscape
+from gannorm.probes.optimization.loss_surface import LossSurface, loss_surface
+from gannorm.probes.optimization.mean_gradient import MeanGradient, mean_gradient
+from gannorm.probes.optimization.sgd_noise import SGDNoise, sgd_noise
+from gannorm.probes.optimization.signal_propagation import SignalPropagation, signal_propagation
+from gannorm.probes.optimization.unit_variance import UnitVariance, unit_variance
+from gannorm.probes.optimization.variance_by_dimension import VarianceByDimension, variance_by_dimension
+from gannorm.probes.theory import (
+    Problem,
+    deep_linear_network,
+    one_neuron_chain,
+    product_density,
+    product_edge,
+    product_spectrum,
+)
 
 __all__ = [
     "BatchCouplingError",
     "BatchInvariance",
+    "Cells",
     "Coefficient",
+    "CompositionCurve",
     "CompositionGap",
+    "ConditionNumber",
     "CouplingEstimate",
     "GradientStatistics",
     "InternalCovariateShift",
@@ -37,16 +62,23 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "LossSurface",
+    "MeanGradient",
     "Problem",
     "SGDNoise",
     "SignalPropagation",
     "SwapTest",
+    "Uniformity",
+    "UnitVariance",
+    "VarianceByDimension",
     "assert_batch_invariant",
     "batch_invariance",
     "common_mode_gain",
     "companion_shift",
     "companion_variance",
+    "composition_curve",
     "composition_gap",
+    "condition_number",
     "coupled_layers",
     "coupling_matrix",
     "coupling_ratio",
@@ -58,6 +90,8 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "loss_surface",
+    "mean_gradient",
     "one_neuron_chain",
     "product_density",
     "product_edge",
@@ -66,4 +100,7 @@ __all__ = [
     "signal_propagation",
     "snapshot",
     "swap_test",
+    "uniformity",
+    "unit_variance",
+    "variance_by_dimension",
 ]

@@ -1,4 +1,4 @@
-"""What every probe needs to know of a stranger's network: where the batch is in its inputs and outputs.
+"""What every probe needs to know of a third-party network: where the batch is in its inputs and outputs.
 
 Legend: N batch. An input is a tensor with the batch in dimension `batch_dim`, or a tuple, list or dictionary of such
 tensors; a tuple is passed as positional arguments and a dictionary as keywords where the signature takes them so.
@@ -7,31 +7,47 @@ tensors; a tuple is passed as positional arguments and a dictionary as keywords 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gannorm.errors import UserError
-from gannorm.isolate import isolated
+from gannorm.isolate import Isolated, isolated
+from gannorm.probes.progress import progress, step
 
 Function = Callable[..., Any]
-Run = Callable[[Any], Any]
+Output = Any  # None, or which of several outputs: an index, a key, a path of these (a tuple) or a callable
+
+
+class Run:
+    """x -> f(x), pure (see `isolated`), for inputs of one structure, of which f is given copies."""
+
+    def __init__(self, pure: Isolated, spread: type | None) -> None:
+        self.pure, self.spread = pure, spread
+
+    def __call__(self, x: Any) -> Any:
+        step()
+        x = map_tensors(torch.clone, x)  # f may work in place
+        if self.spread is tuple:
+            return self.pure(*x)
+        return self.pure(**x) if self.spread is dict else self.pure(x)
+
+    @property
+    def roots(self) -> dict[str, nn.Module]:
+        """The modules of f by name, see `isolate.modules_in`; those that nothing names are here once they ran."""
+        return self.pure.roots
 
 
 @contextmanager
 def running(f: Function, x: Any) -> Iterator[Run]:
-    """Yield x -> f(x), pure (see `isolated`), for inputs of the structure of `x`."""
+    """Yield x -> f(x), pure (see `isolated`), for inputs of the structure of `x`, which f is given copies of."""
     spread = _spreads(f, x)
-    with isolated(f) as pure:
-        if spread is tuple:
-            yield lambda x: pure(*x)
-        elif spread is dict:
-            yield lambda x: pure(**x)
-        else:
-            yield pure
+    with isolated(f) as pure, progress(getattr(inspect.unwrap(f), "__name__", type(f).__name__)):
+        yield Run(pure, spread)
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
@@ -59,6 +75,8 @@ def codes(n: int, generator: torch.Generator) -> list[Tensor]:
 
 def batch_size_of(x: Any, batch_dim: int = 0) -> int:
     """N. Raises UserError unless every tensor in `x` has the same N, at least 2, and finite values."""
+    if isinstance(x, PackedSequence):
+        raise UserError("the input must be a padded tensor: got a PackedSequence; pass that and pack it inside f.")
     leaves = tensors(x)
     if not leaves:
         raise UserError(f"the input must be a tensor or a tuple or dict of tensors: got {type(x).__name__}.")
@@ -129,18 +147,69 @@ def both_classes(real: Any, fake: Any, n: int, batch_dim: int = 0) -> Any:
 # -- outputs ----------------------------------------------------------------------------------------------------------
 
 
-def rows(output: Any, n: int, batch_dim: int = 0) -> list[Tensor]:
-    """Every floating tensor of an output, with the batch moved to dimension 0. Raises UserError if none has one."""
-    leaves = [t for t in tensors(output) if t.is_floating_point()]
-    with_batch = [r for r in (batch_first(t, n, batch_dim) for t in leaves) if r is not None]
-    if not with_batch:
-        shapes = ", ".join(str(tuple(t.shape)) for t in leaves) or type(output).__name__
-        raise UserError(f"the output must have one entry per sample: got {shapes} for {n} samples; remove the mean.")
-    if not all(bool(torch.isfinite(r).all()) for r in with_batch):
+class Selected:
+    """`f` with one of its outputs chosen, see `selecting`. What is asked about `f` is answered for `__wrapped__`."""
+
+    def __init__(self, f: Function, output: Output) -> None:
+        self.__wrapped__, self.output = f, output
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return chosen(self.__wrapped__(*args, **kwargs), self.output)
+
+
+def selecting(f: Function, output: Output = None) -> Function:
+    """`f`, returning the one tensor that is to be judged.
+
+    Args:
+        f: a network or a callable.
+        output: which of several outputs: an index, a key or an attribute, a path of these (a tuple), or a callable that
+            takes what f returns. None where f returns one tensor, in whatever structure.
+
+    Returns:
+        A callable. Where f returns several tensors and none is chosen, it raises a UserError that lists them.
+
+    >>> selecting(lambda x: {"features": x, "logit": x[:, 0]}, "logit")(torch.ones(2, 3))
+    tensor([1., 1.])
+    """
+    return f if isinstance(f, Selected) and output is None else Selected(f, output)
+
+
+def chosen(value: Any, output: Output = None) -> Tensor:
+    """The tensor that `output` names in what a network returned. Raises UserError if it is none, or one of several."""
+    if callable(output):
+        part = output(value)
+    else:
+        part = value
+        path = output if isinstance(output, tuple) else () if output is None else (output,)
+        for step in path:
+            part = _step(part, step, value, output)
+    outputs = {id(t): (where, t) for where, t in _listed(part) if t.is_floating_point() or t.is_complex()}
+    if len(outputs) == 1:
+        ((_, tensor),) = outputs.values()
+        return tensor
+    if not outputs:
+        raise UserError(f"the output must be a tensor of floating-point logits: got {_listing(part)}.")
+    where = next(iter(outputs.values()))[0]
+    raise UserError(
+        f"one output must be judged, and {len(outputs)} were returned: {_listing(part)}; choose one with `output=`, an "
+        f"index, key, path or callable, such as output={where[0] if len(where) == 1 else where!r}."
+    )
+
+
+def per_sample(output: Any, n: int, batch_dim: int = 0) -> Tensor:
+    """The output as (N, …), real and finite. Raises UserError if it has not one entry per sample."""
+    t = chosen(output)
+    t = torch.view_as_real(t) if t.is_complex() else t
+    row = batch_first(t, n, batch_dim)
+    if row is None:
+        raise UserError(
+            f"the output must have one entry per sample: got {tuple(t.shape)} for {n} samples; {_remedy(t, n)}"
+        )
+    if not bool(torch.isfinite(row).all()):
         raise UserError(
             "the outputs must be finite: got NaN or infinity; check the network and the range of its input."
         )
-    return with_batch
+    return row
 
 
 def batch_first(t: Tensor, n: int, batch_dim: int) -> Tensor | None:
@@ -157,7 +226,8 @@ def scalars(output: Any, n: int, batch_dim: int = 0) -> Tensor:
     Of K numbers per sample it takes Σ_k w_k f_k with a random direction w, ‖w‖ = 1, drawn once and for all: over the
     directions, the expected squared derivative is the mean squared derivative of the K numbers.
     """
-    return project(torch.cat([r.reshape(n, -1) for r in _widened(rows(output, n, batch_dim))], dim=1))
+    flat = per_sample(output, n, batch_dim).reshape(n, -1)
+    return project(flat if flat.dtype == torch.float64 else flat.float())
 
 
 def project(flat: Tensor) -> Tensor:
@@ -171,8 +241,7 @@ def project(flat: Tensor) -> Tensor:
 
 def logits(output: Any, n: int, batch_dim: int = 0) -> Tensor:
     """One logit per sample, (N,) in float64 on the CPU: of a map of logits (a patch discriminator) the mean."""
-    first = rows(output, n, batch_dim)[0]
-    return first.detach().reshape(n, -1).cpu().double().mean(dim=1)
+    return per_sample(output, n, batch_dim).detach().reshape(n, -1).cpu().double().mean(dim=1)
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
@@ -184,24 +253,84 @@ def _sample_shapes(x: Any, batch_dim: int) -> Any:
 
 
 def _spreads(f: Function, x: Any) -> type | None:
-    """Whether f takes the structure x as positional (tuple) or keyword (dict) arguments, or whole (None)."""
-    call = f.forward if isinstance(f, nn.Module) else f
+    """Whether f takes the structure x as positional (tuple, list) or keyword (dict) arguments, or whole (None).
+
+    Raises UserError if it takes neither.
+    """
+    f = inspect.unwrap(f)
     try:
-        signature = inspect.signature(call)
-        if type(x) is tuple:
-            signature.bind(*x)
-            return tuple
-        if isinstance(x, dict):
-            signature.bind(**x)
-            return dict
-    except (TypeError, ValueError):  # it does not bind, or a builtin has no signature
-        pass
+        signature = inspect.signature(f.forward if isinstance(f, nn.Module) else f)
+    except (TypeError, ValueError):  # a builtin or a scripted function has none
+        return tuple if isinstance(f, torch.jit.ScriptModule) and type(x) in (tuple, list) else None
+    if type(x) in (tuple, list) and _binds(signature, *x):
+        return tuple
+    if isinstance(x, dict) and all(isinstance(key, str) for key in x) and _binds(signature, **x):
+        return dict
+    if not _binds(signature, x):
+        names = ", ".join(signature.parameters)
+        got = f"{len(x)} inputs" if isinstance(x, tuple | list | dict) else "one input"
+        raise UserError(f"`f` takes ({names}): got {got}; pass all of them, as a tuple or as a dictionary by name.")
     return None
 
 
-def _widened(parts: list[Tensor]) -> list[Tensor]:
-    """The tensors in one common precision, at least float32."""
-    dtype = torch.float32
-    for part in parts:
-        dtype = torch.promote_types(dtype, part.dtype)
-    return [part.to(dtype) for part in parts]
+def _binds(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _step(part: Any, step: Any, value: Any, output: Output) -> Any:
+    """One step of a path: an item, or an attribute."""
+    try:
+        return part[step]
+    except (KeyError, IndexError, TypeError):
+        if isinstance(step, str) and hasattr(part, step):
+            return getattr(part, step)
+    raise UserError(f"`output` must lead to a tensor: got {output!r}; there are {_listing(value)}.") from None
+
+
+def _listed(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    """(path, tensor) of every tensor in a returned structure, also in dataclasses and plain objects."""
+    if isinstance(value, PackedSequence):
+        value = pad_packed_sequence(value, batch_first=True)[0]
+    if isinstance(value, Tensor):
+        yield path, value
+        return
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, tuple | list):
+        parts = enumerate(value)
+    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type) and len(path) < 4:
+        parts = vars(value).items()
+    for key, inner in parts:
+        yield from _listed(inner, (*path, key))
+
+
+def _listing(value: Any) -> str:
+    """Every tensor of a structure with its path, type and shape, for an error."""
+    lines = [
+        f"{path[0] if len(path) == 1 else path!r}: {str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+        for path, t in _listed(value)
+    ]
+    more = f", and {len(lines) - 12} more" if len(lines) > 12 else ""
+    return ", ".join(lines[:12]) + more if lines else f"no tensor, but {type(value).__name__}"
+
+
+def _remedy(t: Tensor, n: int) -> str:
+    """What to do about an output that has not N rows."""
+    rows = t.shape[0] if t.dim() else 1
+    if rows <= 1:
+        return "remove the mean or sum over the batch."
+    other = f"if its {rows} rows are the samples, pass the dimension of the input that holds them as batch_dim."
+    if n % rows == 0:
+        k = n // rows
+        return (
+            f"if {k} samples share a logit, as in a packed discriminator, probe it by packs: "
+            f"f=lambda x: network(x.flatten(0, 1)) on x.unflatten(0, (-1, {k})); {other}"
+        )
+    if rows % n == 0:
+        return f"if each sample has {rows // n} entries, pass output=lambda out: out.unflatten(0, ({n}, -1)); {other}"
+    return other

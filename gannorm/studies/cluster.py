@@ -1,38 +1,34 @@
-"""Tasks as processes on the nodes of a Ray cluster.
+"""Tasks as processes on the nodes of a Ray cluster, whose nodes share the study's folder.
 
-Each process is the same command as on this machine, started on a node by an actor that holds the node's processors and
-its share of a GPU. Where the node sees the study's folder (a shared file system), the run is written there. Where it
-does not, the run is made in a scratch folder of the node and brought back when the process ends, in any way; what a
-process needs of runs that are here already is sent to it first.
+Each process is the same command as on this machine, started on a node by a Ray task that holds the node's processors
+and its share of a GPU. Ray retries a task whose node dies; the retry continues the run from its last checkpoint, since
+everything that a run has done is in the shared folder.
 
-A node must have gannorm in the same version, and the images: at the same `data.root`, where a relative path counts from
-the folder in which the study was started, if the node has that folder. Its environment (W&B's key, for example) is the
-one in which Ray was started there.
+A node must have gannorm in the same version, and see the folder in which the study was started under the same path. Its
+environment (W&B's key, for example) is the one in which Ray was started there.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gannorm.errors import UserError
-from gannorm.rundir import write_text
-from gannorm.studies.tasks import CALLERS_MISTAKE, GRACE, LOST, Process, Task
-from gannorm.studies.transport import bring_home, packed, parts
-from gannorm.studies.worker import Worker
+from gannorm.studies.local import Child, last_line
+from gannorm.studies.runner import CALLERS_MISTAKE, GRACE, TICK, Process, Task
 
 CONNECT = 30  # seconds in which a cluster must answer
 VISIBLE = 60  # seconds after which a network file system has forgotten what it remembers of a folder
+RETRIES = 3  # nodes that a task may lose
 
 
 class RayCluster:
@@ -76,17 +72,17 @@ class RayCluster:
                 f"a node must have room for a run, which takes {wanted}: the nodes of {address} have {there}; take "
                 "less by --cpus_per_run and --gpus_per_run."
             )
-        self._token: tuple[Path, str] | None = None
 
     def shares(self, tasks: int) -> tuple[int, int]:
         return max(1, min(self.jobs or self._room(), tasks)), self.threads
 
     def start(self, task: Task, log: Path, threads: int) -> Process:
-        if self._token is None:  # a node that can read it sees the study's folder
-            self._token = log.parent.resolve() / ".token", str(uuid.uuid4())
-            write_text(*self._token)
-        worker = self.ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0)
-        return RemoteProcess(self.ray, worker.remote(), task, self.gannorm[1:], self._token, log, threads)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": RETRIES, "retry_exceptions": False}
+        remote = self.ray.remote(run_on_node).options(**options)
+        log.touch()  # a node that does not see this file does not share the folder
+        begin = log.stat().st_size
+        answer = remote.remote(task, self.gannorm[1:], log, threads, _here())
+        return RemoteProcess(self.ray, answer, task, log, begin)
 
     def _nodes(self) -> list[dict[str, float]]:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
@@ -100,6 +96,11 @@ class RayCluster:
             by_gpu = by_cpu if not self.gpus else gpus * int(1 / self.gpus) if self.gpus <= 1 else int(gpus / self.gpus)
             fit += min(by_cpu, by_gpu)
         return fit
+
+
+def _here() -> tuple[str, str]:
+    """What every node must have: the working folder, and the version of gannorm."""
+    return os.getcwd(), version("gannorm")
 
 
 def _connected(address: str) -> Any:
@@ -128,116 +129,86 @@ def _connected(address: str) -> Any:
     return ray
 
 
-class RemoteProcess:
-    """A task's process on some node, as seen from here. It is asked for news; no question waits for its answer."""
+def run_on_node(task: Task, command: Sequence[str], log: Path, threads: int, here: tuple[str, str]) -> tuple[int, str]:
+    """Do a task in a process of this node, and wait for it; Ray calls this on the node, again where a node was lost.
 
-    def __init__(
-        self,
-        ray: Any,
-        worker: Any,
-        task: Task,
-        command: Sequence[str],
-        token: tuple[Path, str],
-        log: Path,
-        threads: int,
-    ) -> None:
-        self.log, self._ray, self._worker, self._task = log, ray, worker, task
-        self._command, self._threads = command, threads
-        self._met = False
-        self._logged, self._line = 0, ""
-        self._done: int | None = None
+    Args:
+        task: prepared; on a retry it continues from what its folder holds.
+        command: how to start `gannorm`, without the python, which is the node's own.
+        log: where its output is appended, in the shared folder.
+        threads: that it may use.
+        here: the study's working folder and the version of gannorm there.
+
+    Returns:
+        (exit status, last line that it printed).
+    """
+    folder, wanted = here
+    node = platform.node()
+    if version("gannorm") != wanted:
+        return CALLERS_MISTAKE, f"every node must have gannorm {wanted}: {node} has {version('gannorm')}."
+    deadline = time.monotonic() + VISIBLE
+    while not (Path(folder) / log).exists():
+        if time.monotonic() > deadline or not Path(folder).is_dir():
+            return CALLERS_MISTAKE, f"every node must share the study's folder: {node} does not see {folder}/{log}."
+        time.sleep(TICK)
+    os.chdir(folder)
+    while task.is_busy() and time.monotonic() < deadline:  # by the process of a node that is just dying
+        time.sleep(TICK)
+    task.prepare()
+    with log.open("a") as file:
+        file.write(f"on {node}, process {os.getpid()}\n")
+    child = Child([sys.executable, *command, *task.arguments()], log, task.progress, threads)
+    try:
+        while (status := child.status()) is None:
+            time.sleep(TICK)
+    except KeyboardInterrupt:  # what `ray.cancel` raises here
+        child.send(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while child.status() is None and time.monotonic() < deadline:
+            time.sleep(TICK)
+        raise
+    finally:
+        child.close()
+    return status, child.last_line()
+
+
+class RemoteProcess:
+    """A task's process on some node, as seen from here: through the shared folder, and Ray's word on how it ended."""
+
+    def __init__(self, ray: Any, answer: Any, task: Task, log: Path, begin: int) -> None:
+        self.log, self._ray, self._answer, self._task, self._begin = log, ray, answer, task, begin
         self._status: int | None = None
-        self._home: IO[bytes] | None = None  # run directories on their way back, where the node does not see ours
+        self._line = ""
         self._visible_by = 0.0
-        self._ask("meet", str(token[0]), token[1], os.getcwd())
 
     def status(self) -> int | None:
-        while self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
-            self._hear()
+        if self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
+            errors = self._ray.exceptions
+            try:
+                self._status, self._line = self._ray.get(self._answer)
+            except (errors.TaskCancelledError, KeyboardInterrupt):
+                self._status, self._line = -signal.SIGTERM, "stopped"
+            except errors.RayError as error:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                self._status, self._line = 1, lines[-1] if lines else type(error).__name__
+            except ConnectionError as error:
+                raise UserError(f"the connection to the cluster must last: {error}; repeat the command.") from None
+            self._visible_by = time.monotonic() + VISIBLE
         # A finished run on a network file system may not be visible at once.
         waits = self._status == 0 and time.monotonic() < self._visible_by and not self._task.is_done()
         return None if waits else self._status
 
     def progress(self) -> int | None:
-        return self._done
+        started = self.log.stat().st_size > self._begin
+        return self._task.progress() if started else None
 
     def last_line(self) -> str:
-        return self._line
+        return self._line or last_line(self.log, self._begin)
 
     def send(self, number: int) -> None:
-        if self._status is not None:
-            return
-        if self._question[0] == "meet":  # there is no process, and there will be none
-            self._end(-number, f"stopped by {signal.Signals(number).name}")
-        else:  # after "start", if that is under way: an actor does one thing after the other
-            self._worker.send.remote(number)
+        if self._status is None:
+            self._ray.cancel(self._answer, force=False)
 
     def close(self) -> None:
-        if self._met and self._status != LOST:
-            self._ray.wait([self._worker.close.remote()], timeout=GRACE)
-        self._ray.kill(self._worker)
-        if self._home:
-            self._home.close()
-
-    def _ask(self, method: str, *arguments: Any) -> None:
-        self._question = method, arguments
-        self._answer = getattr(self._worker, method).remote(*arguments)
-
-    def _end(self, status: int, line: str) -> None:
-        self._status, self._line = status, line
-
-    def _hear(self) -> None:
-        """Take the answer to the last question, and ask the next."""
-        errors = self._ray.exceptions
-        method, arguments = self._question
-        try:
-            getattr(self, f"_hear_{method}")(*self._ray.get(self._answer))
-        except errors.ActorUnavailableError:  # it will answer, or be found dead; no answer changes what it does
-            self._ask(method, *arguments)
-        except errors.RayTaskError as error:
-            self._end(1, _last_line(error))
-        except errors.RayError as error:
-            if getattr(error, "actor_init_failed", False):
-                self._end(CALLERS_MISTAKE, f"every node must have gannorm {version('gannorm')}: {_last_line(error)}")
-            else:
-                self._end(LOST, _last_line(error))
-        except ConnectionError as error:
-            raise UserError(f"the connection to the cluster must last: {error}; the same command goes on.") from None
-
-    def _hear_meet(self, node: str, there: str, shared: bool) -> None:
-        self._met = True
-        if there != version("gannorm"):
-            self._end(CALLERS_MISTAKE, f"every node must have gannorm {version('gannorm')}: {node} has {there}.")
-            return
-        with self.log.open("a") as log:
-            log.write(f"on {node}, {'in this folder' if shared else 'in a folder of its own, to be brought back'}\n")
-        if not shared:
-            self._home = tempfile.TemporaryFile()  # noqa: SIM115 (until the process ends)
-            for start, part in parts(packed(self._task.runs)):
-                self._ray.get(self._worker.receive.remote(start, part))
-        self._ask("start", self._task, self._command, shared, self._threads)
-
-    def _hear_start(self) -> None:
-        self._done = 0
-        self._ask("news", 0, 0)
-
-    def _hear_news(self, printed: bytes, done: int, status: int | None, line: str, part: bytes) -> None:
-        logged, brought = self._question[1]  # not what was counted: a Ctrl-C may have cut us off when we last were here
-        with self.log.open("ab") as log:
-            log.write(printed)
-        self._logged = logged + len(printed)
-        self._done = done
-        if self._home:
-            self._home.seek(brought)
-            self._home.write(part)
-        if status is None:
-            self._ask("news", self._logged, self._home.tell() if self._home else 0)
-            return
-        if self._home:
-            bring_home(self._home, self._task.runs, self.log.parent)
-        self._visible_by = time.monotonic() + VISIBLE
-        self._end(status, line)
-
-
-def _last_line(error: Exception) -> str:
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        if self._status is None:
+            self._ray.cancel(self._answer, force=True)  # the kernel kills the process with its worker

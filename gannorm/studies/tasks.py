@@ -1,215 +1,135 @@
-"""Do tasks in processes, some at once: retried once, shown in one line, and none of the processes outlives us.
-
-`run_all` is the one loop. An `Engine` says where the processes are: here (`gannorm.studies.processes`), or on the nodes
-of a Ray cluster (`gannorm.studies.cluster`).
-"""
+"""The two tasks of a study: train one run, and score some. Each is a command whose success its files tell."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import signal
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
-
-from tqdm import tqdm
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gannorm.errors import UserError
+from gannorm.files import writing
 from gannorm.rundir import RunDir
+from gannorm.studies.evaluation_options import answered
+from gannorm.studies.plan import PlannedRun
 
-CALLERS_MISTAKE = 2  # exit status of a command that was given something that cannot work
-LOST = 256  # in place of an exit status: the machine is gone, with the process
-LOSSES = 3  # machines that a task may lose until a further loss counts as a failure of its own
-TICK = 0.2  # seconds between looks at the processes
-GRACE = 10.0  # seconds between asking a process to stop and killing it
+ENDED = ("finished", "diverged")
 
 
-class Task(Protocol):
-    """Something that one process does, and whose success can be seen without asking the process."""
+class Training:
+    """A task: one run of the study. Its directory says that it ended. A stopped run goes on, a failed one starts anew.
 
-    name: str
-    total: int  # units of work
-    runs: Sequence[RunDir]  # that it reads or writes
+    A run that can no longer go on, because its images have changed for example, stops the study: its other runs were
+    made with them.
+    """
+
+    def __init__(self, run: PlannedRun) -> None:
+        self.run = run
+        self.runs: Sequence[RunDir] = [run.directory]
+        self.name, self.total = run.name, int(run.config["steps"])
 
     def prepare(self) -> None:
-        """Make the folders ready for a start."""
+        if self.run.directory.config_file.exists() and not is_stopped(self.run.directory):
+            self._set_aside()
+        self.run.save_config()
 
     def arguments(self) -> list[str]:
-        """What `gannorm` is to do."""
-
-    def moved(self, output: Path) -> Task:
-        """The same task where the folder of all studies is `output`."""
+        directory = self.run.directory
+        goes_on = directory.config_file.exists()
+        return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
 
     def progress(self) -> int:
-        """How much of `total` is done."""
+        return self.total if self.is_done() else min(self.total - 1, self.run.directory.last_step())
 
     def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
+        return state(self.run.directory) in ENDED
 
     def is_busy(self) -> bool:
-        """Whether a process that is not ours is doing it."""
+        return state(self.run.directory) == "running"
 
     def outcome(self) -> str:
-        """What a person wants to know once it is done."""
+        status = self.run.directory.status()
+        return f"{status['state']} at step {status['step']} {status['reason']}".rstrip()
+
+    def _set_aside(self) -> None:
+        """Nothing that a run wrote is lost, and its name is free again."""
+        attempts = self.run.config_file.parent / "attempts"
+        numbered = (attempts / f"{self.name}_{n}" for n in itertools.count(1))
+        with writing(attempts):
+            attempts.mkdir(exist_ok=True)
+            self.run.directory.path.rename(next(path for path in numbered if not path.exists()))
 
 
-class Process(Protocol):
-    """A started task."""
+class Scoring:
+    """A task: the scores of some runs, in one process, which pays for its start and the reference statistics once."""
 
-    log: Path  # everything that it prints is appended to this file
+    def __init__(self, number: int, runs: Sequence[RunDir], options: Mapping[str, Any]) -> None:
+        self.number, self.options = number, options
+        self.runs: Sequence[RunDir] = runs
+        self.name, self.total = f"evaluation_{number}", sum(len(steps_to_score(run, options)) for run in runs)
 
-    def status(self) -> int | None:
-        """The exit status; None while it runs; −n when signal n ended it; or LOST."""
+    def prepare(self) -> None:
+        pass
 
-    def progress(self) -> int | None:
-        """How much of the task is done; None while it waits for a place."""
+    def arguments(self) -> list[str]:
+        left = [str(run.path) for run in self.runs if not is_scored(run, self.options)]
+        return ["evaluate", *left, *(f"--{k}={_flag(v)}" for k, v in self.options.items())]
 
-    def last_line(self) -> str:
-        """The last line that it printed, and what killed it, if something did."""
+    def progress(self) -> int:
+        return sum(len(steps_to_score(run, self.options) & scored_steps(run, self.options)) for run in self.runs)
 
-    def send(self, number: int) -> None:
-        """Send a signal to the process and to everything that it started."""
+    def is_done(self) -> bool:
+        return all(is_scored(run, self.options) for run in self.runs)
 
-    def close(self) -> None:
-        """Kill what is left of it."""
+    def is_busy(self) -> bool:
+        return False
 
-
-class Engine(Protocol):
-    """Where processes run."""
-
-    def shares(self, tasks: int) -> tuple[int, int]:
-        """(processes at once, threads for each) where so many tasks are to be done."""
-
-    def start(self, task: Task, log: Path, threads: int) -> Process:
-        """Start a task, which is prepared."""
+    def outcome(self) -> str:
+        return f"checkpoints scored: {self.total}"
 
 
-def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: str) -> list[str]:
-    """Do the tasks that are not done; one that fails is tried once more, after the others.
+def is_scored(run: RunDir, options: Mapping[str, Any]) -> bool:
+    """Whether every checkpoint that the options ask for has scores of the protocol that they ask for."""
+    return steps_to_score(run, options) <= scored_steps(run, options)
 
-    A task whose machine is lost has not failed: it is tried again, up to LOSSES times.
 
-    Args:
-        tasks: in order.
-        engine: where.
-        logs: folder for <name>.log, with everything that a task's process prints.
-        what, unit: of the work, for the line that shows progress.
+def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
+    """The steps of the checkpoints that the options ask for: the last, or all."""
+    steps = list(run.checkpoints())
+    return set(steps if options.get("all_checkpoints") else steps[-1:])
+
+
+def scored_steps(run: RunDir, options: Mapping[str, Any]) -> set[int]:
+    """The steps whose scores answer the options; none of a damaged file, which `gannorm evaluate` names."""
+    records: dict[int, list[Mapping[str, Any]]] = {}
+    try:
+        found = run.scores()
+    except UserError:
+        return set()
+    for record in found:
+        records.setdefault(record["step"], []).append(record)
+    return {step for step, its in records.items() if answered(its, options)}
+
+
+def state(run: RunDir) -> str:
+    """What a run's directory says of it, read anew.
 
     Returns:
-        The names of the tasks that failed twice.
-
-    Raises:
-        UserError: a task was a caller's mistake, which the other tasks would repeat; the other processes are stopped.
+        "to do", "damaged", or as `RunDir.state`.
     """
-    waiting = [task for task in tasks if not task.is_done()]
-    if not waiting:
-        return []
-    workers, threads = engine.shares(len(waiting))
-    failures: Counter[str] = Counter()
-    losses: Counter[str] = Counter()
-    active: dict[str, tuple[Task, Process, float]] = {}  # since when
-    view = _View(tasks, what, unit)
+    if not run.config_file.exists():
+        return "to do"
     try:
-        while waiting or active:
-            while len(active) < workers and (task := next((t for t in waiting if not t.is_busy()), None)):
-                waiting.remove(task)
-                if not task.is_done():  # a process that is not ours may have ended since we looked
-                    task.prepare()
-                    process = engine.start(task, logs / f"{task.name}.log", threads)
-                    active[task.name] = task, process, time.monotonic()
-                    view.begun(task)
-            view.show({name: process.progress for name, (_, process, _) in active.items()})
-            time.sleep(TICK)
-            for task, process, since in [started for started in active.values() if started[1].status() is not None]:
-                process.close()
-                del active[task.name]
-                if task.is_done():
-                    view.say(task, f"{task.outcome()} ({time.monotonic() - since:.0f} s)")
-                    continue
-                if process.status() == CALLERS_MISTAKE:
-                    raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', process.last_line())}")
-                lost = process.status() == LOST and losses[task.name] < LOSSES
-                (losses if lost else failures)[task.name] += 1
-                again = failures[task.name] < 2
-                then = "to be tried again" if again else "twice"
-                told = f"{'lost' if lost else 'failed'}, {then}: {process.last_line()}"
-                view.say(task, f"{told} (all it printed is in {process.log})")
-                if again:
-                    waiting.append(task)
-    finally:
-        view.clear()
-        stop([process for _, process, _ in active.values()])
-    return [name for name, count in failures.items() if count == 2]
+        return run.state()
+    except UserError:
+        return "damaged"
 
 
-def stop(processes: Sequence[Process]) -> None:
-    """Ask all to stop; kill what has not after GRACE seconds, or at a second Ctrl-C."""
-    try:
-        for process in processes:
-            process.send(signal.SIGTERM)
-        deadline = time.monotonic() + GRACE
-        while any(process.status() is None for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        for process in processes:
-            process.close()
+def is_stopped(run: RunDir) -> bool:
+    """Whether its process was killed, or ended by a signal, Ctrl-C or `trainer.max_time`: the run can go on."""
+    now = state(run)
+    reason = run.status()["reason"] if now == "failed" else ""
+    return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by ")
 
 
-def moved(run: RunDir, output: Path) -> RunDir:
-    """The same run where the folder of all studies is `output`."""
-    study, name = run.path.parts[-2:]
-    return RunDir(output / study / name)
-
-
-class _View:
-    """One line for all tasks: refreshed on a terminal, printed now and then elsewhere."""
-
-    def __init__(self, tasks: Sequence[Task], what: str, unit: str) -> None:
-        self.tasks, self.what, self.unit = {task.name: task for task in tasks}, what, unit
-        self.live = sys.stderr.isatty()
-        self.patience = 0.5 if self.live else 30.0
-        # What a failed attempt got done is done again: it counts for nothing.
-        self.done = {task.name: task.total if task.is_done() else 0 for task in tasks}
-        self.initial = sum(self.done.values())
-        self.begin = self.shown = time.monotonic()
-
-    def begun(self, task: Task) -> None:
-        """What a task that goes on has done before is done, and took none of our time."""
-        self.initial += max(0, task.progress() - self.done[task.name])
-        self.done[task.name] = task.progress()
-
-    def show(self, active: Mapping[str, Callable[[], int | None]]) -> None:
-        """Work done of work planned, time left at the rate since the start, and what is active."""
-        if time.monotonic() - self.shown < self.patience:
-            return
-        self.shown = time.monotonic()
-        running = {name: done for name, progress in active.items() if (done := progress()) is not None}
-        self.done |= running
-        queued = [f"{len(active) - len(running)} queued"] if len(active) > len(running) else []
-        complete = sum(self.done[name] >= task.total for name, task in self.tasks.items())
-        line = tqdm.format_meter(
-            n=sum(self.done.values()),
-            total=sum(task.total for task in self.tasks.values()),
-            elapsed=self.shown - self.begin,
-            ncols=shutil.get_terminal_size().columns - 1 if self.live else 100,
-            prefix=self.what,
-            unit=self.unit,
-            postfix=f"{complete}/{len(self.tasks)}: {', '.join([*running, *queued]) or 'waiting for another process'}",
-            initial=self.initial,
-        )
-        sys.stderr.write(f"\r{line}\x1b[K" if self.live else f"{line}\n")
-        sys.stderr.flush()
-
-    def say(self, task: Task, line: str) -> None:
-        """A line that stays, about a task that has ended."""
-        self.done[task.name] = task.progress()
-        self.clear()
-        print(f"{task.name}: {line}", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if self.live:
-            sys.stderr.write("\r\x1b[K")
+def _flag(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,7 +9,6 @@ N batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,16 +17,16 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from gannorm.config import ClassifierModel, TrainConfig, taken_by
 from gannorm.data import Images, to_float
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
 from gannorm.models import initialize
-from gannorm.models.checkpoint import build_classifier as build_network
+from gannorm.models.build import build_classifier as build_network
 from gannorm.normalizers import set_reference
 from gannorm.seeds import stream
-from gannorm.training.callbacks import Every, record
+from gannorm.training.callbacks.measurements import Every, record
 
-BUILDING = ("classifier", "initialization", "initialization_options", "residual_blocks")  # not Classifier's options
 REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias of a GAN, in whole batches there
 TEST_BATCH = 256
 
@@ -120,19 +119,20 @@ def test(network: nn.Module, images: Images, device: torch.device) -> tuple[floa
     return loss / len(images), right / len(images)
 
 
-def build_classifier(config: Mapping[str, Any], images: Images) -> Classifier:
+def build_classifier(config: TrainConfig, images: Images) -> Classifier:
     """The initialized classifier of a config. It has judged a training batch: one that cannot is found here."""
-    seed, model = config["seed"], config["model"]
+    seed, model = config.seed, config.model
+    assert isinstance(model, ClassifierModel)
     network = build_network(model, images.image_size, images.channels, classes=len(images.classes))
     reference = images.take(min(REFERENCE_IMAGES, len(images)), seed)
     initialize(
         network,
-        model["initialization"],
+        model.initialization,
         generator=stream(seed, "initialization", "classifier"),
         reference=reference,
-        **model["initialization_options"],
+        **model.initialization_options,
     )
     set_reference(network, reference)
     with torch.no_grad(), isolated(network) as judge:
-        judge(images.take(min(config["data"]["batch_size"], len(images)), seed))
-    return Classifier(network, **{k: v for k, v in model.items() if k not in BUILDING})
+        judge(images.take(min(config.data.batch_size, len(images)), seed))
+    return Classifier(network, **taken_by(Classifier, model))

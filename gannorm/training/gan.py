@@ -23,9 +23,9 @@ from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
+from gannorm.training.accumulation.microbatches import Microbatches, logits
+from gannorm.training.callbacks.ema import EMA
 from gannorm.training.capture import WARM_UP, Captured, graphs_of
-from gannorm.training.ema import EMA
-from gannorm.training.microbatches import Microbatches, logits
 
 # At most, in a call of `training_step`: Lightning's part of a step is then a tenth of what it was. The images of a call
 # and of the next one wait in memory; steps with so many that this would count need no such help.

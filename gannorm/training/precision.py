@@ -15,11 +15,9 @@ from typing import Any
 
 import torch
 
-from gannorm.errors import UserError
+from gannorm.config import TrainConfig, keys
 from gannorm.isolate import determinism_kept, in_float32, switched
-from gannorm.registry import choices
 
-MODES = ("auto", "exact")
 # Normalizers that gain from channels_last in a CPU's training step, by 5 to 25 %. The others reduce over the pixels of
 # one image and channel, or draw noise in the order of the memory: they lose as much, or would become another run.
 CHANNELS_LAST = ("batch", "ghost", "sync", "renorm", "lp", "layer", "none")
@@ -62,15 +60,10 @@ class Arithmetic:
             yield
 
 
-def choose(config: Mapping[str, Any]) -> Arithmetic:
-    """The arithmetic of a resolved training config: its `precision`, overridden by its `trainer.precision`.
-
-    Raises:
-        UserError: an unknown mode.
-    """
-    mode, options = config["precision"], config["trainer"]
-    if mode not in MODES:
-        raise UserError(f"unknown precision {mode!r}: {choices(mode, MODES)}")
+def choose(config: TrainConfig | Mapping[str, Any]) -> Arithmetic:
+    """The arithmetic of a training config: its `precision`, overridden by its `trainer.precision`."""
+    config = TrainConfig.of(config)
+    mode, options = config.precision, config.trainer
     if options.get("precision"):
         precision, why = str(options["precision"]), "trainer.precision"
     elif mode == "exact":
@@ -79,8 +72,7 @@ def choose(config: Mapping[str, Any]) -> Arithmetic:
         hardware = fast_bf16(_device(str(options.get("accelerator", "auto"))))
         precision = "bf16-mixed" if hardware else "32-true"
         why = f"precision auto: {hardware or 'bf16 would not be faster here'}"
-    networks = [part for part in config["model"].values() if isinstance(part, Mapping) and "norm" in part]
-    norms = {network["norm"] for network in networks}
+    norms = {config[key] for key in keys(config.task) if key.endswith(".norm")}
     # GroupNorm gains 10 % in float32; torch's bf16 kernel for this layout is slow and loses 20 %.
     helped = {*CHANNELS_LAST, *(("group",) if precision.startswith("32") else ())}
     return Arithmetic(precision, channels_last=norms <= helped, exact=mode == "exact", why=why)

@@ -12,27 +12,19 @@ from typing import Any
 
 from torch import nn
 
+from gannorm.config import TrainConfig, keys, upgraded
 from gannorm.data import ImageData
+from gannorm.distributed import one_run
+from gannorm.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
-from gannorm.studies.configs import flatten
-from gannorm.training.replicas import one_run
-from gannorm.training.train import prepare, train_to_the_end
+from gannorm.schema import DISPLAY
+from gannorm.training.run import prepare, train_to_the_end
 from gannorm.training.trainer_options import check_trainer_options
 
-BESIDE = (
-    "output",
-    "study",
-    "name",
-    "progress",
-    "wandb",
-    "wandb_project",
-    "model.cuda_graph",
-)  # what does not change a run's results
 
-
-def resume(path: Path, config: Mapping[str, Any] | None = None) -> RunDir:
+def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
     """Go on from the newest whole checkpoint of a stopped run, or from the beginning if it has none.
 
     With `precision: exact` on a CPU, on the same machine and under the same versions, the run ends bit for bit as if it
@@ -40,7 +32,7 @@ def resume(path: Path, config: Mapping[str, Any] | None = None) -> RunDir:
 
     Args:
         path: the run's directory.
-        config: its config, where a newer program has keys that config.yaml lacks; default: config.yaml as it is.
+        config: its config where something about how it is shown has changed; default: that of config.yaml.
 
     Returns:
         The run; its status is "finished" or "diverged".
@@ -49,20 +41,21 @@ def resume(path: Path, config: Mapping[str, Any] | None = None) -> RunDir:
         UserError: no run to go on with: it is finished, has diverged, or a process is writing it; or its config, its
             images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
     """
-    with one_run(check_trainer_options(RunDir.open(path).config()["trainer"])) as directory:
+    config = config or TrainConfig.from_dict(RunDir.open(path).config())
+    with one_run(check_trainer_options(config.trainer)) as directory:
         run = directory.open(path)
         _go_on(run, config)
     return run
 
 
-def _go_on(run: RunDir, config: Mapping[str, Any] | None) -> None:
+def _go_on(run: RunDir, config: TrainConfig) -> None:
     with run.lock():
         _require_stopped(run)
         saved = find_checkpoint(run) if run.checkpoints() else None
         content = read_checkpoint(saved) if saved else {}
         if content:
             _require_its_config(run, content)
-        module, data = prepare(config or run.config())
+        module, data = prepare(config)
         if content:
             _require_its_state(run, content, module, data)
         step, metrics = content.get("step", -1), content.get("metrics", 0)
@@ -74,7 +67,7 @@ def _go_on(run: RunDir, config: Mapping[str, Any] | None) -> None:
         print(
             f"{run.path}: goes on from {f'step {step}' if saved else 'the beginning: it has no checkpoint'}", flush=True
         )
-        train_to_the_end(module, data, config or run.config(), run, saved)
+        train_to_the_end(module, data, config, run, saved)
 
 
 def _require_stopped(run: RunDir) -> None:
@@ -92,9 +85,10 @@ def _require_stopped(run: RunDir) -> None:
 
 
 def _require_its_config(run: RunDir, content: Mapping[str, Any]) -> None:
-    now, then = (flatten(config) for config in (run.config(), content["config"]))
+    now, then = (flatten(upgraded(config)) for config in (run.config(), content["config"]))
+    roles = {key.name: key.role for key in keys(str(now.get("task", "gan"))).values()}
     for key in {**then, **now}:
-        if key not in BESIDE and now.get(key) != then.get(key):
+        if roles.get(key) != DISPLAY and now.get(key) != then.get(key):
             raise UserError(
                 f"a run goes on with the config that it began with: `{key}` is {now.get(key)!r} in {run.config_file} "
                 f"and {then.get(key)!r} in the checkpoint of step {content['step']}; put it back, or train a new run."

@@ -13,10 +13,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from gannorm.distributed import check_processes
 from gannorm.errors import UserError
 from gannorm.isolate import determinism_kept, switched
 from gannorm.registry import choices
-from gannorm.training.replicas import check_processes
 
 # Trainer options that a run decides itself, and what to do instead.
 OURS = {

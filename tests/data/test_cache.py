@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gannorm.data import cache as module
-from gannorm.data.cache import decoded
+from gannorm.data.decoding import Decoded, Form
 from gannorm.errors import UserError
 
 
@@ -23,29 +23,35 @@ def files(tmp_path):
     return [write(tmp_path, f"{k}.png", k) for k in range(5)]
 
 
+def decoded(root, names, size, part):
+    """All of a list of files as one part."""
+    return module.decoded(root, dict.fromkeys(names, part), part, Form(size))
+
+
 @pytest.fixture
 def decodings(monkeypatch):
     """The lists of files decoded so far."""
     calls, real = [], module._decode_all
-    monkeypatch.setattr(module, "_decode_all", lambda root, names, size: calls.append(names) or real(root, names, size))
+    monkeypatch.setattr(module, "_decode_all", lambda root, names, form: calls.append(names) or real(root, names, form))
     return calls
 
 
 def levels(root, names):
-    pixels, bad = decoded(root, names, 8, "train")
-    return pixels[:, 0, 0, 0].tolist(), bad
+    part = decoded(root, names, 8, "train")
+    assert part.names == [name for name in names if name not in part.bad]
+    return part.pixels[:, 0, 0, 0].tolist(), part.bad
 
 
 def test_a_second_start_reads_the_cache_and_decodes_nothing(tmp_path, files, decodings):
     first = decoded(tmp_path, files, 8, "train")
     second = decoded(tmp_path, files, 8, "train")
     assert len(decodings) == 1
-    assert torch.equal(first[0], second[0]) and first[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(first.pixels, second.pixels) and first.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_parts_and_sizes_have_caches_of_their_own(tmp_path, files, decodings):
     for size, part in ((8, "train"), (4, "train"), (8, "test")) * 2:
-        assert decoded(tmp_path, files, size, part)[0].shape == (5, 3, size, size)
+        assert decoded(tmp_path, files, size, part).pixels.shape == (5, 3, size, size)
     assert len(decodings) == 3
 
 
@@ -98,14 +104,14 @@ def test_a_file_changed_while_others_are_decoded_is_noticed_at_the_next_start(tm
 
 
 def test_pixels_in_use_do_not_change_with_the_files_or_the_cache(tmp_path, files):
-    pixels, _ = decoded(tmp_path, files, 8, "train")
+    pixels = decoded(tmp_path, files, 8, "train").pixels
     write(tmp_path, "0.png", 77)
     assert levels(tmp_path, files)[0][0] == 77
     assert pixels[0, 0, 0, 0] == 0
 
 
 def test_writing_into_the_pixels_never_reaches_the_cache(tmp_path, files, decodings):
-    decoded(tmp_path, files, 8, "train")[0].fill_(5)
+    decoded(tmp_path, files, 8, "train").pixels.fill_(5)
     assert levels(tmp_path, files)[0] == [0, 1, 2, 3, 4] and len(decodings) == 1
 
 
@@ -114,7 +120,7 @@ def test_a_cache_larger_than_the_memory_can_be_mapped(tmp_path):
     images = 3 * memory // (3 * 64 * 64)
     with (tmp_path / "large.pixels").open("wb") as file:
         file.truncate(images * 3 * 64 * 64)  # a sparse file: no disk is used
-    assert module._map(tmp_path / "large", images, 64)[-1].sum() == 0
+    assert module._map(tmp_path / "large.pixels", images, 64)[-1].sum() == 0
 
 
 def cut(file):
@@ -132,10 +138,10 @@ def flip(file):
     "damage", [cut, flip, lambda f: f.unlink(), lambda f: f.write_bytes(b""), lambda f: f.write_text("[]")]
 )
 def test_a_damaged_cache_is_made_anew(suffix, damage, tmp_path, files, cache, decodings):
-    whole = decoded(tmp_path, files, 8, "train")[0].clone()
+    whole = decoded(tmp_path, files, 8, "train").pixels.clone()
     [file] = cache.glob(f"*{suffix}")
     damage(file)
-    assert torch.equal(decoded(tmp_path, files, 8, "train")[0], whole)
+    assert torch.equal(decoded(tmp_path, files, 8, "train").pixels, whole)
     assert len(decodings) == 2
 
 
@@ -148,7 +154,7 @@ def test_an_index_that_was_edited_is_made_anew(tmp_path, files, cache):
 
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path, files, cache, monkeypatch):
     def interrupted(*_):
-        yield True, bytes(3 * 64)
+        yield Decoded(bytes(3 * 64), False)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -162,15 +168,15 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path, files, cache, monk
 def test_two_at_once_share_one_decoding(tmp_path, files, decodings):
     # The lock belongs to an open file, so that threads exclude each other as processes do.
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: levels(tmp_path, files)[0], range(4)))
-    assert found == [[0, 1, 2, 3, 4]] * 4 and len(decodings) == 1
+        answers = list(pool.map(lambda _: levels(tmp_path, files)[0], range(4)))
+    assert answers == [[0, 1, 2, 3, 4]] * 4 and len(decodings) == 1
 
 
 def test_bad_files_are_left_out_and_named_also_by_the_cache(tmp_path, files, decodings):
     (tmp_path / "2.png").write_bytes(b"")
     for _ in range(2):
-        found, bad = levels(tmp_path, [*files, "gone.png"])
-        assert found == [0, 1, 3, 4] and bad["2.png"] == "empty file" and "No such file" in bad["gone.png"]
+        numbers, bad = levels(tmp_path, [*files, "gone.png"])
+        assert numbers == [0, 1, 3, 4] and bad["2.png"] == "empty file" and "No such file" in bad["gone.png"]
     assert len(decodings) == 1
 
 
@@ -180,11 +186,11 @@ def test_a_file_that_kills_its_decoder_is_named_and_the_others_are_read(tmp_path
         f"import sys; sys.path.insert(0, {str(Path(module.DECODER).parent)!r})\n"
         "import decoding, os, signal\n"
         "real = decoding.decode\n"
-        "def decode(file, size):\n"
+        "def decode(file, form):\n"
         "    if file.endswith(('1.png', '4.png')): os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    return real(file, size)\n"
+        "    return real(file, form)\n"
         "decoding.decode = decode\n"
-        "decoding._serve(int(sys.argv[1]))\n"
+        "decoding._serve(decoding.Form(int(sys.argv[1])))\n"
     )
     monkeypatch.setattr(module, "DECODER", str(killer))
     reason = "crashes the image library"
@@ -202,8 +208,8 @@ def test_many_files_on_several_workers_keep_their_order(tmp_path, monkeypatch):
     colours = np.random.default_rng(0).integers(0, 256, 800).tolist()
     names = [write(tmp_path, f"{k}.png", colour) for k, colour in enumerate(colours)]
     (tmp_path / "100.png").write_bytes(b"")
-    found, bad = levels(tmp_path, names)
-    assert found == colours[:100] + colours[101:] and list(bad) == ["100.png"]
+    numbers, bad = levels(tmp_path, names)
+    assert numbers == colours[:100] + colours[101:] and list(bad) == ["100.png"]
 
 
 def test_odd_names_are_names(tmp_path):
@@ -234,4 +240,77 @@ def test_the_index_is_readable_and_versioned(tmp_path, files, cache):
     levels(tmp_path, files)
     [file] = cache.glob("*.json")
     index = json.loads(file.read_text())
-    assert index["version"] == module.VERSION and index["images"] == 5 and index["root"] == str(tmp_path)
+    assert (
+        index["version"] == module.VERSION and index["parts"]["train"]["images"] == 5 and index["root"] == str(tmp_path)
+    )
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def parts_of(root, parts, wanted, **options):
+    part = module.decoded(root, parts, wanted, Form(8), **options)
+    return part.names, part.pixels[:, 0, 0, 0].tolist()
+
+
+def test_all_parts_are_decoded_together_and_each_has_its_own_files_in_their_order(tmp_path, files, decodings):
+    parts = {name: "test" if k in (1, 3) else "train" for k, name in enumerate(files)}
+    assert parts_of(tmp_path, parts, "test") == (["1.png", "3.png"], [1, 3])
+    assert parts_of(tmp_path, parts, "train") == (["0.png", "2.png", "4.png"], [0, 2, 4])
+    assert len(decodings) == 1
+
+
+def test_a_file_that_moves_to_another_part_is_noticed(tmp_path, files):
+    parts = dict.fromkeys(files, "train") | {"1.png": "test"}
+    assert parts_of(tmp_path, parts, "test")[1] == [1]
+    assert parts_of(tmp_path, parts | {"2.png": "test"}, "test")[1] == [1, 2]
+
+
+def test_bad_files_belong_to_their_part(tmp_path, files):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"")
+    parts = dict.fromkeys(files, "train") | {"1.png": "test", "3.png": "test"}
+    for wanted, bad in (("train", "2.png"), ("test", "1.png")):
+        assert module.decoded(tmp_path, parts, wanted, Form(8)).bad == {bad: "empty file"}
+
+
+def test_a_part_without_a_single_image_is_empty(tmp_path, files):
+    (tmp_path / "1.png").write_bytes(b"")
+    assert parts_of(tmp_path, dict.fromkeys(files, "train") | {"1.png": "test"}, "test") == ([], [])
+
+
+@pytest.mark.parametrize("repeat", [1, 2])  # the second time from the cache
+def test_copies_go_where_the_first_of_them_goes_if_they_are_kept_together(repeat, tmp_path):
+    levels_of = {"a.png": 5, "b.png": 6, "c.png": 5, "d.png": 7, "e.png": 6}
+    for name, level in levels_of.items():
+        write(tmp_path, name, level)
+    parts = {"a.png": "train", "b.png": "test", "c.png": "test", "d.png": "test", "e.png": "train"}
+    for _ in range(repeat):
+        assert parts_of(tmp_path, parts, "train", together=True) == (["a.png", "c.png"], [5, 5])
+        assert parts_of(tmp_path, parts, "test", together=True) == (["b.png", "d.png", "e.png"], [6, 7, 6])
+        assert parts_of(tmp_path, parts, "train") == (["a.png", "e.png"], [5, 6])
+
+
+def test_copies_in_other_parts_are_counted_and_those_in_the_same_part_are_not(tmp_path):
+    for name, level in {"a.png": 5, "b.png": 5, "c.png": 5, "d.png": 7, "e.png": 7}.items():
+        write(tmp_path, name, level)
+    parts = {"a.png": "train", "b.png": "test", "c.png": "test", "d.png": "test", "e.png": "test"}
+    counts = {wanted: module.decoded(tmp_path, parts, wanted, Form(8)).copies for wanted in ("train", "test")}
+    assert counts == {"train": 1, "test": 2}
+    assert module.decoded(tmp_path, parts, "test", Form(8), together=True).copies == 0
+
+
+def test_images_with_transparent_pixels_are_counted(tmp_path):
+    for name, opacity in {"a.png": 255, "b.png": 254, "c.png": 0}.items():
+        Image.new("RGBA", (8, 8), (0, 0, 0, opacity)).save(tmp_path / name)
+    assert (
+        module.decoded(tmp_path, dict.fromkeys(["a.png", "b.png", "c.png"], "train"), "train", Form(8)).transparent == 2
+    )
+
+
+@pytest.mark.parametrize("form", [Form(8, enlarge=True), Form(8, background="white"), Form(4)])
+def test_each_form_of_an_image_has_a_cache_of_its_own(form, tmp_path, decodings):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    for wanted in (Form(8), form) * 2:
+        module.decoded(tmp_path, {"a.png": "train"}, "train", wanted)
+    assert len(decodings) == 2

@@ -12,8 +12,8 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from gannorm.data import DATASETS, GREY, Images, load_images
-from gannorm.data.datasets import _one_at_a_time
+from gannorm.data import DATASETS, GREY, Images, images_of_run, load_images
+from gannorm.data.datasets import _one_at_a_time, check_source
 from gannorm.errors import UserError
 from gannorm.registry import UnknownNameError
 
@@ -245,3 +245,50 @@ def test_wrong_arguments_name_the_right_ones():
         load_images("digits", "valid", image_size=8)
     with pytest.raises(UserError, match="image_size must be at least 1: got 0"):
         load_images("digits", "train", image_size=0)
+
+
+def test_a_root_for_a_data_set_that_reads_no_folder_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"'digits' .* reads no folder: got data.root=.*--data.name folder"):
+        load_images("digits", "train", image_size=8, root=tmp_path)
+    for name in set(DATASETS) - {"digits"}:
+        check_source(name, tmp_path, "black")
+
+
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"digits", "folder"}))
+def test_the_root_of_a_folder_of_images_given_to_another_data_set_names_the_right_one(name, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
+    with pytest.raises(UserError, match="for images of your own choose"):
+        load_images(name, "train", image_size=32, root=tmp_path)
+
+
+@pytest.mark.parametrize("colour", ["black", "White", "#808080", "#fff", "rgb(1, 2, 3)", "#01020304"])
+def test_colours_are_names_or_numbers(colour):
+    check_source("folder", "x", colour)
+
+
+@pytest.mark.parametrize("colour", ["blakc", "", "#12", "255"])
+def test_an_unknown_colour_is_one_line(colour):
+    with pytest.raises(UserError, match=r"`data.background` must be a colour such as black.*: got "):
+        load_images("folder", "train", image_size=8, background=colour)
+
+
+def test_every_built_in_data_set_says_how_it_is_split(tmp_path, monkeypatch):
+    WRITERS["svhn"](tmp_path, monkeypatch)
+    assert load_images("svhn", "test", image_size=32, root=tmp_path).split_rule == "the data set's own"
+    assert load_images("digits", "test", image_size=8).split_rule == "a fixed fifth is held out"
+
+
+def test_the_images_of_a_run_are_read_with_all_of_its_options(tmp_path):
+    for split, mode in (("train", "RGB"), ("test", "RGBA")):
+        (tmp_path / split).mkdir()
+        Image.new(mode, (4, 4)).save(tmp_path / split / "a.png")
+    data = {"name": "folder", "root": str(tmp_path), "image_size": 8, "batch_size": 64, "download": True}
+    images = images_of_run(data | {"enlarge": True, "background": "#070809"}, "test")
+    assert images.pixels[0, :, 0, 0].tolist() == [7, 8, 9]
+    with pytest.raises(UserError, match="pixels are fewer"):
+        images_of_run(data, "test")  # as earlier versions wrote it
+
+
+def test_runs_of_earlier_versions_may_name_a_root_that_was_not_read():
+    images = images_of_run({"name": "digits", "root": "elsewhere", "image_size": 8, "skip_bad": False}, "test")
+    assert images.fingerprint == load_images("digits", "test", image_size=8).fingerprint

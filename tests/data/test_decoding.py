@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gannorm.data.decoding import MAX_PIXELS, BadImage, decode
+from gannorm.data.decoding import MAX_PIXELS, BadImage, Form, decode
 
 
-def read(file, size):
-    return np.frombuffer(decode(file, size), dtype=np.uint8).reshape(3, size, size)
+def read(file, size, **options):
+    return np.frombuffer(decode(file, Form(size, **options)).pixels, dtype=np.uint8).reshape(3, size, size)
 
 
 def pixels(*shape, seed=0):
@@ -151,7 +151,7 @@ REFUSED = {
 def test_damaged_files_are_refused_with_a_reason(reason, tmp_path):
     (tmp_path / "a.png").write_bytes(REFUSED[reason])
     with pytest.raises(BadImage) as error:
-        decode(tmp_path / "a.png", 8)
+        decode(tmp_path / "a.png", Form(8))
     assert "\n" not in str(error.value)
     if reason in ("broken PNG", "unrecognized data stream contents"):
         return  # how Pillow words these depends on its version
@@ -163,7 +163,7 @@ def test_every_cut_of_a_file_is_refused_or_read_and_never_a_crash(tmp_path):
     for end in range(0, len(whole) - 2, 97):
         (tmp_path / "a.jpg").write_bytes(whole[:end])
         with pytest.raises(BadImage):
-            decode(tmp_path / "a.jpg", 8)
+            decode(tmp_path / "a.jpg", Form(8))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -177,7 +177,7 @@ def test_scrambled_files_are_refused_or_read_and_never_a_crash(seed, tmp_path):
         data[place] = draw.integers(256)
     (tmp_path / "a.png").write_bytes(data)
     try:
-        assert len(decode(tmp_path / "a.png", 8)) == 3 * 64
+        assert len(decode(tmp_path / "a.png", Form(8)).pixels) == 3 * 64
     except BadImage as error:
         assert str(error) and "\n" not in str(error)
 
@@ -189,17 +189,17 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(BadImage, match="too many"):
-            decode(tmp_path / "bomb.png", 8)
+            decode(tmp_path / "bomb.png", Form(8))
 
 
 def test_no_other_format_is_opened(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
     with pytest.raises(BadImage, match="not one of"):  # Pillow would call Ghostscript
-        decode(tmp_path / "a.png", 8)
+        decode(tmp_path / "a.png", Form(8))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_greys_without_a_range_are_refused(dtype, tmp_path):
     Image.fromarray(np.ones((8, 8), dtype=dtype)).save(tmp_path / "a.tif")
     with pytest.raises(BadImage, match="32 bits"):
-        decode(tmp_path / "a.tif", 8)
+        decode(tmp_path / "a.tif", Form(8))

@@ -1,4 +1,6 @@
 import os
+import re
+import warnings
 import zlib
 
 import pytest
@@ -6,14 +8,22 @@ import torch
 from PIL import Image
 
 from gannorm.data import load_images
-from gannorm.data.folder import _splits
+from gannorm.data.decoding import FORMATS
+from gannorm.data.folder import HELD_OUT, SUFFIXES, TRAIN, _by_hash, read_folder
 from gannorm.errors import UserError
 
 
 def write(root, *names, size=8):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (size, size), zlib.crc32(name.encode()) & 0xFFFFFF).save(root / name)  # its name's own colour
+        colour = zlib.crc32(os.path.join(root, name).encode()) & 0xFFFFFF  # its name's own
+        Image.new("RGB", (size, size), colour).save(root / name, format="PNG")
+
+
+def write_copies(root, *names, colour="red"):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(root / name)
 
 
 def load(root, split="train", **options):
@@ -27,17 +37,67 @@ def colours(images):
 NAMES = [f"{k}.png" for k in range(40)]
 
 
-def test_train_and_test_folders_are_the_splits(tmp_path):
-    write(tmp_path, "train/a.png", "train/deep/b.png", "test/c.png", "elsewhere/d.png")
+def test_train_and_test_folders_are_the_splits_and_other_folders_are_left_out_with_a_word(tmp_path):
+    write(tmp_path, "train/a.png", "train/deep/b.png", "test/c.png")
     assert (len(load(tmp_path)), len(load(tmp_path, "test"))) == (2, 1)
+    write(tmp_path, "elsewhere/d.png", "e.png")
+    with pytest.warns(UserWarning, match=r"2 files left out: .png 2 \(outside the folders of the split\)"):
+        assert len(load(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_other_names_of_the_held_out_folder_are_known_and_test_goes_first(name, tmp_path):
-    write(tmp_path, "train/a.png", f"{name}/b.png", f"{name}/c.png")
+@pytest.mark.parametrize("train", TRAIN)
+@pytest.mark.parametrize("test", HELD_OUT)
+def test_usual_names_of_splits_are_known_in_any_capitals_and_one_folder_deeper(train, test, tmp_path):
+    for change in (str.lower, str.upper, str.capitalize):
+        for number, place in enumerate(("{split}/{kind}", "archive/{split}/{kind}", "{kind}/{split}")):
+            root = tmp_path / f"{change.__name__}{number}"
+            for split, count in ((change(train), 3), (change(test), 2)):
+                folders = [place.format(split=split, kind=kind) for kind in ("cat", "dog")]
+                write(root, *(f"{folder}/{k}.png" for folder in folders for k in range(count)))
+            images, held_out = load(root), load(root, "test")
+            assert (len(images), len(held_out)) == (6, 4)
+            assert images.classes == held_out.classes == ("cat", "dog")
+            assert images.labels.tolist() == [0, 0, 0, 1, 1, 1] and held_out.labels.tolist() == [0, 0, 1, 1]
+            assert f"by the folders {change(train)} and {change(test)}" in images.split_rule
+
+
+def test_of_several_held_out_folders_test_is_used_and_the_others_are_left_out_with_a_word(tmp_path):
+    write(tmp_path, "train/a.png", "val/b.png", "val/c.png")
     assert len(load(tmp_path, "test")) == 2
     write(tmp_path, "test/d.png")
-    assert len(load(tmp_path, "test")) == 1
+    with pytest.warns(UserWarning, match=r"2 files left out: .png 2 \(outside the folders of the split\)"):
+        assert len(load(tmp_path, "test")) == 1
+
+
+def test_folders_that_differ_in_capitals_alone_are_one_and_lose_no_image(tmp_path):
+    write(tmp_path, "train/a.png", "Train/a.png", "TEST/b.png")
+    assert len(load(tmp_path)) == 2
+    assert load(tmp_path).split_rule == "by the folders Train/train and TEST"
+
+
+@pytest.mark.parametrize(
+    "folders", [("train2017", "val2017"), ("seg_train", "seg_test"), ("TrainImages", "x"), ("testset", "y")]
+)
+def test_folders_that_look_like_splits_but_make_none_are_a_warning(folders, tmp_path):
+    write(tmp_path, *(f"{folder}/{name}" for folder in folders for name in NAMES))
+    with pytest.warns(UserWarning, match=f"{folders[0]}.* named like splits.* call them train and test"):
+        assert load(tmp_path).classes == tuple(sorted(folders))
+
+
+def test_folders_of_classes_do_not_look_like_splits(tmp_path):
+    write(tmp_path, *(f"{folder}/{name}" for folder in ("trainer", "valley", "contest", "devil") for name in NAMES))
+    assert len(load(tmp_path).classes) == 4
+
+
+def test_one_folder_around_everything_changes_nothing(tmp_path):
+    write(tmp_path, *(f"wrapped/twice/{c}/{name}" for c in ("cat", "dog") for name in NAMES))
+    assert load(tmp_path).classes == ("cat", "dog")
+
+
+def test_every_image_can_be_read_without_a_split(tmp_path):
+    write(tmp_path, "train/a.png", "test/b.png", "c.png")
+    images = read_folder(tmp_path, "all", image_size=8)
+    assert len(images) == 3 and images.split_rule == "no split"
 
 
 def test_without_them_a_fifth_is_held_out_and_no_image_is_in_both(tmp_path):
@@ -54,10 +114,60 @@ def test_a_new_file_moves_no_other_between_the_splits(tmp_path):
     assert train < set(colours(load(tmp_path))) and test <= set(colours(load(tmp_path, "test")))
 
 
+def test_without_a_split_the_classes_are_those_of_the_split(tmp_path):
+    write(tmp_path, "train/cat/a.png", "train/dog/b.png", "test/cat/c.png")
+    images = read_folder(tmp_path, "all", image_size=8)
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, 0, 1]  # test/cat, train/cat, train/dog
+
+
+def test_every_suffix_of_the_formats_that_are_read_is_known():
+    of_pillow = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+    assert of_pillow - {".pfm"} <= set(SUFFIXES)  # .pfm holds floats, which have no known range
+
+
 def test_which_files_are_held_out_stays_as_it_is_and_differs_between_classes():
     """Scores against a held-out split compare only while it stays: these files were held out by every version."""
     names = [f"{kind}/{k}.png" for kind in ("cat", "dog") for k in range(12)]
-    assert list(_splits(names)["test"]) == ["cat/3.png", "dog/1.png", "dog/9.png"]
+    held_out = [name for name, part in _by_hash(names).parts.items() if part == "test"]
+    assert held_out == ["cat/3.png", "dog/1.png", "dog/9.png"]
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_image_is_in_both_parts_of_a_split_by_hash_even_under_another_name_or_format(tmp_path):
+    for k in range(30):
+        write_copies(tmp_path, f"{k}.png", f"{k} copy.png", f"more/{k}.bmp", colour=(k, k, k))
+    train, test = colours(load(tmp_path)), colours(load(tmp_path, "test"))
+    assert not set(train) & set(test) and len(train) + len(test) == 90 and len(test) > 0
+    assert all(len(part) == 3 * len(set(part)) for part in (train, test))
+
+
+def test_copies_keep_their_labels(tmp_path):
+    write_copies(tmp_path, *(f"cat/{k}.png" for k in range(30)))
+    write_copies(tmp_path, *(f"dog/{k}.png" for k in range(30)), colour="blue")
+    [both] = [images for split in ("train", "test") if (images := loaded_or_none(tmp_path, split))]
+    assert len(both) == 60 and both.labels.tolist() == [0] * 30 + [1] * 30
+    assert both.pixels[:30, 0].min() == 255 and both.pixels[30:, 0].max() == 0
+
+
+def loaded_or_none(root, split):
+    try:
+        return load(root, split)
+    except UserError as error:
+        assert "none of them in the" in str(error)
+        return None
+
+
+def test_copies_on_both_sides_of_a_split_by_folders_are_counted_in_a_warning(tmp_path):
+    write(tmp_path, "train/a.png", "test/b.png")
+    write_copies(tmp_path, "train/c.png", "test/d.bmp", "test/e.png")
+    write_copies(tmp_path, "train/f.png", "train/g.png", colour="blue")  # within a split they are nobody's business
+    with pytest.warns(UserWarning, match="2 of 3 held-out images are exact duplicates of training images"):
+        assert len(load(tmp_path, "test")) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load(tmp_path)) == 4
 
 
 def test_endings_in_capitals_are_images_too(tmp_path):
@@ -117,7 +227,7 @@ def test_skipping_every_image_is_an_error(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/1.png").write_bytes(b"?")
     write(tmp_path, "test/2.png")
-    with pytest.raises(UserError, match=r"1 of 1 images .*; mend or remove them.$"):
+    with pytest.raises(UserError, match=r"1 of 1 images .*; mend or remove them\.$"):
         load(tmp_path, skip_bad=True)
 
 
@@ -136,7 +246,6 @@ def test_links_out_of_the_tree_are_refused_and_links_inside_it_are_not(tmp_path)
     write(tree, "train/a.png", "test/b.png")
     write(outside, "secret.png", "more/secret.png")
     (tree / "train/inside.png").symlink_to(tree / "train/a.png")
-    (tree / "train/loop").symlink_to(tree)
     assert len(load(tree)) == 2
     for link, target in (("file.png", "secret.png"), ("folder", "more")):
         (tree / "train" / link).symlink_to(outside / target)
@@ -144,16 +253,56 @@ def test_links_out_of_the_tree_are_refused_and_links_inside_it_are_not(tmp_path)
             load(tree)
         with pytest.warns(UserWarning, match="skipped 1 of 3"):
             assert len(load(tree, skip_bad=True)) == 2
+        assert len(load(tree, follow_links=True)) == 3
         (tree / "train" / link).unlink()
+
+
+def test_links_to_folders_inside_the_tree_are_followed(tmp_path):
+    write(tmp_path, "all/a/1.png", "all/b/2.png", "all/b/3.png")
+    for link, target in (("train/a", "a"), ("train/b", "b"), ("test/b", "b")):
+        (tmp_path / link).parent.mkdir(exist_ok=True)
+        (tmp_path / link).symlink_to(tmp_path / "all" / target)
+    with pytest.warns(UserWarning, match=r"3 files left out: .png 3 \(outside the folders of the split\)"):
+        images = load(tmp_path)
+    assert images.labels.tolist() == [0, 1, 1]
+    with pytest.warns(UserWarning) as caught:
+        load(tmp_path, "test")
+    assert "2 of 2 held-out images are exact duplicates" in str(caught[-1].message)
+
+
+@pytest.mark.parametrize("links", [{"train/loop": ""}, {"train/loop": "train"}, {"train/x": "test", "test/y": "train"}])
+def test_links_into_the_folders_that_they_lie_in_come_to_an_end_and_are_counted(links, tmp_path):
+    write(tmp_path, "train/a.png", "test/b.png")
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.warns(UserWarning, match=r"no suffix \d \(a link to a folder that it lies in\)"):
+        assert len(load(tmp_path)) in (1, 2)
+
+
+def test_a_folder_of_links_that_lead_out_says_why_it_holds_no_image(tmp_path):
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    tree.mkdir()
+    for k in range(20):
+        write(outside, f"{k}.png")
+        (tree / f"{k}.png").symlink_to(outside / f"{k}.png")
+    expected = r"holds none: 20 files left out: .png 20 \(a link that leads out .*--data.follow_links true"
+    for skip_bad in (False, True):
+        with pytest.raises(UserError, match=expected):
+            load(tree, skip_bad=skip_bad)
+    with_links = [len(load(tree, split, follow_links=True)) for split in ("train", "test")]
+    assert sum(with_links) == 20
 
 
 def test_links_that_lead_nowhere_or_to_themselves_are_bad_files(tmp_path):
     write(tmp_path, "train/a.png", "test/b.png")
     (tmp_path / "train/gone.png").symlink_to("nowhere.png")
     (tmp_path / "train/itself.png").symlink_to("itself.png")
-    (tmp_path / "train/itself").symlink_to("itself")  # no image, no folder: nothing to us
-    with pytest.warns(UserWarning, match=r"skipped 2 of 3 .*gone.png': not a regular file.*itself.png': not a reg"):
+    (tmp_path / "train/itself").symlink_to("itself")  # not named as an image
+    with pytest.warns(UserWarning) as caught:
         assert len(load(tmp_path, skip_bad=True)) == 1
+    counts, skipped = (str(warning.message) for warning in caught)
+    assert "1 file left out: no suffix 1 (no image suffix)" in counts
+    assert re.search(r"skipped 2 of 3 .*gone.png': not a regular file.*itself.png': not a regular file", skipped)
 
 
 def test_a_link_may_lead_to_the_tree_itself(tmp_path):
@@ -169,16 +318,51 @@ def test_pipes_are_not_waited_for(tmp_path):
         load(tmp_path)
 
 
-def test_hidden_and_other_files_are_no_images(tmp_path):
+def test_hidden_and_other_files_are_no_images_and_are_counted_by_reason_and_suffix(tmp_path):
     write(tmp_path, "train/a.PNG", "test/b.png")
-    for name in ("train/._a.png", "train/.DS_Store", "train/notes.txt", ".cache/c.png"):
+    for name in (
+        "train/._a.png",
+        "train/.DS_Store",
+        "train/notes.txt",
+        "train/c.AVIF",
+        "d.avif",
+        ".cache/c.png",
+        "raw",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert len(load(tmp_path)) == 1
+    counts = "7 files left out: no suffix 2, .png 1 (hidden); .avif 2, no suffix 1, .txt 1 (no image suffix)"
+    with pytest.warns(UserWarning, match=re.escape(counts)):
+        assert len(load(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_of_every_image_suffix_are_read_in_any_capitals(suffix, tmp_path):
+    write(tmp_path, f"train/a{suffix}", f"train/b{suffix.upper()}", f"test/c{suffix}")
+    assert (len(load(tmp_path)), len(load(tmp_path, "test"))) == (2, 1)
+
+
+def test_small_images_are_refused_by_an_error_that_names_the_option_and_enlarged_with_it(tmp_path):
+    write(tmp_path, "train/a.png", "test/b.png", size=7)
+    with pytest.raises(UserError, match=r"7x7 pixels are fewer than 8x8.*--data.enlarge true or .*--data.image_size"):
+        load(tmp_path)
+    small = Image.open(tmp_path / "train/a.png").getpixel((0, 0))
+    assert colours(load(tmp_path, enlarge=True)) == [small]  # of one colour, at any size
+
+
+def test_transparency_is_composed_on_the_chosen_colour_and_the_images_are_counted(tmp_path):
+    for name, opacity in (("train/a.png", 0), ("train/b.png", 255), ("test/c.png", 0)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGBA", (8, 8), (9, 9, 9, opacity)).save(tmp_path / name)
+    for background, colour in (("black", (0, 0, 0)), ("white", (255, 255, 255)), ("#010203", (1, 2, 3))):
+        images = load(tmp_path, background=background)
+        assert colours(images) == sorted([colour, (9, 9, 9)])
+        assert images.note == f"1 with transparency composed on {background}"
+    assert colours(load(tmp_path)) == [(0, 0, 0), (9, 9, 9)]  # not what the cache holds for another colour
 
 
 def test_folders_without_enough_images_say_what_they_need(tmp_path):
-    with pytest.raises(UserError, match=r"must hold images \(.png .jpg .*holds none"):
+    with pytest.raises(UserError, match=r"must hold images \(.png .apng .jpg .*holds none; choose another"):
         load(tmp_path)
     write(tmp_path, "a.png")
     splits = {}
@@ -197,8 +381,8 @@ def test_the_pixels_are_mapped_from_the_cache_and_have_its_fingerprint(tmp_path,
     write(tmp_path, *NAMES)
     images = load(tmp_path)
     assert images.channels == 3 and images.image_size == 8
-    [file] = cache.glob("train*.pixels")
+    [file] = cache.glob("*.train.pixels")
     assert file.read_bytes() == images.pixels.numpy().tobytes()
     copy = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8).view(images.pixels.shape)
     assert torch.equal(copy, images.pixels)
-    assert images.fingerprint in next(cache.glob("train*.json")).read_text()
+    assert images.fingerprint in next(cache.glob("*.json")).read_text()

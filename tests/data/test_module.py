@@ -3,8 +3,10 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from gannorm.data import ImageData, to_uint8
+from gannorm.errors import UserError
 
 pl = pytest.importorskip("lightning.pytorch")
 
@@ -66,3 +68,46 @@ def test_setup_loads_two_disjoint_splits_once():
 def test_importing_the_package_does_not_import_what_it_may_not_need():
     code = "import sys, gannorm.data; print(*{'lightning', 'torchvision', 'sklearn'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_one_line_says_how_many_images_of_how_many_classes_were_read_and_which_rule_made_the_split(tmp_path):
+    for split, count in (("Training", 3), ("Testing", 2)):
+        for kind in ("cat", "dog"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for k in range(count):
+                Image.new("RGB", (8, 8), (k, count, 0)).save(tmp_path / split / kind / f"{k}.png")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "Training" / "cat" / "clear.png")
+    data = ImageData("folder", 8, str(tmp_path), background="white")
+    data.setup()
+    assert data.describe() == (
+        f"folder ({tmp_path}): 7 training and 4 held-out images of 2 classes; split: by the folders Training and "
+        "Testing; train: 1 with transparency composed on white"
+    )
+
+
+def test_images_without_classes_are_described_without(tmp_path):
+    for split, colour in (("train", "blue"), ("test", "red")):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8), colour).save(tmp_path / split / "a.png")
+    data = ImageData("folder", 8, str(tmp_path))
+    data.setup()
+    assert "1 training and 1 held-out images without classes" in data.describe()
+
+
+def test_what_cannot_work_is_named_before_an_image_is_read():
+    for options, line in (
+        ({"name": "digit"}, "did you mean 'digits'"),
+        ({"root": "photos"}, "reads no folder"),
+        ({"background": "blakc"}, "must be a colour"),
+    ):
+        with pytest.raises(UserError, match=line):
+            ImageData(**options)
+
+
+def test_every_option_reaches_the_images(monkeypatch):
+    calls = []
+    monkeypatch.setattr("gannorm.data.module.load_images", lambda *_, **options: calls.append(options))
+    options = {"image_size": 16, "root": "x", "download": True, "skip_bad": True}
+    options |= {"enlarge": True, "background": "white", "follow_links": True}
+    ImageData("folder", **options)._load("train")
+    assert calls == [options]

@@ -12,14 +12,14 @@ import torch_fidelity
 from known_images import Pixels, Replay, images_of
 from torch import nn
 
+from gannorm.comparison.conditions import Run
+from gannorm.comparison.quantities import under_one_protocol
 from gannorm.data import to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import Evaluator, build_extractor, evaluate, scores
 from gannorm.models import Generator
 from gannorm.rundir import RunDir
-from gannorm.studies.conditions import Run
-from gannorm.studies.quantities import under_one_protocol
-from gannorm.studies.scoring import EVALUATE_OPTIONS
+from gannorm.studies.evaluation_options import EVALUATE_OPTIONS
 
 SAMPLES = 150
 

@@ -12,7 +12,7 @@ import math
 
 import pytest
 import torch
-from toys import close, gradients, loss
+from support.toys import close, gradients, loss
 
 from gannorm.normalizers import NORMALIZERS
 from gannorm.normalizers.statistics import moments

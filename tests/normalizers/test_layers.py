@@ -8,9 +8,9 @@ import copy
 
 import pytest
 import torch
+from support.toys import close, gradients
 from torch import nn
 from torch.nn import functional as F
-from toys import close, gradients
 
 from gannorm.normalizers import WEIGHT_NORMALIZERS
 from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_study import FAKE, NAMES, calls, planned
+from support.fake_study import FAKE, NAMES, calls, planned
 
 from gannorm import cli
-from gannorm.arguments import parse, train_parser
+from gannorm.arguments import train_config
+from gannorm.config import keys
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.studies.configs import flatten
-from gannorm.studies.engine import save_configs, state
+from gannorm.studies.execute import save_configs
+from gannorm.studies.tasks import state
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -61,9 +62,7 @@ def test_a_sweep_varies_config_keys_and_its_agents_command_is_one_of_ours(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = yaml.safe_load(file.read_text())
-    parser = train_parser()
-    known = list(flatten(parser.get_defaults().as_dict()))
-    assert set(sweep["parameters"]) <= set(known)
+    assert set(sweep["parameters"]) <= set(keys("gan"))
     assert set(sweep["parameters"]["model.discriminator.norm"]["values"]) <= set(NORMALIZERS)
 
     command("gannorm", 'printf "%s\\n" "$@" > arguments.txt')
@@ -74,14 +73,14 @@ def test_a_sweep_varies_config_keys_and_its_agents_command_is_one_of_ours(
         subprocess.run(agents_command(sweep, values), env=environment, check=True)
         program, *arguments = Path("arguments.txt").read_text().splitlines()
         assert program == "train"
-        config = flatten(parse(parser, arguments).as_dict())
+        config = train_config(arguments)
         assert {key: config[key] for key in values} == values
     assert config["study"] == f"sweep_{file.stem}"
 
     tiny = {"steps": 2, "probe_every": 0, "sample_every": 0, "wandb": "off", "output": "runs", "precision": "exact"}
     assert cli.main(["train", *arguments, *(f"--{key}={value}" for key, value in tiny.items())]) == 0
     (run,) = Path(f"runs/sweep_{file.stem}").iterdir()
-    assert run.name == (config["name"] or f"{values['model.discriminator.norm']}_{values['seed']}")
+    assert run.name == (config["name"] or f"{values['model.discriminator.norm']}_steps-2_{values['seed']}")
     assert RunDir(run).status()["state"] == "finished"
 
 

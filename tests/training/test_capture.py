@@ -6,16 +6,16 @@ Recorded and replayed on a CPU, operation by operation (see emulated_graphs.py),
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
+from support.emulated_graphs import EmulatedGraphs
+from support.plain_loop import final_state
 from torch import nn
-from training.emulated_graphs import EmulatedGraphs
-from training.plain_loop import final_state
 
 from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
 from gannorm.training import GAN, prepare, resume, train
-from gannorm.training.callbacks import Every
+from gannorm.training.callbacks.checkpoints import StopOnSignal
+from gannorm.training.callbacks.measurements import Every
 from gannorm.training.capture import WARM_UP, Captured
-from gannorm.training.checkpoints import StopOnSignal
 
 STEPS = WARM_UP + 6
 SETTINGS = {
@@ -30,7 +30,12 @@ SETTINGS = {
         "--model.discriminator.norm_options={start: 8, r_end: 24, d_end: 24}",
     ),
     "bfloat16": ("--precision=auto", "--trainer.precision=bf16-mixed"),
-    "watched": ("--why_every=2", "--why_budget=1", "--data.batch_size=32", "--model.moment_weight=0.1"),
+    "watched": (
+        "--optimization_every=2",
+        "--optimization_budget=1",
+        "--data.batch_size=32",
+        "--model.moment_weight=0.1",
+    ),
     "measured": ("--probe_every=2", "--probe_images=32", "--sample_every=3", "--checkpoint_every=2"),
     **{f"D {name}": (f"--model.discriminator.norm={name}",) for name in NORMALIZERS},
     **{f"G {name}": (f"--model.generator.norm={name}",) for name in ("none", "ghost", "noisy", "sync", "virtual")},
@@ -97,7 +102,7 @@ def test_several_steps_in_a_call_have_the_bits_of_as_many_calls(configure, tmp_p
         (("--log_every=45",), 5),
         (("--log_every=14", "--steps=77"), 1),
         (("--sample_every=25", "--checkpoint_every=0"), 5),
-        (("--why_every=20", "--why_budget=1"), 1),
+        (("--optimization_every=20", "--optimization_budget=1"), 1),
         (("--data.image_size=64", "--data.batch_size=768"), 2),  # 12 MiB a step
     ],
     ids=str,
@@ -161,7 +166,7 @@ def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs, aga
     config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}")
     whole = final_state(train(config, tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gannorm.training.callbacks.Metrics.act", stop_at(STEPS))
+        patch.setattr("gannorm.training.callbacks.measurements.Metrics.act", stop_at(STEPS))
         train(config, stopped := tmp_path / "stopped")
     replays = graphs.replays
     file = stopped / "config.yaml"

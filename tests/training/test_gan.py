@@ -5,16 +5,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training.plain_loop import final_state, plain_loop
+from support.plain_loop import final_state, plain_loop
 
 from gannorm.data import Images, to_float
 from gannorm.errors import UserError
 from gannorm.models import Discriminator, Generator
 from gannorm.rundir import RunDir
 from gannorm.seeds import stream
-from gannorm.training import GAN, callbacks, prepare, train
-from gannorm.training.callbacks import BatchDependence
-from gannorm.training.ema import EMA
+from gannorm.training import GAN, prepare, train
+from gannorm.training.callbacks import measurements as callbacks
+from gannorm.training.callbacks.ema import EMA
+from gannorm.training.callbacks.measurements import BatchDependence
 
 
 @pytest.mark.parametrize("g_composition", ["fake", "joint"])

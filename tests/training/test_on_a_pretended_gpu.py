@@ -24,7 +24,7 @@ SETTINGS = [
     *(f"--model.penalty={p} {D}.norm={n}" for p in PENALTIES if p != "none" for n in ("group", "frn", "evonorm_s0")),
     *(f"{D}.minibatch={m} --model.moment_weight=0.1" for m in ("stddev", "discrimination")),
     *(f"--model.accumulate=2 --model.accumulation={mode}" for mode in ("naive", "frozen", "exact")),
-    f"--why_every=2 --why_budget=1 --probe_every=2 --probe_images=32 --sample_every=2 {D}.norm=batch",
+    f"--optimization_every=2 --optimization_budget=1 --probe_every=2 --probe_images=32 --sample_every=2 {D}.norm=batch",
 ]
 THERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
@@ -32,7 +32,7 @@ THERE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 @pytest.mark.slow
 @pytest.mark.skipif(not THERE, reason="this torch cannot pretend a device in python")
 def test_every_part_trains_on_one_device(tmp_path):
-    program, settings = Path(__file__).parent / "pretended_gpu_program.py", "\n".join(SETTINGS)
+    program, settings = Path(__file__).parents[1] / "support" / "pretended_gpu_program.py", "\n".join(SETTINGS)
     command = [sys.executable, "-W", "ignore", str(program), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, input=settings, text=True, capture_output=True, env=environment)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.plain_loop import final_state, plain_loop
+from support.plain_loop import final_state, plain_loop
 
 from gannorm.errors import UserError
 from gannorm.training import check, prepare, train

@@ -7,7 +7,7 @@ from gannorm.errors import UserError
 from gannorm.models import INITIALIZERS
 from gannorm.normalizers import NORMALIZERS
 from gannorm.training import train
-from gannorm.training.train import prepare
+from gannorm.training.run import check, prepare
 
 D = "--model.discriminator."
 G = "--model.generator."
@@ -95,3 +95,22 @@ def test_the_zero_classifier_of_fixup_is_in_reach_of_a_config(configure):
     off, _ = prepare(configure(*flags))
     assert not on.discriminator.logit.weight.any() and off.discriminator.logit.weight.any()
     assert all(torch.equal(a, b) for a, b in zip(on.generator.parameters(), off.generator.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*(num_workers|LeafSpec|is deprecated|model contains hooks).*")
+def test_the_first_line_of_a_run_says_what_was_read_and_which_rule_made_the_split(configure, tmp_path, capsys):
+    train(configure("--steps", "1"), tmp_path / "run")
+    first = "digits: 1438 training and 359 held-out images of 10 classes; split: a fixed fifth is held out"
+    assert capsys.readouterr().out.splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (["--data.root", "photos"], "'digits' .* reads no folder"),
+        (["--data.name", "folder", "--data.background", "blakc"], "must be a colour"),
+    ],
+)
+def test_images_that_a_config_cannot_have_are_named_without_reading_any(configure, flags, message):
+    with pytest.raises(UserError, match=message):
+        check(configure(*flags))

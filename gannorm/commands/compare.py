@@ -1,0 +1,62 @@
+"""compare runs: a table and report/index.html"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gannorm.arguments import parse, parser_for
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from gannorm.comparison.table import Comparison
+
+
+def parser() -> ArgumentParser:
+    parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
+    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    parser.add_argument("--output", type=str, default="report", help="folder to write")
+    parser.add_argument(
+        "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
+    )
+    parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G, run by run")
+    modes = Literal["auto", "online", "offline", "off"]
+    parser.add_argument("--wandb", type=modes, default="off", help="where the table and the figures go too")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    options = parse(parser(), argv)
+
+    from gannorm.report.compare import compare
+    from gannorm.rundir import find_runs
+
+    output = Path(options.output)
+    comparison = compare(find_runs(options.runs), output, baseline=options.baseline, by_mode=options.by_mode)
+    print(comparison.to_text())
+    print(output / "index.html")
+    if options.wandb != "off":
+        _log_comparison(comparison, output, options.wandb)
+    return 0
+
+
+def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
+    """The table and the figures into a W&B run of their own, in the project of the runs."""
+    from gannorm.report.dashboard import record
+    from gannorm.training.loggers import start
+
+    config = next(c for c in comparison.conditions if c.runs).runs[0].config
+    logger = start(
+        mode,
+        project=config.get("wandb_project", "gannorm"),
+        name=f"comparison of {config.get('study', 'runs')}",
+        group=config.get("study", "runs"),
+        job_type="comparison",
+        config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
+        dir=str(output),
+    )
+    if logger:
+        logger.log_record(record(comparison, output), {"headline": comparison.headline})
+        logger.finalize("success")

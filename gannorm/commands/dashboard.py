@@ -1,0 +1,30 @@
+"""save a workspace for a project's runs on Weights & Biases"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gannorm.arguments import parse, parser_for
+from gannorm.errors import UserError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def parser() -> ArgumentParser:
+    parser = parser_for("dashboard", "Save a W&B workspace: composition gap, coupling, scores, samples, by normalizer.")
+    parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    options = parse(parser(), argv)
+
+    from gannorm.report.dashboard import save
+    from gannorm.training.loggers import has_key
+
+    if not has_key():
+        raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")
+    print(save(options.project))
+    return 0

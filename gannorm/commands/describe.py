@@ -1,0 +1,86 @@
+"""list the networks of a config or a run: layers, shapes, parameters, normalizers"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gannorm.arguments import DEFAULT, flag_values, train_config, train_parser
+from gannorm.config import GANModel, TrainConfig
+from gannorm.errors import UserError
+from gannorm.rundir import RunDir
+from gannorm.terminal import aligned
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def parser() -> ArgumentParser:
+    parser = train_parser()
+    parser.prog, parser.usage = "gannorm describe", "gannorm describe [RUN] [--config RECIPE] [--KEY VALUE …]"
+    parser.description = "List the networks of a GAN's config, or of a run.\n\n  gannorm describe --config digits"
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = list(argv)
+    if {"-h", "--help"} & {*arguments}:
+        parser().print_help()
+        return 0
+    if arguments and not arguments[0].startswith("-"):
+        directory = RunDir.open(Path(arguments.pop(0)))
+        arguments = ["--config", str(directory.config_file), *arguments]
+    elif not flag_values(arguments, "--config") + flag_values(arguments, "--task"):
+        arguments = ["--config", DEFAULT, *arguments]
+    for line in _described(train_config(arguments, "describe")):
+        print(line)
+    return 0
+
+
+def _described(config: TrainConfig) -> list[str]:
+    import torch
+
+    from gannorm.data import GREY
+    from gannorm.models import build_networks
+    from gannorm.models.describe import describe
+    from gannorm.normalizers import NORMALIZERS
+
+    model, images = config.model, config.data.batch_size
+    if not isinstance(model, GANModel):
+        raise UserError("`describe` lists the two networks of a GAN: got a config of another task; give a GAN's.")
+    if model.accumulation == "naive":
+        images //= model.accumulate
+    size, channels = config.data.image_size, 1 if config.data.name in GREY else 3
+    generator, discriminator = build_networks(model, size, channels)
+    seen = {
+        "D step": images * (2 if model.d_composition == "joint" else 1),
+        "G step": images * (2 if model.g_composition == "joint" else 1),
+    }
+    lines = []
+    for name, network, norm, x, batches in (
+        ("generator", generator, model.generator.norm, torch.zeros(2, generator.latent_dim), {"batch": images}),
+        ("discriminator", discriminator, model.discriminator.norm, torch.zeros(2, channels, size, size), seen),
+    ):
+        if norm == "sync":
+            batches = {kind: together * _processes(config.trainer) for kind, together in batches.items()}
+        lines.append(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+        table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
+        for row in describe(network, x, norm, batches):
+            shape = "x".join(map(str, row.shape)) or "1"
+            cells = (row.name, row.kind, shape, f"{row.parameters:,}", row.weight_norm, row.coupling)
+            table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
+        lines += [f"  {line}" for line in aligned(table)]
+        if note := NORMALIZERS[norm].note:
+            lines.append(f"  {norm}: {note}")
+    return lines
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """How many processes a config's Trainer options ask for, where they say a number."""
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, str) and "," in devices:  # "0,1": these two, to Lightning
+        devices = [device for device in devices.split(",") if device.strip()]
+    here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+    nodes = str(trainer.get("num_nodes"))
+    return here * (int(nodes) if nodes.isdigit() else 1)

@@ -1,0 +1,125 @@
+"""measure a discriminator's batch dependence, of a run or of your own module"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gannorm.arguments import add_switch, output_file, parse, parser_for
+from gannorm.errors import UserError, require_positive
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def parser() -> ArgumentParser:
+    parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
+    parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
+    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
+    parser.add_argument("--module", type=str, default="", help="instead of a run: nets.py:Class, or a factory")
+    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
+    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
+    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netD")
+    parser.add_argument(
+        "--input",
+        type=str,
+        default="",
+        help="for --module: a shape such as 3x32x32, or an .npy or .pt file, its first half real, the rest fake",
+    )
+    parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
+    parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
+    coupled = "exit with 1 if anything couples, or if the answers do not repeat themselves"
+    add_switch(parser, "--fail-on-coupling", "--fail_on_coupling", help=coupled)
+    parser.add_argument("--json", type=str, default="", help="file for the result")
+    parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    options = parse(parser(), argv)
+    if bool(options.run) == bool(options.module):
+        raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
+    if (options.run and options.input) or (options.module and options.step is not None):
+        raise UserError("`--input` belongs to --module and `--step` to a run: got the other; leave it out.")
+    if options.module and not options.input:
+        raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
+    require_positive(images=options.images, batch_size=options.batch_size)
+
+    from tqdm import tqdm
+
+    from gannorm import probes
+    from gannorm.files import atomic_write, write_json
+    from gannorm.isolate import hooked
+    from gannorm.seeds import stream
+
+    settings: dict[str, Any] = {}
+    remark = ""
+    if options.run:
+        f, real, fake, settings = _run_to_probe(options)
+    else:
+        from gannorm.subjects import load_halves, load_module
+
+        f, remark = load_module(options.module, options.args, options.weights, options.weights_key)
+        f.train(options.mode == "train")
+        real, fake = load_halves(options.input, f, options.images, options.batch_size, options.seed)
+    f.train(options.mode == "train")
+    to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
+    # At 128 pixels it takes minutes, in which a terminal shows that something happens.
+    with tqdm(desc="measuring", unit=" passes", delay=2, leave=False, disable=None) as bar:
+
+        def count(*_: Any) -> None:
+            bar.update()
+
+        with hooked([f.register_forward_hook(count)]):
+            draws = stream(options.seed, "probe")
+            result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws)
+    print(result)
+    if remark:
+        print(f"  ({remark})")
+    if options.module and not Path(options.input).suffix:
+        print("  (both classes are the same noise: accuracies and leak ratio need images; the couplings do not)")
+    if settings and options.mode == "train" and (line := _contradiction(settings, result)):
+        print(line)
+    if to_json:
+        write_json(to_json, result.to_dict())
+    if to_figure:
+        with atomic_write(to_figure) as file:
+            result.figure().savefig(file, format="png", dpi=150)
+    independent = result.swap.verdict in ("independent", "rounding") and not result.gradient_coupling
+    return int(options.fail_on_coupling and not independent)
+
+
+def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """A run's discriminator, held-out images, fakes of its generator as in training, and the discriminator's config."""
+    import torch
+
+    from gannorm.data import images_of_run
+    from gannorm.models import load_networks
+    from gannorm.seeds import stream
+    from gannorm.training.callbacks.measurements import generate
+
+    networks = load_networks(options.run, options.step, ema=False)
+    held_out = images_of_run(dataclasses.asdict(networks.config.data), "test")
+    images = min(options.images, len(held_out))
+    z = torch.randn(images, networks.generator.latent_dim, generator=stream(options.seed, "latents"))
+    fake = generate(networks.generator, z, options.batch_size, training=True)
+    settings = dataclasses.asdict(networks.config.model)["discriminator"]
+    return networks.discriminator, held_out.take(images, options.seed), fake, settings
+
+
+def _contradiction(settings: Mapping[str, Any], result: Any) -> str:
+    """One line if what a discriminator's normalizer declares is not what was measured, otherwise ""."""
+    from gannorm.normalizers import NORMALIZERS
+
+    entry = NORMALIZERS[settings["norm"]]
+    if entry.note or settings["minibatch"] != "none":  # flags with a condition, or a layer that couples by itself
+        return ""
+    flags = ("forward_coupling", "gradient_coupling")
+    wrong = [f"{k}={getattr(entry, k)}" for k in flags if getattr(entry, k) != getattr(result, k)]
+    if not wrong:
+        return ""
+    return f"normalizer {entry.name!r} declares {' and '.join(wrong)}, which the probe contradicts: correct its flags."

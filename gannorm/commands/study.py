@@ -1,0 +1,71 @@
+"""plan a grid of runs, train what is missing, evaluate, compare"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from gannorm.arguments import add_switch, imported, parse, parser_for
+from gannorm.errors import UserError, require_positive
+from gannorm.recipes import locate
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from gannorm.studies.plan import Study
+    from gannorm.studies.runner import Engine
+
+
+def parser() -> ArgumentParser:
+    parser = parser_for("study", "Plan a grid of runs, train what is missing, evaluate, compare. Repeat to go on.")
+    parser.add_argument("file", type=str, help="study file, or the name of one that comes with gannorm: demo")
+    add_switch(parser, "--dry-run", help="show the runs and their states, do nothing")
+    plan_only = "write the runs' configs, for another scheduler, and do nothing else"
+    add_switch(parser, "--plan-only", "--plan_only", help=plan_only)
+    parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as there is room")
+    parser.add_argument("--engine", type=Literal["local", "ray"], default="local", help="where the runs are processes")
+    parser.add_argument("--address", type=str | None, default=None, help="of the Ray cluster; default: auto")
+    parser.add_argument("--cpus_per_run", type=float | None, default=None, help="on the Ray cluster; default: 1")
+    share = "on the Ray cluster, such as 0.25; default: a quarter where there are GPUs"
+    parser.add_argument("--gpus_per_run", type=float | None, default=None, help=share)
+    parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
+    parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    options = parse(parser(), argv)
+    if options.jobs is not None:
+        require_positive(jobs=options.jobs)
+
+    from gannorm.studies.execute import describe, execute, save_configs
+    from gannorm.studies.plan import plan, require_possible
+
+    command = [sys.executable, "-m", "gannorm.cli", *(text for module in imported for text in ("--import", module))]
+    planned = plan(locate(options.file), Path(options.output))
+    require_possible(planned, command)
+    engine = _engine(options, command, planned)
+    print(describe(planned, engine, table=options.dry_run), flush=True)
+    if options.plan_only:
+        print(save_configs(planned))
+    return 0 if options.dry_run or options.plan_only else execute(planned, engine, Path(options.report))
+
+
+def _engine(options: Namespace, command: Sequence[str], planned: Study) -> Engine:
+    from gannorm.studies.local import Local, visible_gpus
+
+    own = {name: options[name] for name in ("address", "cpus_per_run", "gpus_per_run") if options[name] is not None}
+    if options.engine == "local":
+        if own:
+            raise UserError(
+                f"`--{next(iter(own))}` belongs to --engine ray: the engine is local; give one or the other."
+            )
+        trainers = [run.config.get("trainer") or {} for run in planned.runs]
+        shared = all(t.get("accelerator") != "cpu" and t.get("devices", 1) in (1, "1") for t in trainers)
+        return Local(command, options.jobs, visible_gpus() if shared else ())
+
+    from gannorm.studies.cluster import RayCluster
+
+    return RayCluster(command, jobs=options.jobs, **{"address": "auto", **own})

@@ -1,0 +1,53 @@
+"""train a GAN, or a classifier, and write a run directory; with --resume RUN, continue a stopped one"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gannorm.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
+from gannorm.files import dump_yaml
+from gannorm.rundir import RunDir
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def parser() -> ArgumentParser:
+    return train_parser()
+
+
+def run(argv: Sequence[str]) -> int:
+    arguments = list(argv)
+    if {"-h", "--help"} & {*arguments}:
+        train_parser((flag_values(arguments, "--task") or ["gan"])[-1], names=True).print_help()
+        return 0
+    if stopped := take_resume(arguments):
+        config = train_config(["--config", str(RunDir.open(stopped).config_file), *arguments])
+
+        from gannorm.training import resume
+
+        return _ended(resume(Path(stopped), config))
+    only_print = take_switch(arguments, "--print_config")
+    if not flag_values(arguments, "--config") + flag_values(arguments, "--task"):
+        arguments = ["--config", DEFAULT, *arguments]
+    config = train_config(arguments)
+    if only_print:
+        print(dump_yaml(config.to_dict()), end="")
+        return 0
+    own = (Path(config.output) / config.study / config.name / "config.yaml").resolve()
+    repeats = bool(config.name) and any(Path(s).resolve() == own for s in flag_values(arguments, "--config"))
+
+    from gannorm.training import train
+
+    return _ended(train(config, repeats=repeats))
+
+
+def _ended(run: RunDir) -> int:
+    status = run.status()
+    print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
+    if status["state"] == "finished" and run.checkpoints() and sys.stdout.isatty():
+        print(f"next: gannorm probe {run.path}    gannorm evaluate {run.path}    gannorm sample {run.path}")
+    return 0

@@ -1,0 +1,1 @@
+"""Read runs, group them into conditions, estimate and decide; no drawing and no HTML."""

@@ -1,0 +1,86 @@
+"""What people type, from papers and other toolkits, and what it is called here."""
+
+from __future__ import annotations
+
+_NORMALIZERS = {
+    "bn": "'batch'",
+    "gn": "'group'",
+    "in": "'instance'",
+    "ln": "'layer'",
+    "adain": "'instance'",
+    "brn": "'renorm'",
+    "evonorm": "'evonorm_s0'",
+    "ghostbn": "'ghost'",
+    "identity": "'none'",
+    "no": "'none'",
+    "syncbn": "'sync'",
+    "vbn": "'virtual'",
+    "spectral": "a weight normalizer, --model.discriminator.weight_norm spectral",
+    "sn": "a weight normalizer, --model.discriminator.weight_norm spectral",
+    "weight": "a weight normalizer, --model.discriminator.weight_norm weight",
+    "spectral_norm": "a weight normalizer, --model.discriminator.weight_norm spectral",
+}
+_LOSSES = {
+    "bce": "'non_saturating'",
+    "ns": "'non_saturating'",
+    "gan": "'non_saturating'",
+    "dcgan": "'non_saturating'",
+    "vanilla": "'non_saturating'",
+    "logistic": "'non_saturating'",
+    "softplus": "'non_saturating'",
+    "lsgan": "'least_squares'",
+    "ls": "'least_squares'",
+    "mse": "'least_squares'",
+    "wgan": "'wasserstein'",
+    "wgan_gp": "--model.loss wasserstein --model.penalty gradient",
+}
+_PENALTIES = {
+    "gp": "'gradient'",
+    "gradient_penalty": "'gradient'",
+    "wgan_gp": "'gradient', with --model.loss wasserstein",
+}
+
+NAMES: dict[str, dict[str, str]] = {  # names of a registry → what is wanted
+    "normalizers": _NORMALIZERS,
+    "weight_normalizers": {"sn": "'spectral'", "wn": "'weight'", "spectral_norm": "'spectral'", "no": "'none'"},
+    "losses": _LOSSES,
+    "penalties": _PENALTIES,
+    "initializers": {"he": "'kaiming'", "glorot": "'xavier'", "normal": "'dcgan'"},
+    "minibatch": {"minibatch_stddev": "'stddev'", "mbstd": "'stddev'"},
+    "datasets": {"cifar": "'cifar10'", "image_folder": "'folder'", "imagefolder": "'folder'"},
+}
+
+FLAGS: dict[str, dict[str, str]] = {  # command → flag → what does it
+    "train": {
+        "lr": "--model.lr_d 2e-4 --model.lr_g 2e-4",
+        "learning_rate": "--model.lr_d 2e-4 --model.lr_g 2e-4",
+        "device": "--trainer.accelerator gpu",
+        "gpus": "--trainer.accelerator gpu --trainer.devices 2",
+        "cuda": "--trainer.accelerator gpu",
+        "epochs": "--steps 1200, in updates of the generator",
+        "iterations": "--steps 1200, in updates of the generator",
+        "workers": "nothing: images are in memory, and no process loads them",
+        "num_workers": "nothing: images are in memory, and no process loads them",
+        "dataset": "--data.name cifar10",
+        "groups": "--model.discriminator.norm_options.groups 8",
+        "ema": "--model.ema_decay 0.999",
+    },
+    "evaluate": {
+        "metrics": "nothing: every score is computed; --reconstruction 64 and --statistics all add more",
+        "n": "--samples 50000",
+        "num_images": "--samples 50000",
+        "checkpoint": "--step 1200, or --all_checkpoints true",
+    },
+    "sample": {
+        "n": "--rows 8, for a grid of 8 by 8 images",
+        "num": "--rows 8, for a grid of 8 by 8 images",
+        "samples": "--rows 8, for a grid of 8 by 8 images",
+        "checkpoint": "--step 1200",
+    },
+    "probe": {
+        "checkpoint": "--step 1200",
+        "model": "--module my_nets:Critic",
+        "shape": "--input 3x32x32",
+    },
+    "study": {"workers": "--jobs 2", "seeds": "`seed: [0, 1, 2]` under `factors` in the study file"},
+}

@@ -1,0 +1,1 @@
+"""Dependence of each answer on the other samples of its batch: one quantity a file."""

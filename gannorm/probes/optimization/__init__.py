@@ -1,0 +1,1 @@
+"""Optimization probes: covariate shift, landscape, gradients, noise, propagation. One quantity a file."""

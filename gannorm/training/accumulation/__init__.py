@@ -1,0 +1,1 @@
+"""Gradients of a batch that does not fit into memory, from microbatches."""

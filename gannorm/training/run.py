@@ -1,0 +1,316 @@
+"""One run from a resolved configuration: data, networks, trainer, run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
+
+from gannorm.config import GANModel, TrainConfig, taken_by
+from gannorm.data import GREY, ImageData, Images
+from gannorm.distributed import Follower, Replicas, one_run
+from gannorm.errors import OutOfMemory, UserError, out_of_memory
+from gannorm.isolate import isolated
+from gannorm.models import build_networks, equalize_bias, initialize
+from gannorm.models.checkpoint import Discriminators, Generators
+from gannorm.models.initialization import seeded
+from gannorm.normalizers import set_reference
+from gannorm.rundir import VERSION, RunDir
+from gannorm.seeds import stream
+from gannorm.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
+from gannorm.training.callbacks.measurements import BatchDependence, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks.optimization_probes import Optimization, check_options
+from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
+from gannorm.training.gan import GAN
+from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.place import place
+from gannorm.training.precision import Arithmetic, choose
+from gannorm.training.trained import networks_of
+from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
+
+
+def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, repeats: bool = False) -> RunDir:
+    """Train as `config` says and write everything to a new run directory.
+
+    The directory is made once everything in the config has been found to work, so a mistake leaves nothing behind.
+
+    Args:
+        config: typed, or plain data of one.
+        path: the directory; default: <output>/<study>/<name>, with a name by what differs from the recipe.
+        repeats: whether it repeats the run of its name, beside it.
+
+    Returns:
+        The run; its status is "finished" or "diverged".
+
+    Raises:
+        UserError: the config cannot work, the run exists, or this config has been trained.
+    """
+    config = TrainConfig.of(config)
+    trainer = check_trainer_options(config.trainer)
+    with one_run(trainer) as directory:
+        if path is None:
+            path = place(config, repeats, follows=not trainer.is_global_zero)
+            config = config.changed(name=path.name)
+        directory(path).require_new()
+        module, data = prepare(config)
+        with directory.create(path, config.to_dict()) as run:
+            train_to_the_end(module, data, config, run)
+    return run
+
+
+def introduced(module: GAN | Classifier, config: TrainConfig) -> list[str]:
+    """What is trained, in lines for a person."""
+    networks = [f"{name} {sum(p.numel() for p in n.parameters()):,}" for name, n in networks_of(module).items()]
+    recipe = [f"recipe: {config.recipe}"] if config.recipe else []
+    return [*recipe, f"parameters: {', '.join(networks)}"]
+
+
+def train_to_the_end(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: TrainConfig,
+    run: RunDir,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
+    stop = StopOnSignal()
+    try:
+        diverged = _fit(module, data, config, run, stop, checkpoint)
+    except SIGTERMException:  # before our own handler was there
+        stop.received, diverged = signal.SIGTERM, ""
+    except BaseException as error:
+        if _is_interrupt(error):
+            _stopped(run, module.step, "interrupted")
+            raise KeyboardInterrupt from None
+        too_large = _too_large(error, config, module.step, run)
+        told = too_large or error
+        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
+            run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
+        if too_large:
+            raise too_large from error
+        raise
+    if diverged:
+        run.set_status("diverged", module.step, diverged)
+    elif module.step == config.steps:
+        run.set_status("finished", module.step)
+    elif stop.received:
+        _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
+        if stop.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + stop.received)  # as if the signal had killed it
+    else:  # max_time
+        _stopped(run, module.step, "stopped by the trainer")
+
+
+def _stopped(run: RunDir, step: int, reason: str) -> None:
+    run.set_status("failed", step, reason)
+    saved = max(run.checkpoints(), default=0)
+    begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
+    print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: torch's file writer, cut short by it, raises an error of its own on top."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__context__))
+
+
+def _too_large(error: BaseException, config: TrainConfig, step: int, run: RunDir) -> OutOfMemory | None:
+    """The line for a person if an allocation failed."""
+    reason = out_of_memory(error)
+    if not reason:
+        return None
+    saved = max(run.checkpoints(), default=None)
+    kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    return OutOfMemory(
+        f"training must fit into memory: after step {step} it did not, with data.batch_size="
+        f"{config.data.batch_size}; {kept}; lower --data.batch_size or the networks' width ({reason})."
+    )
+
+
+def prepare(config: TrainConfig | Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
+    """The initialized model and the loaded data of a config, which also names what in it cannot work."""
+    config = TrainConfig.of(config)
+    data = _data(config)
+    check_trainer_options(config.trainer)
+    data.setup()
+    return _model(config, data), data
+
+
+def check(config: TrainConfig | Mapping[str, Any]) -> None:
+    """Name what in a config cannot work, as `prepare` does, but without its images: random ones stand in for them.
+
+    Raises:
+        UserError: what `prepare` would, unless it depends on the images or on the machine's devices.
+    """
+    config = TrainConfig.of(config)
+    data = _data(config)
+    require_known(config.trainer)
+    check_trainer_options(config.trainer | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
+    n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
+    pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
+    data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
+    _model(config, data)
+
+
+def _data(config: TrainConfig) -> ImageData:
+    """The data module of a config, which holds no images yet."""
+    options = dataclasses.asdict(config.data)
+    if isinstance(config.model, GANModel):
+        options["batch_size"] *= config.model.d_steps  # a training step takes one batch for each discriminator update
+    return ImageData(**options, seed=config.seed, labelled=config.task == "classifier")
+
+
+def _model(config: TrainConfig, data: ImageData) -> GAN | Classifier:
+    """The initialized model of a config."""
+    data.train_dataloader()  # which knows whether the batch size is possible
+    build = build_classifier if data.labelled else _build_gan
+    module = build(config, data.train)
+    check_options(module, config)
+    return module
+
+
+def _build_gan(config: TrainConfig, images: Images) -> GAN:
+    model, batch_size = config.model, config.data.batch_size
+    assert isinstance(model, GANModel)
+    networks = build_networks(model, images.image_size, images.channels)
+    _initialize(*networks, model, images, batch_size, config.seed)
+    gan = GAN(*networks, **taken_by(GAN, model), seed=config.seed)
+    if gan.accumulate > 1:
+        gan.check_accumulation(images.take(batch_size, config.seed))
+    return gan
+
+
+def _initialize(
+    generator: Generators,
+    discriminator: Discriminators,
+    model: GANModel,
+    images: Images,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Set both networks' weights, and the reference batches of what needs one, from the seed and the data alone.
+
+    Then both networks judge batches as training composes them, so that one which cannot is found here.
+    """
+    count = max(1, min(REFERENCE_IMAGES, len(images)) // batch_size) * batch_size
+    real = images.take(count, seed)
+    latents = torch.randn(count, generator.latent_dim, generator=stream(seed, "reference"))
+    for network, reference, name in ((generator, latents, "generator"), (discriminator, real, "discriminator")):
+        options = model.initialization_options if network is discriminator else {}
+        randomness = stream(seed, "initialization", name)
+        initialize(network, model.initialization, generator=randomness, reference=reference, **options)
+        set_reference(network, reference)
+    with seeded(stream(seed, "initialization", "noise")):
+        fake = generate(generator, latents, batch_size, training=True)
+        pairs = list(zip(real.split(batch_size), fake.split(batch_size), strict=True))
+        d_batches = [batch for pair in pairs for batch in _composed(pair, model.d_composition)]
+        if model.equalize_bias:
+            equalize_bias(discriminator, d_batches)
+        with torch.no_grad(), isolated(discriminator) as judge:
+            for batch in (d_batches[0], _composed(pairs[0], model.g_composition)[-1]):
+                judge(batch)
+
+
+def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:
+    """Real and fake images in the batches in which a step shows them to the discriminator."""
+    return [torch.cat(pair)] if composition == "joint" else list(pair)
+
+
+def _fit(
+    module: GAN | Classifier,
+    data: ImageData,
+    config: TrainConfig,
+    run: RunDir,
+    stop: StopOnSignal,
+    checkpoint: Path | None,
+) -> str:
+    """Train; why the run diverged, or "" if it did not."""
+    metrics, arithmetic = Metrics(config.log_every), choose(config)
+    callbacks: list[Callback] = [metrics]
+    if isinstance(module, GAN):
+        callbacks += [
+            BatchDependence(config.probe_every, run, data.test, config.probe_images, batch_size=config.data.batch_size),
+            Samples(config.sample_every, run),
+        ]
+    else:
+        callbacks.append(TestAccuracy(config.test_every, data.test))
+    callbacks += [
+        Optimization(
+            config.optimization_every, run, config.optimization_budget, config.optimization_layers, config.seed
+        ),
+        Checkpoints(config.checkpoint_every, run),
+        Randomness(),
+        stop,
+        Provenance(run.config(), data, arithmetic),
+    ]
+    if config.progress:
+        callbacks.append(Progress(config.log_every))
+    loggers: list[Logger | None] = []
+    if not isinstance(run, Follower):
+        loggers = [RunDirLogger(run), wandb_logger(run, config.to_dict(), config.wandb, config.wandb_project)]
+    # Normalizers that draw noise, and dropout, use the global generators.
+    pl.seed_everything(config.seed, verbose=False)
+    with quiet(), arithmetic.applied(module):
+        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config.trainer}
+        if check_trainer_options(config.trainer).world_size > 1:
+            options["strategy"] = Replicas()
+        trainer = pl.Trainer(
+            max_steps=config.steps,
+            max_epochs=-1,
+            callbacks=callbacks,
+            logger=[logger for logger in loggers if logger is not None],
+            plugins=[CheckpointFiles()],
+            default_root_dir=run.path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            **options,
+        )
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            if trainer.interrupted and not isinstance(error, SIGTERMException):
+                raise KeyboardInterrupt from None
+            raise
+    return metrics.diverged
+
+
+class Provenance(Callback):
+    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
+
+    before = ""  # a resumed run's arithmetic
+
+    def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
+        self.arithmetic, self.images = arithmetic, data.train
+        self.content = {
+            "version": VERSION,
+            "config": dict(config),
+            "arithmetic": str(arithmetic),
+            "image_size": data.train.image_size,
+            "channels": data.train.channels,
+        }
+
+    def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
+        if trainer.is_global_zero:
+            launching = getattr(gan, "launching", "")
+            print(f"arithmetic: {self.arithmetic}{launching and f'; launched as {launching}'}", flush=True)
+            if self.before not in ("", str(self.arithmetic)):
+                warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
+
+    def on_load_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
+        self.before = checkpoint["arithmetic"]
+
+    def on_save_checkpoint(self, trainer: Any, gan: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self.content | {"data": self.images.fingerprint})  # which reads all images, once
