@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from gannorm import cli
+from gannorm.commands.evaluate import OF_OTHERS
 from gannorm.errors import UserError
 from gannorm.evaluation.sampling import STATISTICS
 from gannorm.rundir import RunDir
@@ -226,8 +227,8 @@ def test_the_evaluate_options_of_a_study_are_those_of_the_command(capsys: pytest
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])
     options = set(re.findall(r"^  (?:-h, )?--(\w+)", capsys.readouterr().out, re.MULTILINE))
-    # A study scores the last checkpoint or all of them, once.
-    assert options - {"help", "step", "again", "print_shtab"} == set(EVALUATE_OPTIONS)
+    # A study scores the last checkpoint or all of them, once, and runs alone.
+    assert options - {"help", "step", "again", "print_shtab", *OF_OTHERS} == set(EVALUATE_OPTIONS)
 
 
 def test_what_answers_a_studys_evaluation() -> None:
