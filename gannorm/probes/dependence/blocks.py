@@ -29,7 +29,6 @@ from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, p
 from gannorm.probes.gradients import tolerance
 from gannorm.verdict import BLOCKS, Estimate
 
-
 SUSPECT = 1e-3  # logits that differ by less may be rounding, which a normalizer of nearly equal values enlarges
 
 
