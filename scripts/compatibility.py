@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Do the probes name the right layers in other people's networks? Writes docs/compatibility.md.
 
-    python scripts/compatibility.py                      # makes an environment in a temporary folder, and measures there
+    python scripts/compatibility.py                      # measures in a temporary environment of its own
     python scripts/compatibility.py --measure [WORDS]    # measures with the packages that are installed here
 
 Small members of public packages are built without weights, in training mode and in evaluation mode, and
@@ -29,9 +29,9 @@ PACKAGES = [
     "transformers",
     "diffusers",
     "monai",
-    "lightweight-gan",
     "torchgan",
     "torch-mimicry",
+    "tensorboard",
     "ctgan",
     "kornia",
     "vector-quantize-pytorch",
@@ -71,7 +71,14 @@ def members() -> Iterator[Member]:
     # -- torchvision ----------------------------------------------------------------------------------------------
     import torchvision.models as tv
 
-    for name in ("resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5"):
+    for name in (
+        "resnet18",
+        "densenet121",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "shufflenet_v2_x0_5",
+        "mnasnet0_5",
+    ):
         yield Member("torchvision", name, lambda n=name: tv.get_model(n, weights=None, num_classes=4), images())
     for name in ("efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "swin_t", "squeezenet1_1"):
         yield Member("torchvision", name, lambda n=name: tv.get_model(n, weights=None, num_classes=4), images())
@@ -87,7 +94,13 @@ def members() -> Iterator[Member]:
 
         return lambda: timm.create_model(name, num_classes=4, **options)
 
-    yield Member("timm", "levit_128s", timm_model("levit_128s", img_size=64), images(size=64), remark="BatchNorm1d on (N·T, C)")
+    yield Member(
+        "timm",
+        "levit_128s",
+        timm_model("levit_128s", img_size=64),
+        images(size=64),
+        remark="BatchNorm1d on (N·T, C)",
+    )
     yield Member("timm", "resnet10t", timm_model("resnet10t"), images(size=64))
     yield Member("timm", "vit_tiny", timm_model("vit_tiny_patch16_224", img_size=32), images())
     yield Member("timm", "poolformer_s12", timm_model("poolformer_s12"), images(size=64), remark="GroupNorm")
@@ -124,7 +137,13 @@ def members() -> Iterator[Member]:
     yield Member(
         "transformers",
         "ResNetForImageClassification",
-        hugging("ResNetForImageClassification", "ResNetConfig", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+        hugging(
+            "ResNetForImageClassification",
+            "ResNetConfig",
+            embedding_size=8,
+            hidden_sizes=[8, 16],
+            depths=[1, 1],
+        ),
         images(),
     )
     yield Member(
@@ -239,7 +258,11 @@ def members() -> Iterator[Member]:
     )
     shape = {"in_shape": (1, 32, 32), "channels": (4, 8), "strides": (2, 2)}
     yield Member(
-        "monai", "Discriminator", medical("Discriminator", **shape), images(channels=1), remark="instance normalization"
+        "monai",
+        "Discriminator",
+        medical("Discriminator", **shape),
+        images(channels=1),
+        remark="instance normalization",
     )
     yield Member("monai", "Critic", medical("Critic", **shape), images(channels=1))
     channels = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (4, 8), "strides": (2,)}
@@ -256,14 +279,6 @@ def members() -> Iterator[Member]:
     yield Member("monai", "DenseNet, 3-D", medical("DenseNet", **dense), images(channels=1, size=16, dims=3))
 
     # -- GANs -----------------------------------------------------------------------------------------------------
-    def lightweight() -> Any:
-        from lightweight_gan.lightweight_gan import Discriminator
-
-        net = Discriminator(image_size=64, fmap_max=16, disc_output_size=1)
-        return net, lambda x: net(x)
-
-    yield Member("lightweight-gan", "Discriminator", lightweight, images(size=64), {"output": 0})
-
     def torchgan(model: str, **options: Any) -> Callable[[], Any]:
         def make() -> Any:
             import torchgan.models
@@ -273,7 +288,10 @@ def members() -> Iterator[Member]:
         return make
 
     yield Member(
-        "torchgan", "DCGANDiscriminator", torchgan("DCGANDiscriminator", in_size=32, step_channels=8), images(8)
+        "torchgan",
+        "DCGANDiscriminator",
+        torchgan("DCGANDiscriminator", in_size=32, step_channels=8),
+        images(8),
     )
     yield Member(
         "torchgan",
@@ -339,7 +357,7 @@ def members() -> Iterator[Member]:
     def quantizer() -> Any:
         from vector_quantize_pytorch import VectorQuantize
 
-        return VectorQuantize(dim=8, codebook_size=16)
+        return VectorQuantize(8, 16)
 
     yield Member(
         "vector-quantize-pytorch",
@@ -356,7 +374,12 @@ def members() -> Iterator[Member]:
         return TabNet(6, 2, n_d=4, n_a=4, virtual_batch_size=4, group_attention_matrix=torch.eye(6))
 
     yield Member(
-        "pytorch-tabnet", "TabNet", tabnet, lambda: torch.randn(8, 6), {"output": 0}, remark="ghost batch normalization"
+        "pytorch-tabnet",
+        "TabNet",
+        tabnet,
+        lambda: torch.randn(8, 6),
+        {"output": 0},
+        remark="ghost batch normalization",
     )
 
     def segmenter() -> Any:
@@ -391,7 +414,15 @@ def members() -> Iterator[Member]:
 
         return make
 
-    common = {"image_size": 32, "patch_size": 8, "num_classes": 4, "dim": 16, "depth": 2, "heads": 2, "mlp_dim": 32}
+    common = {
+        "image_size": 32,
+        "patch_size": 8,
+        "num_classes": 4,
+        "dim": 16,
+        "depth": 2,
+        "heads": 2,
+        "mlp_dim": 32,
+    }
     yield Member("vit-pytorch", "ViT", vit_pytorch("vit", "ViT", **common), images())
     yield Member("vit-pytorch", "SimpleViT", vit_pytorch("simple_vit", "SimpleViT", **common), images())
     mobile = {
@@ -457,7 +488,7 @@ def summary(names: list[str]) -> str:
 
 
 def write_table(words: list[str], path: Path) -> int:
-    """Measure every member whose name or package holds one of `words`, and write the table; the number of wrong rows."""
+    """Measure the members whose name or package holds one of `words`, and write the table; the number of wrong rows."""
     rows, missing, wrong = [], {}, 0
     for member in members():
         if words and not any(word in f"{member.package} {member.name}" for word in words):
@@ -473,7 +504,15 @@ def write_table(words: list[str], path: Path) -> int:
                     break
             right = named == expected
             wrong += not right
-            line = [member.package, member.name, mode, summary(named), summary(expected), f"{passes}", member.remark]
+            line = [
+                member.package,
+                member.name,
+                mode,
+                summary(named),
+                summary(expected),
+                f"{passes}",
+                member.remark,
+            ]
             rows.append(
                 "| " + " | ".join([*line[:-1], member.remark if right else f"**wrong** {member.remark}"]) + " |"
             )
@@ -489,10 +528,11 @@ def write_table(words: list[str], path: Path) -> int:
     if not words:
         path.write_text(
             "# Compatibility\n\n"
-            "Written by `scripts/compatibility.py`: which layers `coupled_layers` names in small members of public packages,\n"
-            "built without weights and run on noise, and which couple by their code. Passes are the forward passes that it\n"
-            "took.\n\n"
-            f"{networks} networks, {len(rows)} rows, {wrong} wrong. torch {importlib.metadata.version('torch')}; {versions}.\n\n"
+            "Written by `scripts/compatibility.py`: which layers `coupled_layers` names in small members of public\n"
+            "packages, built without weights and run on noise, and which couple by their code. Passes are the forward\n"
+            "passes that it took.\n\n"
+            f"{networks} networks, {len(rows)} rows, {wrong} wrong. torch {importlib.metadata.version('torch')}; "
+            f"{versions}.\n\n"
             "| package | network | mode | named | expected | passes | remarks |\n|---|---|---|---|---|---|---|\n"
             + "\n".join(rows)
             + "\n",
@@ -507,7 +547,8 @@ def in_an_environment_of_its_own() -> int:
         python = Path(folder) / "bin" / "python"
         subprocess.run([sys.executable, "-m", "uv", "venv", folder], check=True)
         subprocess.run(
-            [sys.executable, "-m", "uv", "pip", "install", "--python", python, "-e", ROOT, *PACKAGES], check=True
+            [sys.executable, "-m", "uv", "pip", "install", "--python", python, "-e", ROOT, *PACKAGES],
+            check=True,
         )
         return subprocess.run([python, __file__, "--measure"], env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
 

@@ -631,5 +631,10 @@ def zero_gain() -> Case:
 
 
 @case
+def zero_gamma_beside_another_batch_norm() -> Case:
+    return Case(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), Residual("gamma")), batch(), ["1", "2.norm"])
+
+
+@case
 def zero_head() -> Case:
     return Case(Residual("head"), batch(), ["norm"])

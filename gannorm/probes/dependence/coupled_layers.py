@@ -131,22 +131,19 @@ def walk_through(
     generator: torch.Generator,
     batch_dim: int = 0,
     passes: int | None = None,
-    with_noise: bool = False,
 ) -> list[LayerCoupling]:
-    """The pieces of f that seem to couple, each tested in place.
+    """The pieces of f that seem to couple, each tested in place, at weights with small noise: γ = 0 hides no layer.
 
     Args:
         f, x, generator, batch_dim: as for `coupled_layers`.
         passes: at most so many forward passes, at the cost of fewer swaps; then f is known to repeat its answers.
-        with_noise: at weights with small noise, so that no effect is multiplied by zero.
     """
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
     with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
         per_sample(run(x), n, batch_dim)  # meets the modules
-        if with_noise:
-            stack.enter_context(noised(run, generator))
+        stack.enter_context(noised(run, generator))
         walk = Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))
         walk.go(run, x, walk.record)

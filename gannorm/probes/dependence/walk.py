@@ -220,7 +220,7 @@ class Walk:
             self.layouts[key] = candidates(t, self.n, self.batch_dim)
         known = self.layouts[key]
         rows: list[Layout] = []
-        if owner is not None and not known:  # as those of its layer's input are
+        if owner is not None and all(k.kind != "rows" for k in known):  # as those of its layer's input are
             rows = [k for shape, k in owner.inputs if k.kind == "rows" and shape == t.shape]
         change = Change(t, base, self.n)
         changes = {k: change.of_kept(k, self.kept) for k in dict.fromkeys((*known, *rows))}
