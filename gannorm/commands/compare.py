@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,12 +12,12 @@ from gannorm.arguments import parse, parser_for
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from gannorm.comparison.table import Comparison
+    from gannorm.comparison.comparison import Comparison
 
 
 def parser() -> ArgumentParser:
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
-    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them; or one runs.csv")
     parser.add_argument("--output", type=str, default="report", help="folder to write")
     parser.add_argument(
         "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
@@ -34,7 +35,14 @@ def run(argv: Sequence[str]) -> int:
     from gannorm.rundir import find_runs
 
     output = Path(options.output)
-    comparison = compare(find_runs(options.runs), output, baseline=options.baseline, by_mode=options.by_mode)
+    table = Path(options.runs[0]) if len(options.runs) == 1 and options.runs[0].endswith(".csv") else None
+    comparison = compare(
+        table or find_runs(options.runs),
+        output,
+        baseline=options.baseline,
+        by_mode=options.by_mode,
+        command=shlex.join(["gannorm", "compare", *argv]),
+    )
     print(comparison.to_text())
     print(output / "index.html")
     if options.wandb != "off":
@@ -45,10 +53,10 @@ def run(argv: Sequence[str]) -> int:
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
     """The table and the figures into a W&B run of their own, in the project of the runs."""
     from gannorm.report.dashboard import record
-    from gannorm.training.loggers import start
+    from gannorm.wandb_run import start
 
     config = next(c for c in comparison.conditions if c.runs).runs[0].config
-    logger = start(
+    wandb_run = start(
         mode,
         project=config.get("wandb_project", "gannorm"),
         name=f"comparison of {config.get('study', 'runs')}",
@@ -57,6 +65,7 @@ def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
         config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
         dir=str(output),
     )
-    if logger:
-        logger.log_record(record(comparison, output), {"headline": comparison.headline})
-        logger.finalize("success")
+    if wandb_run:
+        wandb_run.log(record(comparison, output))
+        wandb_run.summarize({"headline": comparison.headline})
+        wandb_run.finish()

@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
     if to_figure:
         with atomic_write(to_figure) as file:
             result.figure().savefig(file, format="png", dpi=150)
-    independent = result.swap.verdict in ("independent", "rounding") and not result.gradient_coupling
+    independent = result.swap.verdict in ("independent", "rounding") and not (result.gradient_coupling or result.hidden)
     return int(options.fail_on_coupling and not independent)
 
 
@@ -107,7 +107,7 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     from gannorm.data import images_of_run
     from gannorm.models import load_networks
     from gannorm.seeds import stream
-    from gannorm.training.callbacks.measurements import generate
+    from gannorm.training.callbacks.samples import generate
 
     networks = load_networks(options.run, options.step, ema=False)
     held_out = images_of_run(dataclasses.asdict(networks.config.data), "test")

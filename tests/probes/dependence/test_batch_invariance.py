@@ -226,9 +226,9 @@ def test_one_coupled_pair_is_seen_with_every_seed() -> None:
 def test_floors_are_given_only_where_they_are_floors() -> None:
     assert "floor" not in repr(batch_invariance(image_network(nn.BatchNorm2d), *images(), batch_size=16))
 
-    def rounded(x: Tensor) -> Tensor:  # the order of summation depends on the size of the batch
+    def rounded(x: Tensor) -> Tensor:  # the order of summation depends on the place in the batch
         x = x.flatten(1).exp()
-        return x.sum(1) if len(x) <= 64 else x.flip(1).cumsum(1)[:, -1]
+        return torch.where(torch.arange(len(x)) % 2 > 0, x.sum(1), x.flip(1).cumsum(1)[:, -1])
 
     result = batch_invariance(rounded, *images())
     swap = result.swap
