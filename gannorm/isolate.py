@@ -4,62 +4,155 @@ A measurement must not change what it measures, and it must not measure its own 
 statistics, spectral norm turns its power-iteration vectors and dropout draws a new mask at every forward pass. So
 `isolated` does both: it yields a version of the function that starts every call from the same state, and it restores
 that state, bit for bit, at the end, also after an exception.
+
+What a module keeps is followed through dictionaries, lists, tuples, sets, deques and plain objects, at any depth.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
+
+from gannorm.errors import UserError
+from gannorm.state import AttributeState, Contents, RandomState, Written, is_plain
+
+AS_MANY_AS = 10_000  # objects that a callable can reach are looked at for modules; those that run are found anyway
+WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 
 
 @contextmanager
-def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Callable[..., Any]]:
+def isolated(f: Callable[..., Any], *also: nn.Module) -> Iterator[Isolated]:
     """Yield `f` as a pure function of its input; restore `f` and the modules in `also` afterwards.
 
     A call works on copies of the buffers and starts from the random states found on entry, so it leaves no trace:
     two calls with equal inputs give bitwise equal outputs (on deterministic kernels), in any order with their backward
-    passes. What the block itself changes stays until its end. Not covered: state outside the modules' attributes, and
-    what lies two levels deep in them (in a list of dictionaries) or in other containers than dictionaries and lists.
+    passes. What the block itself changes stays until its end. Modules are found where they hang (`modules_in`) or when
+    they run. Variables that a function closes over are its own affair (it may count its calls): they are not put back.
 
     Args:
-        f: a module or any callable; see `modules_in` for the modules that are found in a callable.
+        f: a module or any callable. A wrapper for several devices or processes is left out: its module is run.
         also: further modules whose state must survive.
 
     Yields:
         A callable with the signature of `f`.
+
+    Raises:
+        UserError: a lazy module that never ran, or an iterator kept by a module: nothing could put them back.
 
     >>> dropout = nn.Dropout()
     >>> with isolated(dropout) as pure:
     ...     bool(torch.equal(pure(torch.ones(8)), pure(torch.ones(8))))
     True
     """
-    modules = list({id(m): m for root in (*modules_in(f).values(), *also) for m in root.modules()}.values())
-    attributes, contents, random_state = AttributeState(modules), _Contents(modules), RandomState()
-
-    def pure(*args: Any, **kwargs: Any) -> Any:
-        random_state.restore()
-        before = AttributeState(modules)
-        before.use_copies()
-        try:
-            return f(*args, **kwargs)
-        finally:
-            before.restore()
-
+    isolation = Isolated(f, also)
     try:
-        yield pure
+        yield isolation
     finally:
-        attributes.restore()
-        contents.restore()
-        random_state.restore()
+        isolation.restore()
+
+
+class Isolated:
+    """`f` as a pure function; see `isolated`."""
+
+    def __init__(self, f: Callable[..., Any], also: Iterable[nn.Module]) -> None:
+        self.f = f
+        self.roots = modules_in(f)  # by name; modules that are met when they run are added
+        self.random_state = RandomState()
+        self.owners: list[Any] = [*_objects_of(f), *self.roots.values(), *also]
+        self.known: set[int] = set()
+        self.entry: list[tuple[AttributeState, Contents]] = []
+        self.during: list[AttributeState] = []  # the state before the call in progress
+        self.written: list[Written] = []  # parameters that the last call wrote to
+        self._enter(AttributeState(self.owners))
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [m for attributes, _ in self.entry for m in attributes.modules]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._undo_writing()
+        self.random_state.restore()
+        self.during, watched = [], Contents(())
+        met = register_module_forward_pre_hook(lambda module, _: self._meet(module, watched))
+        with met, _without_warnings_of_hooks():
+            try:
+                self._begin(self.owners, watched)
+                return self.f(*args, **kwargs)
+            finally:
+                for attributes in reversed(self.during):
+                    attributes.restore()
+                self.written = watched.changes()
+
+    def restore(self) -> None:
+        self._undo_writing()
+        for attributes, contents in reversed(self.entry):
+            attributes.restore()
+            contents.restore()
+        self.random_state.restore()
+
+    def _enter(self, attributes: AttributeState) -> None:
+        """Note a state to be restored at the end, then make it one that can be run again and again."""
+        self.known.update(map(id, attributes.modules))
+        self.entry.append((attributes, Contents(attributes.tensors.values(), attributes.arrays, gradients=True)))
+        with torch.inference_mode(False):  # parameters made under it could neither be differentiated by nor written to
+            attributes.replace(_without_inference)
+        for module in attributes.modules:
+            if isinstance(module, WRAPPERS):  # its forward may wait for other processes
+                vars(module)["forward"] = functools.partial(_without_wrapper, module)
+
+    def _begin(self, owners: list[Any], watched: Contents) -> None:
+        attributes = AttributeState(owners)
+        self.during.append(attributes)
+        copied = attributes.use_copies()
+        watched.add((t for t in attributes.tensors.values() if id(t) not in copied), attributes.arrays)
+
+    def _meet(self, module: nn.Module, watched: Contents) -> None:
+        """Take in a module that is about to run and hangs where it was not looked for."""
+        if id(module) in self.known:
+            return
+        if isinstance(module, WRAPPERS):
+            raise UserError(f"`f` must not run a {type(module).__name__}, which may wait for others; pass its .module.")
+        names = (f"{type(module).__name__}{number}" for number in ("", *range(2, len(self.roots) + 3)))
+        self.roots[next(name for name in names if name not in self.roots)] = module
+        self.owners.append(module)
+        self._enter(AttributeState([module]))
+        self._begin([module], watched)
+
+    def _undo_writing(self) -> None:
+        for written in self.written:
+            written.undo()
+        self.written = []
+
+
+@contextmanager
+def _without_warnings_of_hooks() -> Iterator[None]:
+    """A compiled module warns of hooks on every module; ours does no harm at any number of calls."""
+    with warnings.catch_warnings() if "torch._dynamo" in sys.modules else nullcontext():
+        if "torch._dynamo" in sys.modules:
+            warnings.filterwarnings("ignore", message="Using `torch.compile")
+        yield
+
+
+def _without_inference(t: Tensor) -> Tensor:
+    if not t.is_inference():
+        return t
+    return nn.Parameter(t.clone(), t.requires_grad) if isinstance(t, nn.Parameter) else t.clone()
+
+
+def _without_wrapper(wrapper: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return wrapper.module(*args, **kwargs)  # type: ignore[operator]
 
 
 @contextmanager
@@ -85,13 +178,13 @@ def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 @contextmanager
 def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
     """Attributes that have another value in the block, each (owner, name, value): torch's global switches, say."""
-    found = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
     try:
         for switch in wanted:
             setattr(*switch)
         yield
     finally:
-        for switch in found:
+        for switch in before:
             setattr(*switch)
 
 
@@ -115,126 +208,64 @@ def in_float32() -> AbstractContextManager[None]:
 
 
 def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:
-    """The modules that a callable runs, by name: itself (""), or what it is bound to, closes over or holds.
+    """The modules that a callable can reach, by name: itself (""), or what it is bound to, closes over or holds.
 
-    Functions that it calls are followed within its own python module; modules hidden deeper are not found.
+    They are looked for in containers and plain objects too. Functions are followed within their own python module.
 
     >>> scale, net = 2.0, nn.Linear(3, 1)
     >>> list(modules_in(net)), list(modules_in(lambda x: scale * net(x)))
     ([''], ['net'])
     """
-    found: dict[str, nn.Module] = {}
-    seen: set[int] = set()
-
-    def visit(value: Any, name: str) -> None:
-        if isinstance(value, nn.Module):
-            if all(value is not module for module in found.values()):
-                found[name] = value
-        elif id(value) not in seen:
-            seen.add(id(value))
-            for key, inner in _held(value, is_root=value is f).items():
-                visit(inner, f"{name}.{key}" if name else key)
-
+    modules: dict[str, nn.Module] = {}
     f = inspect.unwrap(f)
-    visit(f, "")
-    return found
+    queue: deque[tuple[Any, str]] = deque([(f, "")])
+    seen: dict[int, Any] = {}
+    while queue and len(seen) < AS_MANY_AS:
+        value, name = queue.popleft()
+        if id(value) in seen or isinstance(value, str | bytes | int | float | None):
+            continue
+        seen[id(value)] = value  # kept: another object may get the number of one that is gone
+        if isinstance(value, nn.Module):
+            modules[name] = value
+        elif not isinstance(value, Tensor):
+            queue.extend((inner, f"{name}.{key}" if name else str(key)) for key, inner in _held(value))
+    inner_modules = {id(m) for root in modules.values() for m in list(root.modules())[1:]}
+    return {name: m for name, m in modules.items() if id(m) not in inner_modules}
 
 
-class RandomState:
-    """The state of every global generator: python, NumPy if it is loaded, torch on the CPU and on each device."""
-
-    def __init__(self) -> None:
-        self.python = random.getstate()
-        numpy = sys.modules.get("numpy")
-        self.numpy = numpy.random.get_state() if numpy else None
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self.mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-
-    def restore(self) -> None:
-        random.setstate(self.python)
-        if self.numpy is not None:
-            sys.modules["numpy"].random.set_state(self.numpy)
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        if self.mps is not None:
-            torch.mps.set_rng_state(self.mps)
-
-
-class AttributeState:
-    """What each module's attributes refer to: parameters, buffers, hooks, mode, and whatever else it keeps."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        # One level into dictionaries and lists: _parameters, _buffers, _modules, the hooks, and a module's own records.
-        self.saved: list[tuple[Any, dict[Any, Any]]] = [
-            (held, dict(enumerate(held)) if isinstance(held, list) else dict(held))
-            for m in modules
-            for held in (*(v for v in vars(m).values() if isinstance(v, dict | list)), vars(m))
-        ]
-        generators = {id(v): v for _, saved in self.saved for v in saved.values() if isinstance(v, torch.Generator)}
-        self.generators = [(g, g.get_state()) for g in generators.values()]
-
-    def use_copies(self) -> None:
-        """Replace every buffer by a copy: what the call writes is lost, and graphs of earlier calls stay valid."""
-        copies: dict[int, Tensor] = {}
-        for held, saved in self.saved:
-            for key, value in saved.items():
-                if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not value.requires_grad:
-                    held[key] = copies.setdefault(id(value), value.detach().clone())
-
-    def restore(self) -> None:
-        for held, saved in self.saved:
-            if isinstance(held, list):
-                held[:] = saved.values()
-                continue
-            for name in held.keys() - saved.keys():
-                del held[name]
-            held.update(saved)
-        for generator, state in self.generators:
-            generator.set_state(state)
-
-
-def _held(value: Any, is_root: bool) -> Mapping[str, Any]:
-    """The named objects that a callable can reach directly."""
+def _held(value: Any) -> Iterable[tuple[Any, Any]]:
+    """The named objects that an object can reach directly."""
     if isinstance(value, functools.partial):
-        return {"func": value.func, **{str(i): argument for i, argument in enumerate(value.args)}, **value.keywords}
+        return [("func", value.func), *enumerate(value.args), *value.keywords.items()]
     if inspect.ismethod(value):
         owner = value.__self__
-        return {"self": owner} if isinstance(owner, nn.Module) else getattr(owner, "__dict__", {})
+        return vars(owner).items() if is_plain(owner) else [("self", owner)]
     if inspect.isfunction(value):
-        value = inspect.unwrap(value)
-        variables = inspect.getclosurevars(value)
-        names = {**variables.globals, **variables.nonlocals}
-        return {k: v for k, v in names.items() if not inspect.isfunction(v) or v.__module__ == value.__module__}
-    # An object with __call__, where it is what we were given; other objects (python modules, classes) are not searched.
-    return getattr(value, "__dict__", {}) if is_root else {}
+        return _variables(inspect.unwrap(value)).items()
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return list(enumerate(value))
+    return list(vars(value).items()) if is_plain(value) else ()
 
 
-class _Contents:
-    """The numbers in each tensor of the modules, and each parameter's gradient."""
-
-    def __init__(self, modules: list[nn.Module]) -> None:
-        held = (
-            t for m in modules for t in (*m.parameters(recurse=False), *m.buffers(recurse=False), *vars(m).values())
-        )
-        tensors = {id(t): t for t in held if isinstance(t, Tensor)}.values()
-        self.contents = [(t, t.detach().clone()) for t in tensors]
-        leaves = [t for t in tensors if t.is_leaf]
-        self.leaves = [(t, t.requires_grad, t.grad, None if t.grad is None else t.grad.clone()) for t in leaves]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for tensor, content in self.contents:
-            _put_back(tensor, content)
-        for leaf, requires_grad, grad, grad_content in self.leaves:
-            leaf.requires_grad_(requires_grad)
-            leaf.grad = grad
-            if grad is not None and grad_content is not None:
-                _put_back(grad, grad_content)
+def _variables(function: types.FunctionType) -> dict[str, Any]:
+    """The variables that a function reads: globals, what it closes over, and defaults; functions of its own module."""
+    code, codes = function.__code__, [function.__code__]
+    for inner in codes:  # comprehensions and functions inside are code of their own
+        codes += [constant for constant in inner.co_consts if isinstance(constant, types.CodeType)]
+    held = {name: function.__globals__[name] for c in codes for name in c.co_names if name in function.__globals__}
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        if cell != types.CellType():  # an empty one
+            held[name] = cell.cell_contents
+    defaults = function.__defaults__ or ()
+    held |= zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True)
+    held |= function.__kwdefaults__ or {}
+    return {k: v for k, v in held.items() if not inspect.isfunction(v) or v.__module__ == function.__module__}
 
 
-def _put_back(tensor: Tensor, content: Tensor) -> None:
-    # Writing bumps the version counter, which breaks the caller's graphs that saved the tensor: write only a change.
-    if not torch.equal(tensor, content):
-        tensor.copy_(content)
+def _objects_of(f: Callable[..., Any]) -> list[Any]:
+    """The plain object that f is, or whose method it is."""
+    f = inspect.unwrap(f)
+    owner = f.__self__ if inspect.ismethod(f) else f
+    return [owner] if is_plain(owner) else []

@@ -208,8 +208,8 @@ def _independent(e: Evidence) -> Verdict:
     if auc.low is None:
         return _undecided(f"{depends}, and AUC {auc} has no interval; measure again{_hidden(e)}")
     if auc.below(CHANCE):
-        return _undecided(f"{depends}, and ranks real and fake images the wrong way round (AUC {auc}){_hidden(e)}")
-    return _undecided(f"{depends}, and tells nothing apart: AUC {auc} is not shown to differ from 0.5{_hidden(e)}")
+        return _undecided(f"{depends}, and it ranks real and fake images the wrong way round (AUC {auc}){_hidden(e)}")
+    return _undecided(f"{depends}, and it tells nothing apart: AUC {auc} is not shown to differ from 0.5{_hidden(e)}")
 
 
 def _coupled(e: Evidence) -> Verdict:

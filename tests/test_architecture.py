@@ -11,8 +11,8 @@ import gannorm
 
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
-    {"errors", "registry", "files", "locks", "verdict", "rundir", "seeds", "isolate", "distributed", "terminal"}
-    | {"dotted", "schema", "recipes", "config", "labels", "hints"},
+    {"errors", "registry", "files", "locks", "dotted", "schema", "recipes", "hints", "verdict", "config", "labels"}
+    | {"rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},

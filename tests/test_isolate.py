@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gannorm.isolate import RandomState, isolated, modules_in
+from gannorm.isolate import isolated, modules_in
+from gannorm.state import RandomState
 
 
 class Untidy(nn.Module):

@@ -75,7 +75,8 @@ def run(argv: Sequence[str]) -> int:
             bar.update()
 
         with hooked([f.register_forward_hook(count)]):
-            result = probes.batch_invariance(f, real, fake, options.batch_size, stream(options.seed, "probe"))
+            draws = stream(options.seed, "probe")
+            result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws)
     print(result)
     if remark:
         print(f"  ({remark})")

@@ -32,8 +32,8 @@ from gannorm.data.left_out import LINK, counted, remedies, report_bad
 from gannorm.errors import UserError
 
 SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".bmp", ".dib", ".webp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib"),
+    *(".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 TRAIN = ("train", "training")  # of several the first is used
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
@@ -93,7 +93,8 @@ def read_folder(
             stacklevel=2,
         )
     classes = plan.classes()
-    labels = torch.tensor([classes.index(plan.class_folder(name)) for name in part.names]) if classes else None
+    number = {folder: k for k, folder in enumerate(classes)}
+    labels = torch.tensor([number[plan.class_folder(name)] for name in part.names]) if classes else None
     note = f"{part.transparent} with transparency composed on {background}" if part.transparent else ""
     return Images(part.pixels, labels, classes, "folder", split, split_rule=plan.rule, note=note)
 
@@ -131,7 +132,7 @@ def _tree(root: Path, follow_links: bool) -> _Tree:
                     # Of a link, os.path, unlike the entry, raises nothing where it leads to itself.
                     is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
                     is_file = os.path.isfile(entry.path) if link else entry.is_file()
-                    real = os.path.realpath(entry.path) if link else os.path.join(above[-1], entry.name)
+                    real = os.path.realpath(entry.path) if link else f"{above[-1]}{os.sep}{entry.name}"
                     if entry.name.startswith("."):
                         tree.left_out[name] = "hidden"
                     elif not image and not is_folder:
@@ -189,7 +190,9 @@ class _Plan:
 
 
 def _everything(images: list[str]) -> _Plan:
-    return _Plan("no split", dict.fromkeys(images, ALL), {name: name for name in images}, {})
+    by_folders = _by_folders(images)
+    inner = {name: name for name in images} | (by_folders.inner if by_folders else {})
+    return _Plan("no split", dict.fromkeys(images, ALL), inner, {})
 
 
 def _by_folders(images: list[str]) -> _Plan | None:
@@ -247,8 +250,8 @@ def _by_hash(images: list[str]) -> _Plan:
     alike = sorted({folder for folder in map(plan.class_folder, images) if _looks_like_a_split(folder)})
     if alike:
         plan.warning = (
-            f"the folders {', '.join(map(repr, alike))} are named like splits, but {rule}, whatever its folder; rename "
-            f"them to train and test, or ignore this if they are classes."
+            f"the folders {', '.join(map(repr, alike))} are named like splits, but {rule}, whatever its folder; call "
+            "them train and test, at most one folder deep, to make them the split; ignore this if they are classes."
         )
     return plan
 

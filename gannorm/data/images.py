@@ -58,7 +58,7 @@ class Images:
         classes: the names of the classes, in the order of their labels.
         name: the data set's name.
         split: "train" or "test".
-        split_rule: how the training and held-out images were told apart, in a few words.
+        split_rule: how training and held-out images were separated, in a few words.
         note: what else a person should know of these images, in a few words.
 
     Raises:

@@ -17,7 +17,7 @@ from gannorm.seeds import stream
 
 
 class ImageLoader:
-    """An endless iterator of float batches; it is its own position, so a second `iter` goes on where the first was.
+    """An endless iterator of float batches; it is its own position, so a second `iter` continues where the first was.
 
     Every epoch draws a new permutation of the images and leaves out the ragged end, so that all batches have one size
     and no image comes twice in an epoch. The pixels move to `device` once, as bytes, where they fit (a quarter of the

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState, in_float32, switched
+from gannorm.isolate import in_float32, switched
+from gannorm.state import RandomState
 
 
 @contextmanager

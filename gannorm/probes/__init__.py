@@ -10,13 +10,20 @@ from gannorm.probes.dependence.assertion import BatchCouplingError, assert_batch
 from gannorm.probes.dependence.batch_invariance import BatchInvariance, batch_invariance
 from gannorm.probes.dependence.common_mode_gain import common_mode_gain
 from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
-from gannorm.probes.dependence.composition_curve import CompositionGap, composition_gap
+from gannorm.probes.dependence.composition_curve import (
+    CompositionCurve,
+    CompositionGap,
+    composition_curve,
+    composition_gap,
+)
 from gannorm.probes.dependence.coupled_layers import LayerCoupling, coupled_layers, locate_coupling
 from gannorm.probes.dependence.coupling_matrix import coupling_matrix, coupling_ratio
 from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
 from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
+from gannorm.probes.dependence.judgements import Cells
 from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_ratio
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
+from gannorm.probes.dependence.uniformity import Uniformity, uniformity
 from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
 from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
 from gannorm.probes.optimization.internal_covariate_shift import (
@@ -43,7 +50,9 @@ from gannorm.probes.theory import (
 __all__ = [
     "BatchCouplingError",
     "BatchInvariance",
+    "Cells",
     "Coefficient",
+    "CompositionCurve",
     "CompositionGap",
     "ConditionNumber",
     "CouplingEstimate",
@@ -59,6 +68,7 @@ __all__ = [
     "SGDNoise",
     "SignalPropagation",
     "SwapTest",
+    "Uniformity",
     "UnitVariance",
     "VarianceByDimension",
     "assert_batch_invariant",
@@ -66,6 +76,7 @@ __all__ = [
     "common_mode_gain",
     "companion_shift",
     "companion_variance",
+    "composition_curve",
     "composition_gap",
     "condition_number",
     "coupled_layers",
@@ -89,6 +100,7 @@ __all__ = [
     "signal_propagation",
     "snapshot",
     "swap_test",
+    "uniformity",
     "unit_variance",
     "variance_by_dimension",
 ]

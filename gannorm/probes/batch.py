@@ -16,26 +16,38 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gannorm.errors import UserError
-from gannorm.isolate import isolated
+from gannorm.isolate import Isolated, isolated
+from gannorm.probes.progress import progress, step
 
 Function = Callable[..., Any]
-Run = Callable[[Any], Any]
 Output = Any  # None, or which of several outputs: an index, a key, a path of these (a tuple) or a callable
+
+
+class Run:
+    """x -> f(x), pure (see `isolated`), for inputs of one structure, of which f is given copies."""
+
+    def __init__(self, pure: Isolated, spread: type | None) -> None:
+        self.pure, self.spread = pure, spread
+
+    def __call__(self, x: Any) -> Any:
+        step()
+        x = map_tensors(torch.clone, x)  # f may work in place
+        if self.spread is tuple:
+            return self.pure(*x)
+        return self.pure(**x) if self.spread is dict else self.pure(x)
+
+    @property
+    def roots(self) -> dict[str, nn.Module]:
+        """The modules of f by name, see `isolate.modules_in`; those that nothing names are here once they ran."""
+        return self.pure.roots
 
 
 @contextmanager
 def running(f: Function, x: Any) -> Iterator[Run]:
     """Yield x -> f(x), pure (see `isolated`), for inputs of the structure of `x`, which f is given copies of."""
     spread = _spreads(f, x)
-    with isolated(f) as pure:
-
-        def run(x: Any) -> Any:
-            x = map_tensors(torch.clone, x)  # f may work in place
-            if spread is tuple:
-                return pure(*x)
-            return pure(**x) if spread is dict else pure(x)
-
-        yield run
+    with isolated(f) as pure, progress(getattr(inspect.unwrap(f), "__name__", type(f).__name__)):
+        yield Run(pure, spread)
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
@@ -63,6 +75,8 @@ def codes(n: int, generator: torch.Generator) -> list[Tensor]:
 
 def batch_size_of(x: Any, batch_dim: int = 0) -> int:
     """N. Raises UserError unless every tensor in `x` has the same N, at least 2, and finite values."""
+    if isinstance(x, PackedSequence):
+        raise UserError("the input must be a padded tensor: got a PackedSequence; pass that and pack it inside f.")
     leaves = tensors(x)
     if not leaves:
         raise UserError(f"the input must be a tensor or a tuple or dict of tensors: got {type(x).__name__}.")

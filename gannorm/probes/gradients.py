@@ -10,22 +10,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gannorm.errors import UserError
-from gannorm.isolate import hooked, modules_in
-from gannorm.probes.batch import Function, batch_first, batch_size_of, map_tensors, running, scalars, take, tensors
+from gannorm.errors import UserError, out_of_memory, printable
+from gannorm.isolate import hooked
+from gannorm.probes.batch import (
+    Function,
+    Output,
+    Run,
+    batch_size_of,
+    map_tensors,
+    running,
+    scalars,
+    selecting,
+    take,
+    tensors,
+)
+from gannorm.probes.layouts import Layout, candidates
 
 
 class NoGradientError(UserError):
     """The outputs do not depend on the inputs by a differentiable path."""
 
 
+class UntestedGradientError(NoGradientError):
+    """There may be a gradient, but it cannot be computed here."""
+
+
 class Graph:
     """The N numbers f_i and the tensors x_j that they are differentiated by."""
 
-    def __init__(self, outputs: Tensor, leaves: list[Tensor], batch_dim: int) -> None:
+    def __init__(self, outputs: Tensor, leaves: list[tuple[Tensor, Layout]]) -> None:
         self.outputs = outputs  # (N,)
-        self.leaves = leaves
-        self.batch_dim = batch_dim
+        self.leaves = [leaf for leaf, _ in leaves]
+        self.layouts = [layout for _, layout in leaves]
 
     def __len__(self) -> int:
         return len(self.outputs)
@@ -35,25 +51,30 @@ class Graph:
 
         Raises:
             NoGradientError: no output depends on any input by a differentiable path.
+            UntestedGradientError: the network does not let itself be differentiated so.
         """
         weights = weights.to(self.outputs)
         grads: tuple[Tensor | None, ...] = (None,) * len(self.leaves)
         if self.outputs.requires_grad:
-            grads = torch.autograd.grad(self.outputs, self.leaves, weights, retain_graph=True, allow_unused=True)
+            try:
+                grads = torch.autograd.grad(self.outputs, self.leaves, weights, retain_graph=True, allow_unused=True)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                raise UntestedGradientError(untested(error)) from error
         if all(g is None for g in grads):
             raise NoGradientError(
                 "the outputs must depend on the inputs by a differentiable path: no gradient arrived; "
                 "remove no_grad, detach or argmax from f, or use swap_test, which needs no gradient."
             )
         wide = torch.float32 if self.outputs.device.type == "mps" else torch.float64
-        return [
-            (torch.zeros_like(leaf) if g is None else g).movedim(self.batch_dim, 0).to(wide)
-            for leaf, g in zip(self.leaves, grads, strict=True)
-        ]
+        filled = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(self.leaves, grads, strict=True)]
+        real = [torch.view_as_real(g) if g.is_complex() else g for g in filled]
+        return [layout.view(g, len(self)).to(wide) for g, layout in zip(real, self.layouts, strict=True)]
 
 
 @contextmanager
-def graph(f: Function, x: Any, batch_dim: int = 0) -> Iterator[Graph]:
+def graph(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Iterator[Graph]:
     """Run f once on `x` and yield the graph; f is left as it was.
 
     The derivative is by the floating tensors in `x` and, for integer tokens, by the outputs of the embeddings that
@@ -62,31 +83,35 @@ def graph(f: Function, x: Any, batch_dim: int = 0) -> Iterator[Graph]:
     Raises:
         UserError: fewer than two samples, unequal batches, values that are not finite, no input to differentiate by.
     """
+    f = selecting(f, output)
     n = batch_size_of(x, batch_dim)
-    integers = any(not t.is_floating_point() for t in tensors(x))
-    embedded: list[Tensor] = []
     with ExitStack() as stack:
-        if integers:
-            stack.enter_context(_embeddings_cut(f, embedded))
         run = stack.enter_context(running(f, x))
-        by_tokens: list[bool] = []
-        if integers:  # which embeddings read the batch, and not positions: those whose output grows with it
-            with torch.no_grad():
-                run(take(x, torch.arange(n + 1) % n, batch_dim))
-            by_tokens = [batch_first(e, n + 1, batch_dim) is not None for e in embedded]
-            embedded.clear()
+        embedded: list[Tensor] = []
+        by_tokens: list[Layout | None] = []
+        if any(not _has_gradient(t) for t in tensors(x)):
+            by_tokens = _layouts_of_embeddings(run, x, n, batch_dim, embedded)
+            stack.enter_context(_embeddings_cut(run, embedded))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(eager())
-        leaves: list[Tensor] = []
-        outputs = scalars(run(map_tensors(lambda t: _leaf(t, leaves), x)), n, batch_dim)
-        leaves += [e for e, keep in zip(embedded, by_tokens, strict=True) if keep]
+        inputs: list[Tensor] = []
+        outputs = scalars(run(map_tensors(lambda t: _leaf(t, inputs), x)), n, batch_dim)
+        leaves = [(leaf, Layout("plain", batch_dim)) for leaf in inputs]
+        leaves += [(e, layout) for e, layout in zip(embedded, by_tokens, strict=False) if layout is not None]
         if not leaves:
-            raise NoGradientError(
+            raise UntestedGradientError(
                 "the input must hold floating-point values, or integer tokens read by an nn.Embedding: "
                 f"got {', '.join(str(t.dtype) for t in tensors(x))}; convert it, or use swap_test."
             )
-        yield Graph(outputs, leaves, batch_dim)
+        yield Graph(outputs, leaves)
+
+
+def untested(error: RuntimeError) -> str:
+    """Why a network could not be differentiated, and what to do."""
+    if "use_reentrant" in str(error):
+        return "reentrant checkpointing refuses it; pass use_reentrant=False to torch.utils.checkpoint."
+    return f"its backward pass failed: {printable(str(error))[:160]}"
 
 
 def sign_change(pull_back: Callable[[Tensor], list[Tensor]], bits: list[Tensor]) -> float:
@@ -126,19 +151,53 @@ def eager() -> Iterator[None]:
         yield
 
 
+def _has_gradient(t: Tensor) -> bool:
+    return t.is_floating_point() or t.is_complex()
+
+
 def _leaf(t: Tensor, leaves: list[Tensor]) -> Tensor:
-    if not t.is_floating_point():
+    if not _has_gradient(t):
         return t.clone()
     leaves.append(t.detach().clone().requires_grad_())
     return leaves[-1].clone()  # the network may begin with an operation in place, which a leaf refuses
 
 
-def _embeddings_cut(f: Function, embedded: list[Tensor]) -> AbstractContextManager[None]:
+def _layouts_of_embeddings(run: Run, x: Any, n: int, batch_dim: int, embedded: list[Tensor]) -> list[Layout | None]:
+    """How the output of each call of an embedding holds the samples; None where it reads positions, say.
+
+    With the samples in another order a table that reads them has its rows in that order, and any other stays as it is.
+    """
+    order = torch.arange(n).roll(1)
+    with torch.no_grad():
+        run(x)  # meets the embeddings
+        with _embeddings_cut(run, embedded):
+            run(x)
+            calls = list(embedded)
+            embedded.clear()
+            run(take(x, order, batch_dim))
+    moved = list(embedded)
+    embedded.clear()
+    if len(moved) != len(calls):
+        return []
+
+    def layout_of(e: Tensor, other: Tensor) -> Layout | None:
+        if e.shape != other.shape or torch.equal(e, other):
+            return None
+        where = order.to(e.device)
+        fitting = (k for k in candidates(e, n, batch_dim) if torch.equal(k.view(e, n)[where], k.view(other, n)))
+        return next(fitting, None)
+
+    return [layout_of(e, other) for e, other in zip(calls, moved, strict=True)]
+
+
+def _embeddings_cut(run: Run, embedded: list[Tensor]) -> AbstractContextManager[None]:
     """Make the output of every embedding a leaf, and collect it."""
 
     def cut(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         embedded.append(output.detach().requires_grad_(torch.is_grad_enabled()))
         return embedded[-1].clone()
 
-    embeddings = {m for root in modules_in(f).values() for m in root.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {
+        m: None for root in run.roots.values() for m in root.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+    }
     return hooked(m.register_forward_hook(cut) for m in embeddings)

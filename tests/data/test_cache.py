@@ -243,3 +243,74 @@ def test_the_index_is_readable_and_versioned(tmp_path, files, cache):
     assert (
         index["version"] == module.VERSION and index["parts"]["train"]["images"] == 5 and index["root"] == str(tmp_path)
     )
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def parts_of(root, parts, wanted, **options):
+    part = module.decoded(root, parts, wanted, Form(8), **options)
+    return part.names, part.pixels[:, 0, 0, 0].tolist()
+
+
+def test_all_parts_are_decoded_together_and_each_has_its_own_files_in_their_order(tmp_path, files, decodings):
+    parts = {name: "test" if k in (1, 3) else "train" for k, name in enumerate(files)}
+    assert parts_of(tmp_path, parts, "test") == (["1.png", "3.png"], [1, 3])
+    assert parts_of(tmp_path, parts, "train") == (["0.png", "2.png", "4.png"], [0, 2, 4])
+    assert len(decodings) == 1
+
+
+def test_a_file_that_moves_to_another_part_is_noticed(tmp_path, files):
+    parts = dict.fromkeys(files, "train") | {"1.png": "test"}
+    assert parts_of(tmp_path, parts, "test")[1] == [1]
+    assert parts_of(tmp_path, parts | {"2.png": "test"}, "test")[1] == [1, 2]
+
+
+def test_bad_files_belong_to_their_part(tmp_path, files):
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"")
+    parts = dict.fromkeys(files, "train") | {"1.png": "test", "3.png": "test"}
+    for wanted, bad in (("train", "2.png"), ("test", "1.png")):
+        assert module.decoded(tmp_path, parts, wanted, Form(8)).bad == {bad: "empty file"}
+
+
+def test_a_part_without_a_single_image_is_empty(tmp_path, files):
+    (tmp_path / "1.png").write_bytes(b"")
+    assert parts_of(tmp_path, dict.fromkeys(files, "train") | {"1.png": "test"}, "test") == ([], [])
+
+
+@pytest.mark.parametrize("repeat", [1, 2])  # the second time from the cache
+def test_copies_go_where_the_first_of_them_goes_if_they_are_kept_together(repeat, tmp_path):
+    levels_of = {"a.png": 5, "b.png": 6, "c.png": 5, "d.png": 7, "e.png": 6}
+    for name, level in levels_of.items():
+        write(tmp_path, name, level)
+    parts = {"a.png": "train", "b.png": "test", "c.png": "test", "d.png": "test", "e.png": "train"}
+    for _ in range(repeat):
+        assert parts_of(tmp_path, parts, "train", together=True) == (["a.png", "c.png"], [5, 5])
+        assert parts_of(tmp_path, parts, "test", together=True) == (["b.png", "d.png", "e.png"], [6, 7, 6])
+        assert parts_of(tmp_path, parts, "train") == (["a.png", "e.png"], [5, 6])
+
+
+def test_copies_in_other_parts_are_counted_and_those_in_the_same_part_are_not(tmp_path):
+    for name, level in {"a.png": 5, "b.png": 5, "c.png": 5, "d.png": 7, "e.png": 7}.items():
+        write(tmp_path, name, level)
+    parts = {"a.png": "train", "b.png": "test", "c.png": "test", "d.png": "test", "e.png": "test"}
+    counts = {wanted: module.decoded(tmp_path, parts, wanted, Form(8)).copies for wanted in ("train", "test")}
+    assert counts == {"train": 1, "test": 2}
+    assert module.decoded(tmp_path, parts, "test", Form(8), together=True).copies == 0
+
+
+def test_images_with_transparent_pixels_are_counted(tmp_path):
+    for name, opacity in {"a.png": 255, "b.png": 254, "c.png": 0}.items():
+        Image.new("RGBA", (8, 8), (0, 0, 0, opacity)).save(tmp_path / name)
+    assert (
+        module.decoded(tmp_path, dict.fromkeys(["a.png", "b.png", "c.png"], "train"), "train", Form(8)).transparent == 2
+    )
+
+
+@pytest.mark.parametrize("form", [Form(8, enlarge=True), Form(8, background="white"), Form(4)])
+def test_each_form_of_an_image_has_a_cache_of_its_own(form, tmp_path, decodings):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    for wanted in (Form(8), form) * 2:
+        module.decoded(tmp_path, {"a.png": "train"}, "train", wanted)
+    assert len(decodings) == 2

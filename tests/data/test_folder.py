@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from gannorm.data import load_images
+from gannorm.data.decoding import FORMATS
 from gannorm.data.folder import HELD_OUT, SUFFIXES, TRAIN, _by_hash, read_folder
 from gannorm.errors import UserError
 
@@ -79,7 +80,7 @@ def test_folders_that_differ_in_capitals_alone_are_one_and_lose_no_image(tmp_pat
 )
 def test_folders_that_look_like_splits_but_make_none_are_a_warning(folders, tmp_path):
     write(tmp_path, *(f"{folder}/{name}" for folder in folders for name in NAMES))
-    with pytest.warns(UserWarning, match=f"{folders[0]}.* named like splits.* rename them to train and test"):
+    with pytest.warns(UserWarning, match=f"{folders[0]}.* named like splits.* call them train and test"):
         assert load(tmp_path).classes == tuple(sorted(folders))
 
 
@@ -111,6 +112,17 @@ def test_a_new_file_moves_no_other_between_the_splits(tmp_path):
     train, test = set(colours(load(tmp_path))), set(colours(load(tmp_path, "test")))
     write(tmp_path, *NAMES[30:])
     assert train < set(colours(load(tmp_path))) and test <= set(colours(load(tmp_path, "test")))
+
+
+def test_without_a_split_the_classes_are_those_of_the_split(tmp_path):
+    write(tmp_path, "train/cat/a.png", "train/dog/b.png", "test/cat/c.png")
+    images = read_folder(tmp_path, "all", image_size=8)
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [0, 0, 1]  # test/cat, train/cat, train/dog
+
+
+def test_every_suffix_of_the_formats_that_are_read_is_known():
+    of_pillow = {suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS}
+    assert of_pillow - {".pfm"} <= set(SUFFIXES)  # .pfm holds floats, which have no known range
 
 
 def test_which_files_are_held_out_stays_as_it_is_and_differs_between_classes():

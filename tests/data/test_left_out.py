@@ -12,7 +12,7 @@ from PIL import Image
 
 from gannorm.data.cache import decoded
 from gannorm.data.decoding import Form
-from gannorm.data.folder import ALL, _tree, read_folder
+from gannorm.data.folder import ALL, HELD_OUT, SUFFIXES, TRAIN, _tree, read_folder
 from gannorm.data.left_out import counted, report_bad
 from gannorm.errors import UserError
 
@@ -164,9 +164,9 @@ def outcomes(folder):
     """File → what happened to it: "read", "refused: why" or "left out: why"."""
     tree = _tree(folder, follow_links=False)
     part = decoded(folder, dict.fromkeys(tree.images, ALL), ALL, Form(SIZE))
-    told = {name: f"left out: {reason}" for name, reason in tree.left_out.items()}
-    told |= {name: f"refused: {reason}" for name, reason in (tree.bad | part.bad).items()}
-    return told | dict.fromkeys(part.names, "read")
+    result = {name: f"left out: {reason}" for name, reason in tree.left_out.items()}
+    result |= {name: f"refused: {reason}" for name, reason in (tree.bad | part.bad).items()}
+    return result | dict.fromkeys(part.names, "read")
 
 
 def rows():
@@ -184,6 +184,11 @@ def test_the_page_says_what_happens_to_each_odd_file(odd):
         assert actual[name].startswith(kind), name
         # What an image becomes is the next test's; Pillow's own words on damaged files depend on its version.
         assert kind == "read" or reason in actual[name], name
+
+
+def test_the_page_names_every_suffix_and_every_folder_of_a_split():
+    words = set(re.findall(r"[.\w]+", PAGE.read_text("utf-8")))
+    assert {*SUFFIXES, *TRAIN, *HELD_OUT} <= words
 
 
 def test_odd_files_that_are_read_become_what_their_makers_meant(odd):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,47 +11,56 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import modules_in
-from gannorm.probes.batch import Function, both_classes, default_generator, permutation
+from gannorm.probes.batch import Function, both_classes, concatenate, default_generator, selecting, take
 from gannorm.probes.dependence.assertion import gradient_coupling
+from gannorm.probes.dependence.blocks import Blocks, see, whole_batches
 from gannorm.probes.dependence.common_mode_gain import gain_of
 from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
-from gannorm.probes.dependence.composition_curve import CompositionGap, batched_logits, composition_gap, whole_batches
+from gannorm.probes.dependence.composition_curve import CompositionCurve, composition_curve, measure_curve
 from gannorm.probes.dependence.coupled_layers import LayerCoupling, locate_coupling
 from gannorm.probes.dependence.coupling_matrix import norms
 from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
-from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
-from gannorm.probes.dependence.leak_ratio import LeakRatio, leak_ratio
-from gannorm.probes.dependence.swap_test import SwapTest, swap_test, unrepeatable
+from gannorm.probes.dependence.hidden_coupling import few_signs, few_swaps, hidden_coupling
+from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_of, varied_shares
+from gannorm.probes.dependence.swap_test import SwapTest, swap_test
+from gannorm.probes.dependence.uniformity import Uniformity, uniformity_of
 from gannorm.probes.gradients import graph
 from gannorm.probes.optimization.objective import Result
+from gannorm.registry import choices
+from gannorm.verdict import KINDS, MIXED, PURE, SHARES, Estimate, Evidence, Verdict, decide, share_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COSTS = ("full", "quick")
 # Few, so that the whole costs less than 30 training steps; each probe on its own takes more.
 KEPT_IMAGES = 4  # half of them real: a batch is run for each, or a backward pass
 COMPANION_SETS = 3
-JUDGES_BATCHES_FROM = 0.1  # of accuracy or AUC, moved by mixing the batches
 
 
 @dataclass(frozen=True, repr=False)
 class BatchInvariance(Result):
-    """Every quantity of the batch dependence of one discriminator, in the mode in which it was passed."""
+    """Every quantity of the batch dependence of one discriminator, in the mode in which it was passed.
+
+    What `cost="quick"` leaves out is None; `layers` are then those that a zero hides.
+    """
 
     mode: str  # "train", "eval", "mixed" (some modules in each) or "unknown" (no module was found)
     batch_size: int
-    composition: CompositionGap
-    leak: LeakRatio
-    companion_variance: float
-    companion_shift: float
-    icc_real: IntraclassCorrelation | None  # None where the logits of a class are all the same
-    icc_fake: IntraclassCorrelation | None
+    cost: str
+    composition: CompositionCurve
     swap: SwapTest
-    coupling: CouplingEstimate
     gradient_change: float  # of a sample's gradient when other outputs change sign, relative; 0 within rounding
-    common_mode_gain: float
+    hidden: tuple[str, ...]  # layers that couple the batch, their effect multiplied by zero at these weights
+    auc_pure_training: Estimate | None  # AUC in pure batches with real images of the training set
+    leak: LeakRatio | None
+    uniformity: Uniformity | None
+    companion_variance: float | None
+    companion_shift: float | None
+    coupling: CouplingEstimate | None
+    common_mode_gain: float | None
     layers: tuple[LayerCoupling, ...]
-    matrix: Tensor  # (m, N): some rows of the coupling matrix of a mixed batch; real images are first in both
+    matrix: Tensor | None  # (m, N): some rows of the coupling matrix of a mixed batch; real images first in both
 
     @property
     def forward_coupling(self) -> bool:
@@ -63,85 +73,77 @@ class BatchInvariance(Result):
         return self.gradient_change > 0  # and not by the estimate, whose random signs can miss a few coupled pairs
 
     @property
-    def verdict(self) -> str:
-        """One sentence that judges. "Judges batches": mixing them moves accuracy or AUC by 0.1 or more, up or down.
-
-        Of n < 100 images a class it must be 1/√n, two standard errors of a difference of two accuracies at chance.
-        """
-        gap = self.composition
-        if self.swap.verdict == "unrepeatable":
-            return f"nothing can be said of this discriminator: {unrepeatable(self.swap)}"
-        if not self.forward_coupling and not self.gradient_coupling:
-            return "this discriminator judges images: no logit or gradient depends on the other images of its batch."
-        if not self.forward_coupling:
-            return "this discriminator judges images, but learns from batches: only its gradients couple them."
-        moved = max(abs(gap.accuracy_gap), abs(gap.auc_gap))
-        if moved >= max(JUDGES_BATCHES_FROM, gap.images**-0.5):
-            head = " judges batches"
-        elif moved >= JUDGES_BATCHES_FROM:
-            head = (
-                "'s logits depend on the batch; whether its judgement does cannot be seen, since "
-                f"{gap.images} images a class may move so far by chance"
-            )
-        elif max(abs(gap.accuracy_pure - 0.5), abs(gap.auc_pure - 0.5)) < JUDGES_BATCHES_FROM:
-            head = (
-                "'s logits depend on the batch; whether its judgement does cannot be seen, since it tells these images "
-                "apart no better than chance"
-            )
-        else:
-            head = "'s logits depend on the batch, but not its judgement"
-        # So after a sigmoid, or where a critic's zero means nothing.
-        blind = "; where all logits are of one sign, only AUC tells" * (gap.accuracy_pure == gap.accuracy_mixed == 0.5)
-        return (
-            f"this discriminator{head}: its accuracy is {gap.accuracy_pure:.2f} on pure "
-            f"batches and {gap.accuracy_mixed:.2f} on the same images mixed (AUC {gap.auc_pure:.2f} and "
-            f"{gap.auc_mixed:.2f}{blind})."
+    def evidence(self) -> Evidence:
+        """The numbers that the verdict is made of."""
+        curve = self.composition
+        return Evidence(
+            images=curve.images,
+            batch_size=curve.batch_size,
+            forward_coupled=self.forward_coupling,
+            gradient_coupled=self.gradient_coupling,
+            units=curve.blocks,
+            curve=dict(zip(curve.shares, curve.auc, strict=True)),
+            changes={s: c for s, c in zip(curve.shares, curve.changes, strict=True) if s != PURE},
+            auc_images=curve.auc_images,
+            same_batch=curve.same_batch.get(MIXED),
+            repeats=self.swap.verdict != "unrepeatable",
+            constant=curve.constant,
+            saturated=curve.saturated,
+            hidden_layers=len(self.hidden),
+            hidden_names=self.hidden,
         )
 
-    def __repr__(self) -> str:
-        gap, leak, swap = self.composition, self.leak, self.swap
-        layers = ", ".join(f"{layer.name or '(own code)'} ({layer.kind})" for layer in self.layers) or "none"
-        lines = {
-            "composition": f"accuracy {gap.accuracy_pure:.3f} pure, {gap.accuracy_mixed:.3f} mixed; "
-            f"AUC {gap.auc_pure:.3f}, {gap.auc_mixed:.3f}; {gap.images} images a class",
-            "leak ratio": f"{leak.ratio:.3g} (context {_with_error(leak.context)}, own {_with_error(leak.own)})"
-            + ", not shown to differ from 0" * (0 < abs(leak.context.value) < 2 * leak.context.standard_error),
-            "companions": f"{self.companion_variance:.3g} of the logits' variance; "
-            f"all real against all fake: {self.companion_shift:+.3g} SD",
-            "uniformity": f"ICC of real batches {_icc(self.icc_real)}, of fake batches {_icc(self.icc_fake)}",
-            "forward": f"{swap.verdict}; largest change {swap.max_change:.3g}{_floors(swap)}",
-            "gradient": f"{'coupled' if self.gradient_coupling else 'independent'}; largest change "
-            f"{self.gradient_change:.3g} of its size; coupling ratio {self.coupling.ratio:.3g}, "
-            f"common-mode gain {self.common_mode_gain:.3g}",
-            "layers": layers,
+    @property
+    def verdict(self) -> Verdict:
+        """One of `gannorm.verdict.KINDS`, with the reason: the rule of `gannorm.verdict.decide`."""
+        return decide(self.evidence)
+
+    def metrics(self, prefix: str = "") -> dict[str, float]:
+        """Every finite number by metric key, such as batch_dependence/train/auc_conflict for that prefix."""
+        curve, swap = self.composition, self.swap
+        values: dict[str, float | None] = {
+            **self.evidence.metrics(),
+            "verdict": KINDS.index(self.verdict.kind),
+            "auc_gap": curve.auc_gap,
+            "decisions_follow_batch": curve.decisions_follow_batch,
+            **{f"logit_{name}": value for name, value in vars(curve.cells).items()},
+            "companion_variance": self.companion_variance,
+            "companion_shift": self.companion_shift,
+            "common_mode_gain": self.common_mode_gain,
+            "gradient_change": self.gradient_change,
+            "swap_max_change": swap.max_change,
+            "swap_bitwise_equal": float(swap.bitwise_equal),
+            "swap_floor_fp32": swap.floor_fp32,
+            "swap_floor_fp64": swap.floor_fp64,
         }
-        head = f"{self.verdict}\n  ({self.mode} mode, batches of {self.batch_size})"
-        return "\n".join([head, *(f"  {name:<12} {line}" for name, line in lines.items())])
+        if curve.accuracy is not None:
+            for share, accuracy in zip(curve.shares, curve.accuracy, strict=True):
+                values[f"accuracy_{share_name(share)}"] = accuracy.mean
+            values["accuracy_gap"] = curve.accuracy_gap
+        if self.auc_pure_training is not None:
+            values["auc_pure_training"] = self.auc_pure_training.mean
+        if self.leak is not None:
+            values["leak_ratio"] = self.leak.ratio
+            for name in ("own", "context", "context_real", "context_fake"):
+                coefficient: Coefficient = getattr(self.leak, name)
+                values |= {f"leak_{name}": coefficient.value, f"leak_{name}_error": coefficient.standard_error}
+        if self.coupling is not None:
+            values["coupling_ratio"] = self.coupling.ratio
+        if self.uniformity is not None:
+            values |= _uniformity_metrics(self.uniformity)
+        head = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+        return {head + name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
+
+    def __repr__(self) -> str:
+        from gannorm.probes.dependence.describe import described
+
+        return described(self)
 
     def figure(self) -> Figure:
-        """A figure for a person: the coupling matrix, and accuracy and AUC in pure and mixed batches."""
-        from matplotlib.colors import LogNorm
-        from matplotlib.figure import Figure
+        """A figure for a person: the composition curve with chance, the four cells, the coupling matrix."""
+        from gannorm.probes.dependence.figure import dependence_figure
 
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        matrix = self.matrix.cpu().numpy()
-        top = matrix.max() or 1.0
-        image = left.imshow(matrix.clip(top * 1e-6), norm=LogNorm(top * 1e-6, top), cmap="magma", aspect="auto")
-        figure.colorbar(image, ax=left, label="‖∂f_i/∂x_j‖")
-        left.axhline(matrix.shape[0] / 2 - 0.5, color="white", linewidth=0.8)
-        left.axvline(matrix.shape[1] / 2 - 0.5, color="white", linewidth=0.8)
-        left.set(title=f"Coupling, {self.mode} mode", xlabel="image j (real, then fake)", ylabel="logit i", yticks=[])
-        gap = self.composition
-        for offset, name, values in (
-            (-0.2, "pure batches", (gap.accuracy_pure, gap.auc_pure)),
-            (0.2, "mixed batches", (gap.accuracy_mixed, gap.auc_mixed)),
-        ):
-            right.bar_label(right.bar([i + offset for i in range(2)], values, 0.4, label=name), fmt="%.2f")
-        right.axhline(0.5, color="gray", linestyle=":", label="chance")
-        right.set(xticks=[0, 1], xticklabels=["accuracy", "AUC"], ylim=(0, 1.15), title="The same images")
-        right.legend(loc="upper right", ncols=3, fontsize="small")
-        return figure
+        return dependence_figure(self)
 
 
 def batch_invariance(
@@ -149,27 +151,37 @@ def batch_invariance(
     real: Any,
     fake: Any,
     batch_size: int = 64,
-    generator: torch.Generator | None = None,
+    threshold: float | None = 0.0,
+    output: Any = None,
+    cost: str = "full",
     batch_dim: int = 0,
+    generator: torch.Generator | None = None,
+    training_real: Any = None,
+    fakes: str = "the given fakes",
 ) -> BatchInvariance:
-    """Every probe of batch dependence on one discriminator.
+    """Does a discriminator judge images, or batches? Every probe of batch dependence, and the verdict.
 
-    Composition gap, leak ratio, companion variance and shift, within-class ICC, swap test, coupling estimate, sign test
-    of the gradient, some rows of the coupling matrix with the common-mode gain, and, if there is any coupling, the
-    coupled layers. Derivatives and swaps use one mixed batch.
+    "quick": a swap test and a sign test of the gradient with half of the batch changed once, both again at slightly
+    noised weights, and the composition curve: the time of at most 64 forward passes at N = 64 and 256 images a class.
+    "full": the complete tests, leak, uniformity, companion variance and shift, coupling estimate, some rows of the
+    coupling matrix with the common-mode gain, and, if there is any coupling, the coupled layers: about 250 passes.
 
     Args:
-        f: (N, …) -> (N,) or (N, 1) logits, > 0 for real, in the mode in which it is passed.
-        real, fake: images, at least `batch_size` of each; for D(images, labels), (images, labels) of each: tuples and
-            dicts of tensors are spread over the arguments and shuffled together. All whole batches serve the
-            composition gap and leak ratio, so pass a few hundred.
-        batch_size: images a batch, a multiple of 4 and at least 8. The ICC uses quarters of it where the images do not
-            fill two batches (its .batch_size).
-        generator: draws everything; by default a fresh one with seed 0.
+        f: (N, …) -> (N,) or (N, 1) logits, larger for real, in the mode in which it is passed; a map is averaged.
+        real, fake: images, at least `batch_size` of each, and 4 times as many for intervals; for D(images, labels),
+            (images, labels) of each: tuples and dicts of tensors are spread over the arguments and shuffled together.
+        batch_size: images a batch; for "full" a multiple of 4 and at least 8.
+        threshold: of the decision, for accuracy: 0, or 0.5 for least-squares and sigmoid outputs; None for a critic.
+        output: which of several outputs is the logit: an index, a key, a path or a callable.
+        cost: "full" or "quick".
         batch_dim: the dimension of the images in every tensor.
+        generator: draws everything; by default a fresh one with seed 0.
+        training_real: real images that f was trained on, to be told apart in pure batches too; `real` are then those
+            held out.
+        fakes: what the fakes are, for the record.
 
     Returns:
-        BatchInvariance; its repr is meant to be read.
+        BatchInvariance; its repr is meant to be read, `.verdict` is the answer.
 
     Raises:
         UserError: too few images, real and fake of unequal shapes, values that are not finite, no differentiable path,
@@ -178,53 +190,101 @@ def batch_invariance(
     Source: defined here.
 
     >>> d = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    >>> batch_invariance(d, torch.randn(64, 3), torch.randn(64, 3)).verdict
-    'this discriminator judges images: no logit or gradient depends on the other images of its batch.'
+    >>> batch_invariance(d, torch.randn(64, 3), torch.randn(64, 3), cost="quick").swap.bitwise_equal
+    True
     """
-    if batch_size < 8 or batch_size % 4:
+    if cost not in COSTS:
+        raise UserError(f"`cost` must be one of {', '.join(COSTS)}: got {cost!r}; {choices(cost, COSTS)}")
+    if cost == "full" and (batch_size < 8 or batch_size % 4):
         raise UserError(f"`batch_size` must be a multiple of 4 and at least 8: got {batch_size}; try 64.")
-    generator = default_generator(generator)
+    f, generator = selecting(f, output), default_generator(generator)
     n = whole_batches(real, fake, batch_size, batch_dim)
-    everything = both_classes(real, fake, n, batch_dim)
-    mixed = both_classes(real, fake, batch_size // 2, batch_dim)
-    kept = both_classes(real, fake, KEPT_IMAGES // 2, batch_dim)
-    coupling = estimate_coupling(f, mixed, generator=generator, batch_dim=batch_dim)  # first: it refuses bad input
-    matrix, gain = _rows(f, mixed, KEPT_IMAGES // 2, batch_dim)
-    result = BatchInvariance(
+    mixed = _half_and_half(real, fake, batch_size, batch_dim)
+    full: dict[str, Any] = dict.fromkeys(
+        ("leak", "uniformity", "companion_variance", "companion_shift", "coupling", "common_mode_gain", "matrix")
+    )
+    if cost == "full":
+        full |= _derivatives(f, mixed, generator, batch_dim)  # first: they refuse bad input
+        change = gradient_coupling(f, mixed, generator, batch_dim)
+        swap = swap_test(f, mixed, generator, batch_dim)
+    else:
+        change = few_signs(f, mixed, generator, batch_dim)
+        swap = few_swaps(f, mixed, generator, batch_dim)
+    coupled = swap.verdict == "coupled"
+    hidden = () if coupled else hidden_coupling(f, mixed, change > 0, generator, batch_dim)
+    curve = measure_curve(
+        f, real, fake, batch_size, SHARES, threshold, batch_dim, generator, fakes, independent=not coupled
+    )
+    layers: list[LayerCoupling] = []
+    if cost == "full":
+        full |= _other_images(f, real, fake, n, batch_size, threshold, batch_dim, generator)
+        if coupled or change > 0:
+            layers = locate_coupling(f, mixed, generator, batch_dim)
+    training = None
+    if training_real is not None:
+        training = composition_curve(
+            f, training_real, fake, batch_size, (PURE,), threshold, batch_dim=batch_dim, generator=generator
+        ).pure
+    return BatchInvariance(
         mode=_mode(f),
         batch_size=batch_size,
-        composition=composition_gap(f, real, fake, batch_size, generator, batch_dim),
-        leak=leak_ratio(f, real, fake, batch_size, generator, batch_dim),
-        companion_variance=companion_variance(f, kept, everything, COMPANION_SETS, batch_size, generator, batch_dim),
-        companion_shift=companion_shift(f, kept, real, fake, 1, batch_size, generator, batch_dim),
-        icc_real=_within_class(f, real, n, batch_size, generator, batch_dim),
-        icc_fake=_within_class(f, fake, n, batch_size, generator, batch_dim),
-        swap=swap_test(f, mixed, generator, batch_dim),
-        coupling=coupling,
-        gradient_change=gradient_coupling(f, mixed, generator, batch_dim),
-        common_mode_gain=gain,
-        layers=(),
-        matrix=matrix,
+        cost=cost,
+        composition=curve,
+        swap=swap,
+        gradient_change=change,
+        hidden=hidden,
+        auc_pure_training=training,
+        layers=tuple(layers),
+        **full,
     )
-    if result.forward_coupling or result.gradient_coupling:
-        return replace(result, layers=tuple(locate_coupling(f, mixed, generator, batch_dim)))
-    return result
 
 
-def _rows(f: Function, mixed: Any, of_each: int, batch_dim: int) -> tuple[Tensor, float]:
-    """A few rows of the coupling matrix of a mixed batch, and the common-mode gain over them."""
+def _half_and_half(real: Any, fake: Any, batch_size: int, batch_dim: int) -> Any:
+    """A batch of the first images of each class, real ones first."""
+    half = batch_size // 2
+    first, second = take(real, torch.arange(half), batch_dim), take(fake, torch.arange(batch_size - half), batch_dim)
+    return concatenate(first, second, batch_dim)
+
+
+def _derivatives(f: Function, mixed: Any, generator: torch.Generator, batch_dim: int) -> dict[str, Any]:
+    """The coupling estimate, a few rows of the coupling matrix, and the common-mode gain over them."""
+    coupling = estimate_coupling(f, mixed, generator=generator, batch_dim=batch_dim)
     with graph(f, mixed, batch_dim) as g:
-        n = len(g)
+        n, of_each = len(g), KEPT_IMAGES // 2
         rows = {i: g.pull_back(torch.eye(n)[i]) for i in (*range(of_each), *range(n // 2, n // 2 + of_each))}
-        return torch.stack([norms(grads) for grads in rows.values()]).cpu(), gain_of(rows, g.outputs.dtype)
+        matrix = torch.stack([norms(grads) for grads in rows.values()]).cpu()
+        return {"coupling": coupling, "matrix": matrix, "common_mode_gain": gain_of(rows, g.outputs.dtype)}
 
 
-def _within_class(
-    f: Function, images: Any, n: int, batch_size: int, generator: torch.Generator, batch_dim: int
-) -> IntraclassCorrelation | None:
-    size = batch_size if n >= 2 * batch_size else batch_size // 4
-    values = batched_logits(f, images, permutation(n, generator).split(size), batch_dim)
-    return icc(values.reshape(-1, size)) if values.min() < values.max() else None
+def _other_images(
+    f: Function,
+    real: Any,
+    fake: Any,
+    n: int,
+    batch_size: int,
+    threshold: float | None,
+    batch_dim: int,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """Leak and uniformity, from the same batches, and the companion quantities."""
+    images, kept = both_classes(real, fake, n, batch_dim), both_classes(real, fake, KEPT_IMAGES // 2, batch_dim)
+    blocks = Blocks(n, batch_size, generator)
+    varied, pure = (see(f, images, b, generator, batch_dim) for b in (varied_shares(blocks), blocks.pure()))
+    more: dict[str, Any] = {"batch_size": batch_size, "batch_dim": batch_dim, "generator": generator}
+    return {
+        "leak": leak_of(varied, n),
+        "uniformity": uniformity_of(varied, pure, n, threshold),
+        "companion_variance": companion_variance(f, kept, images, COMPANION_SETS, **more),
+        "companion_shift": companion_shift(f, kept, real, fake, 1, **more),
+    }
+
+
+def _uniformity_metrics(uniform: Uniformity) -> dict[str, float | None]:
+    values = {"uniformity_majority_share": uniform.majority_share, "uniformity_sd_ratio": uniform.sd_ratio}
+    if uniform.icc is not None:
+        values |= {"uniformity_icc": uniform.icc.icc}
+        values |= {"uniformity_icc_low": uniform.icc.low, "uniformity_icc_high": uniform.icc.high}
+    return values
 
 
 def _mode(f: Function) -> str:
@@ -232,19 +292,3 @@ def _mode(f: Function) -> str:
     return {frozenset(): "unknown", frozenset({True}): "train", frozenset({False}): "eval"}.get(
         frozenset(modes), "mixed"
     )
-
-
-def _with_error(coefficient: Any) -> str:
-    return f"{coefficient.value:.3g} ± {coefficient.standard_error:.2g}"
-
-
-def _icc(value: IntraclassCorrelation | None) -> str:
-    return "undefined (constant logits)" if value is None else f"{value.icc:.2f} [{value.low:.2f}, {value.high:.2f}]"
-
-
-def _floors(swap: SwapTest) -> str:
-    if swap.verdict == "coupled":
-        return ""  # other companions move the logits too, so these are no floors
-    fp32, fp64 = ("unknown" if floor is None else f"{floor:.2g}" for floor in (swap.floor_fp32, swap.floor_fp64))
-    ratio = "" if swap.floor_ratio is None else f", ratio {swap.floor_ratio:.2g}"
-    return f" (floor {fp32} in fp32, {fp64} in fp64{ratio})"

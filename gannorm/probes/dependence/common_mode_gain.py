@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import require_positive
-from gannorm.probes.batch import Function, default_generator, permutation
+from gannorm.probes.batch import Function, Output, default_generator, permutation
 from gannorm.probes.gradients import graph
 
 
 def common_mode_gain(
-    f: Function, x: Any, samples: int = 8, generator: torch.Generator | None = None, batch_dim: int = 0
+    f: Function,
+    x: Any,
+    samples: int = 8,
+    generator: torch.Generator | None = None,
+    batch_dim: int = 0,
+    output: Output = None,
 ) -> float:
     """The response of f_i to a shift of all other images, relative to its response to the same shift of its own.
 
@@ -26,7 +31,7 @@ def common_mode_gain(
     image (its brightness), the gain is Σ_i c_i o_i / Σ_i o_i²: the slope of c on o.
 
     Args:
-        f, x, batch_dim: as for `coupling_matrix`.
+        f, x, batch_dim, output: as for `coupling_matrix`.
         samples: how many i, chosen at random; one backward pass each.
         generator: chooses them; by default a fresh one with seed 0.
 
@@ -44,7 +49,7 @@ def common_mode_gain(
     """
     require_positive(samples=samples)
     chosen = default_generator(generator)
-    with graph(f, x, batch_dim) as g:
+    with graph(f, x, batch_dim, output) as g:
         rows = {i: g.pull_back(torch.eye(len(g))[i]) for i in permutation(len(g), chosen)[:samples].tolist()}
         return gain_of(rows, g.outputs.dtype)
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gannorm.probes.batch import Function
+from gannorm.probes.batch import Function, Output
 from gannorm.probes.gradients import graph
 
 
-def coupling_matrix(f: Function, x: Any, batch_dim: int = 0) -> Tensor:
+def coupling_matrix(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Tensor:
     """How strongly the output for sample i responds to sample j.
 
     C_ij = ‖∂f_i/∂x_j‖₂, by one forward and N backward passes; one row is in memory at a time.
@@ -20,6 +20,7 @@ def coupling_matrix(f: Function, x: Any, batch_dim: int = 0) -> Tensor:
         f: (N, …) -> (N,) or (N, 1); a larger output is projected to one number per sample (`batch.scalars`).
         x: N ≥ 2 samples; integer tokens are differentiated by at the output of their nn.Embedding.
         batch_dim: the dimension of the samples in every tensor of `x`.
+        output: which of several outputs, see `selecting`.
 
     Returns:
         (N, N) in float64, on the device of the output. Off the diagonal, 0 means that i does not depend on j.
@@ -33,7 +34,7 @@ def coupling_matrix(f: Function, x: Any, batch_dim: int = 0) -> Tensor:
     tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]], dtype=torch.float64)
     """
-    with graph(f, x, batch_dim) as g:
+    with graph(f, x, batch_dim, output) as g:
         chosen = torch.eye(len(g), device=g.outputs.device)
         return torch.stack([norms(g.pull_back(row)) for row in chosen])
 
@@ -57,6 +58,22 @@ def coupling_ratio(matrix: Tensor) -> float:
     squared = matrix.square()
     total = squared.sum().item()
     return squared.clone().fill_diagonal_(0.0).sum().item() / total if total else 0.0
+
+
+def rows_without_own(matrix: Tensor) -> list[int]:
+    """The samples that their own logit ignores although it responds to others.
+
+    A group statistic that is tiled in the wrong order does so.
+
+    Args:
+        matrix: (N, N) coupling matrix.
+
+    >>> rows_without_own(torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    [0]
+    """
+    own = matrix.diagonal()
+    ignored = (own <= 1e-12 * matrix.sum(1)) & (matrix.sum(1) > 0)  # 1e-12: rounding of float64
+    return [int(i) for i in ignored.nonzero()]
 
 
 def norms(grads: list[Tensor]) -> Tensor:

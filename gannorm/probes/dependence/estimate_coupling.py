@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gannorm.errors import UserError
-from gannorm.probes.batch import Function, default_generator
+from gannorm.probes.batch import Function, Output, default_generator
 from gannorm.probes.gradients import graph
 
 
@@ -27,7 +27,12 @@ class CouplingEstimate:
 
 
 def estimate_coupling(
-    f: Function, x: Any, draws: int = 4, generator: torch.Generator | None = None, batch_dim: int = 0
+    f: Function,
+    x: Any,
+    draws: int = 4,
+    generator: torch.Generator | None = None,
+    batch_dim: int = 0,
+    output: Output = None,
 ) -> CouplingEstimate:
     """The squared couplings of a batch, estimated from `draws` backward passes for any N.
 
@@ -36,7 +41,7 @@ def estimate_coupling(
     same, so the estimate is 0 up to rounding, not merely on average.
 
     Args:
-        f, x, batch_dim: as for `coupling_matrix`.
+        f, x, batch_dim, output: as for `coupling_matrix`.
         draws: K ≥ 2 backward passes; the error falls as 1/√K.
         generator: draws the signs; by default a fresh one with seed 0.
 
@@ -54,7 +59,7 @@ def estimate_coupling(
     if draws < 2:
         raise UserError(f"`draws` must be at least 2, since a variance is taken: got {draws}; try 4.")
     generator = default_generator(generator)
-    with graph(f, x, batch_dim) as g:
+    with graph(f, x, batch_dim, output) as g:
         mean = [torch.zeros(())] * len(g.leaves)
         scatter = total = 0.0
         for k in range(1, draws + 1):

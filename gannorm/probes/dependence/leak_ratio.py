@@ -1,4 +1,4 @@
-"""How much of a logit comes from the company: the regression of logits on an image's class and on its companions'."""
+"""How much of a logit comes from the other images of the batch: its regression on an image's class and on theirs."""
 
 from __future__ import annotations
 
@@ -7,35 +7,47 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from gannorm.errors import UserError
-from gannorm.probes.batch import Function, both_classes, default_generator, permutation
-from gannorm.probes.dependence.composition_curve import batched_logits, whole_batches
+from gannorm.probes.batch import Function, both_classes, default_generator, selecting
+from gannorm.probes.dependence.blocks import Batch, Blocks, Seen, see, whole_batches
+from gannorm.verdict import BLOCKS
 
 REAL_SHARES = (0.25, 0.5, 0.75)  # of a batch
 
 
 @dataclass(frozen=True)
 class Coefficient:
-    """A regression coefficient and its standard error, clustered by batch."""
+    """A regression coefficient in logits, the mean over disjoint blocks of images.
+
+    Its standard error is that of the blocks' scatter, the interval Student's; None with fewer than 4 blocks.
+    """
 
     value: float
-    standard_error: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class LeakRatio:
-    """f_i = α + own·y_i + context·p_{−i} + e_i, in logits."""
+    """f_i = α + own·y_i + context·p_{−i} + interaction·y_i·p_{−i} + e_i, in logits; p the others' real share."""
 
-    own: Coefficient
-    context: Coefficient
+    own: Coefficient  # real minus fake image, at p = 1/2
+    context: Coefficient  # the mean of the two slopes that follow
+    context_real: Coefficient  # slope of a real image's logit with the real share of the others, from 0 to 1
+    context_fake: Coefficient  # of a fake's
     images: int  # of each class
     batch_size: int
 
     @property
     def ratio(self) -> float:
-        """|context| / |own|; 0 means no context effect, infinite that the own class has no effect at all."""
+        """|context| / |own|; 0 means no context effect, infinite that the own class has no effect at all.
+
+        Over seeds never take the mean of ratios, which has no expectation where `own` may be 0: report both.
+        """
         if self.context.value == 0:
             return 0.0
         return abs(self.context.value) / abs(self.own.value) if self.own.value else math.inf
@@ -46,79 +58,86 @@ def leak_ratio(
     real: Any,
     fake: Any,
     batch_size: int = 64,
-    generator: torch.Generator | None = None,
+    output: Any = None,
     batch_dim: int = 0,
+    generator: torch.Generator | None = None,
 ) -> LeakRatio:
-    """How far the companions' classes move a logit, relative to the image's own class.
+    """How far the classes of the other images move a logit, relative to the image's own class.
 
-    Ordinary least squares f_i = α + β_own·y_i + β_ctx·p_{−i} + e_i over mixed batches of varied real share, where y is
-    1 for real and p_{−i} is the real share among the other images; the ratio is |β_ctx| / |β_own|.
+    Ordinary least squares over batches of which a quarter, a half and three quarters are real, with an interaction:
+    the two classes may respond differently. Each disjoint block of N images a class gives its own coefficients.
 
-    The design is balanced: a quarter, a half and three quarters of a batch are real, and within a class every image
-    meets each share equally often. So β_ctx is 0 up to rounding, not only on average, if f is batch-independent.
+    Within a class every image meets each share equally often, so β_ctx is 0 up to rounding, not only on average, if f
+    is batch-independent.
 
     Args:
         f: (N, …) -> (N,) or (N, 1) logits, in the mode in which it is passed; a map is averaged.
         real, fake: images; the first n of each are used, n the largest multiple of `batch_size` that both hold.
         batch_size: images a batch, a multiple of 4. The probe runs 12·n/batch_size batches.
-        generator: shuffles the images; by default a fresh one with seed 0.
+        output: which of several outputs is the logit.
         batch_dim: the dimension of the images in every tensor.
+        generator: shuffles the images; by default a fresh one with seed 0.
 
     Returns:
-        LeakRatio, the coefficients in logits with standard errors clustered by batch (CR1).
+        LeakRatio, the coefficients in logits.
 
     Raises:
         UserError: a batch size that 4 does not divide, a class with less than one batch, outputs that are not finite.
 
-    Source: the regression and its design are defined here; the standard errors are Cameron & Miller 2015, Eq. 11–12.
+    Source: defined here.
 
     >>> real, fake = torch.ones(8, 1), -torch.ones(8, 1)
     >>> leak = leak_ratio(lambda x: x[:, 0] + x.sum(), real, fake, batch_size=8)
     >>> round(leak.own.value, 6), round(leak.context.value, 6), round(leak.ratio, 6)  # x.sum() = x_i + 7·(2p − 1)
     (4.0, 14.0, 3.5)
     """
+    f, generator = selecting(f, output), default_generator(generator)
+    blocks, images = quartered(real, fake, batch_size, batch_dim, generator)
+    return leak_of(see(f, images, varied_shares(blocks), generator, batch_dim), blocks.n)
+
+
+def quartered(real: Any, fake: Any, batch_size: int, batch_dim: int, generator: torch.Generator) -> tuple[Blocks, Any]:
+    """Disjoint blocks, and the images that their numbers mean. Raises UserError if 4 does not divide the batch size."""
     if batch_size % 4:
         down = max(batch_size // 4 * 4, 4)
         raise UserError(f"`batch_size` must be a multiple of 4, for quarters: got {batch_size}; try {down}.")
-    generator = default_generator(generator)
     n = whole_batches(real, fake, batch_size, batch_dim)
-    images = both_classes(real, fake, n, batch_dim)
-    batches = [b for share in REAL_SHARES for b in _balanced_batches(n, batch_size, share, generator)]
-    index = torch.stack(batches)  # (B, batch_size); real images are 0 … n−1
-    is_real = (index < n).double()
-    others = (is_real.sum(1, keepdim=True) - is_real) / (batch_size - 1)
-    values = batched_logits(f, images, batches, batch_dim).reshape(index.shape)
-    own, context = _clustered_least_squares(values, is_real, others)
-    return LeakRatio(own, context, images=n, batch_size=batch_size)
+    return Blocks(n, batch_size, generator), both_classes(real, fake, n, batch_dim)
 
 
-def _balanced_batches(n: int, batch_size: int, share: float, generator: torch.Generator) -> list[Tensor]:
-    """4n/batch_size batches in which each of the n real (n fake) images occurs 4·share (4·(1−share)) times."""
-    reals = round(share * batch_size)
-    per_batch = []
-    for count, offset in ((reals, 0), (batch_size - reals, n)):
-        # An image may occur twice in a batch where two shufflings meet; its companions' share is the same.
-        deck = torch.cat([permutation(n, generator) for _ in range(4 * count // batch_size)]) + offset
-        per_batch.append(deck.split(count))
-    mixed = [torch.cat(pair) for pair in zip(*per_batch, strict=True)]
-    return [batch[permutation(batch_size, generator)] for batch in mixed]
+def varied_shares(blocks: Blocks) -> list[Batch]:
+    """Four batches of each block at each real share: an image occurs 4·share (4·(1 − share)) times."""
+    return [batch for share in REAL_SHARES for batch in blocks.mixed(round(share * blocks.batch_size), turns=4)]
 
 
-def _clustered_least_squares(values: Tensor, own: Tensor, context: Tensor) -> tuple[Coefficient, Coefficient]:
-    """Coefficients of `own` and `context`, all (B, k): rows are clusters."""
-    clusters, size = values.shape
-    design = torch.stack([torch.ones_like(own), own, context], dim=2)  # (B, k, 3)
-    flat, target = design.flatten(0, 1), (values - values[0, 0]).flatten()  # equal logits become exactly 0
-    bread = torch.linalg.inv(flat.T @ flat)
-    target = target - target.mean()
-    beta = bread @ (flat.T @ target)
-    residual = (target - flat @ beta).reshape(clusters, size)
-    score = torch.einsum("bk,bkp->bp", residual, design)
-    observations, parameters = flat.shape
-    correction = clusters / (clusters - 1) * (observations - 1) / (observations - parameters)
-    covariance = correction * bread @ (score.T @ score) @ bread
-    _, own_, context_ = (
-        Coefficient(b, math.sqrt(max(v, 0.0)))
-        for b, v in zip(beta.tolist(), covariance.diagonal().tolist(), strict=True)
-    )
-    return own_, context_
+def leak_of(seen: Seen, n: int) -> LeakRatio:
+    """The leak of batches of `varied_shares`, of n images a class."""
+    size = len(seen.batches[0].index)
+    parts = []
+    for block in range(1 + max(batch.block for batch in seen.batches)):
+        chosen = [i for i, batch in enumerate(seen.batches) if batch.block == block]
+        is_real = torch.stack([seen.batches[i].index < n for i in chosen])  # (B, N)
+        others = (is_real.sum(1, keepdim=True) - is_real.long()).double() / (size - 1)
+        values = seen.logits[chosen]
+        values = values - values[0, 0]  # equal logits become exactly 0
+        (real, slope_real), (fake, slope_fake) = (_line(values[c], others[c]) for c in (is_real, ~is_real))
+        parts.append([real - fake, (slope_real + slope_fake) / 2, slope_real, slope_fake])
+    own, context, of_real, of_fake = (_coefficient(column) for column in torch.tensor(parts, dtype=torch.float64).T)
+    return LeakRatio(own, context, of_real, of_fake, images=n, batch_size=size)
+
+
+def _line(values: Tensor, share: Tensor) -> tuple[float, float]:
+    """(value at a share of 1/2, slope) of the least-squares line; both (J,)."""
+    deviation = share - share.mean()
+    slope = ((deviation * values).sum() / deviation.square().sum()).item()
+    return values.mean().item() + slope * (0.5 - share.mean().item()), slope
+
+
+def _coefficient(values: Tensor) -> Coefficient:
+    """From the value in each block."""
+    blocks, mean = len(values), values.mean().item()
+    if blocks < BLOCKS:
+        return Coefficient(mean, None, None, None)
+    error = values.std().item() / math.sqrt(blocks)
+    half = float(stats.t.ppf(0.975, blocks - 1)) * error
+    return Coefficient(mean, error, mean - half, mean + half)

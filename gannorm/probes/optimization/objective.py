@@ -166,7 +166,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
+        return {k if isinstance(k, str) else str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,6 +7,7 @@ part, which no averaging removes, apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,23 @@ class SGDNoise(Result):
     gradient_norm: float  # ‖∇ℓ‖
     samples: int  # N
     batch_size: int  # of the mini-batches that were measured
+
+    @property
+    def noise_to_signal(self) -> float:
+        """E‖∇_B − g‖²/‖g‖² of batches as large as this one, g being the gradient over the population; infinite
+        where no signal is seen.
+
+        (C'/N)/(‖∇ℓ‖² − C'/N) with C' = C·N/(N − 1): the batch's own gradient holds its noise, which would bound the
+        ratio by 1, so it is subtracted.
+
+        >>> SGDNoise(variance=6.0, batch_bias=0.0, gradient_norm=2.0, samples=4, batch_size=1).noise_to_signal
+        1.0
+        """
+        noise = self.variance / (self.samples - 1)
+        signal = self.gradient_norm**2 - noise
+        if signal > 0:
+            return noise / signal
+        return math.inf if noise else math.nan
 
     def expected(self, batch_size: int, learning_rate: float = 1.0, replacement: bool = False) -> float:
         """E‖α∇ℓ − α∇_B‖², the squared error of one step.

@@ -4,8 +4,9 @@ At initialization without normalization channel means and variances grow or shri
 and most images are assigned to one class. Taken at several steps of a training, the same moments are the older reading
 of internal covariate shift: the distribution of each layer's inputs, as it moves (Ioffe & Szegedy 2015).
 
-"Does BatchNorm make activations more Gaussian?" Skewness and excess kurtosis answer: both are 0 for a Gaussian. BatchNorm
-is an affine map of a channel and changes neither in its own output: compare networks with and without it at equal depth.
+"Does BatchNorm make activations more Gaussian?" Skewness and excess kurtosis answer: both are 0 for a Gaussian.
+BatchNorm is an affine map of a channel and changes neither in its own output: compare networks with and without it at
+equal depth.
 
 N images, C channels, K classes.
 """

@@ -34,6 +34,8 @@ def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
     known = LAYERS.get(type(module))
     if known is None or "forward" in vars(module):
         return None
+    if known is _Instance and module.running_mean is None:
+        return None  # nothing to carry from one microbatch to the next
     return known(module) if module.training or module.running_mean is None else None
 
 
@@ -190,6 +192,31 @@ class _Lp(PooledBatchNorm):
         yield mean, self.module.squared_norm(mean, size)
 
 
+class _Instance(PooledBatchNorm):
+    """InstanceNorm: it couples nothing, but averages the statistics of all instances, (n, 2, C), into running ones."""
+
+    pools = False
+
+    def statistics(self, x: Tensor) -> Tensor:
+        dims = tuple(range(2, x.dim()))
+        variance, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dims, correction=0)
+        return torch.stack([mean, variance], dim=1)
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
+        weight, bias, eps = self.module.weight, self.module.bias, self.module.eps
+        return nn.functional.instance_norm(x, weight=weight, bias=bias, use_input_stats=True, eps=eps)
+
+    def track(self, table: list[Tensor], counts: list[int]) -> None:
+        assert self.running is not None
+        mean, variance, passes = self.running
+        momentum = self.module.momentum or 0.0  # as torch reads None here
+        instances = torch.cat(table).mean(0)
+        pixels = counts[0] // len(table[0])
+        mean = mean.lerp(instances[0].to(mean.dtype), momentum)
+        variance = variance.lerp((instances[1] * _unbiased(pixels)).to(variance.dtype), momentum)
+        self.running = mean, variance, passes
+
+
 LAYERS: dict[type[nn.Module], type[PooledBatchNorm]] = {
     nn.BatchNorm1d: PooledBatchNorm,
     nn.BatchNorm2d: PooledBatchNorm,
@@ -199,6 +226,9 @@ LAYERS: dict[type[nn.Module], type[PooledBatchNorm]] = {
     GhostBatchNorm: _Ghost,
     BatchRenorm: _Renorm,
     LpNorm: _Lp,
+    nn.InstanceNorm1d: _Instance,
+    nn.InstanceNorm2d: _Instance,
+    nn.InstanceNorm3d: _Instance,
 }
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, distributed
 
 from gannorm.errors import UserError
-from gannorm.isolate import AttributeState, RandomState, modules_in
+from gannorm.isolate import modules_in
+from gannorm.state import AttributeState, RandomState
 from gannorm.training.accumulation.pooling import PooledBatchNorm, Running, taken_apart
 
 PATH_MESSAGE = (

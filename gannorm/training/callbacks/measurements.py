@@ -206,32 +206,7 @@ class BatchDependence(Every):
 
 def scalars(result: probes.BatchInvariance) -> dict[str, float]:
     """The numbers of a measurement under the names that metrics.jsonl and the report use."""
-    gap, swap = result.composition, result.swap
-    values = {
-        "accuracy_pure": gap.accuracy_pure,
-        "accuracy_mixed": gap.accuracy_mixed,
-        "auc_pure": gap.auc_pure,
-        "auc_mixed": gap.auc_mixed,
-        "leak_ratio": result.leak.ratio,
-        "leak_own": result.leak.own.value,
-        "leak_own_error": result.leak.own.standard_error,
-        "leak_context": result.leak.context.value,
-        "leak_context_error": result.leak.context.standard_error,
-        "companion_variance": result.companion_variance,
-        "companion_shift": result.companion_shift,
-        "coupling_ratio": result.coupling.ratio,
-        "gradient_change": result.gradient_change,
-        "common_mode_gain": result.common_mode_gain,
-        "swap_max_change": swap.max_change,
-        "swap_bitwise_equal": float(swap.bitwise_equal),
-        "swap_floor_fp32": swap.floor_fp32,
-        "swap_floor_fp64": swap.floor_fp64,
-    }
-    for name, uniform in (("icc_real", result.icc_real), ("icc_fake", result.icc_fake)):
-        if uniform is not None:
-            values |= {name: uniform.icc, f"{name}_low": uniform.low, f"{name}_high": uniform.high}
-            values[f"{name}_design_effect"] = uniform.design_effect
-    return {name: value for name, value in values.items() if value is not None}
+    return result.metrics()
 
 
 # -- what the callbacks share -----------------------------------------------------------------------------------------

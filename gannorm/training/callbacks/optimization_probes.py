@@ -243,11 +243,9 @@ def _gradients(result: probes.GradientStatistics) -> Figures:
 
 
 def _noise(result: probes.SGDNoise) -> Figures:
-    signal = result.gradient_norm**2
     scalars = {
         "noise_variance": result.variance,
-        # E‖∇_B − ∇‖²/‖∇‖² of batches as large as this one
-        "noise_to_signal": result.expected(result.samples, replacement=True) / signal if signal else float("nan"),
+        "noise_to_signal": result.noise_to_signal,
         "noise_batch_bias": result.batch_bias,
     }
     return scalars, {}

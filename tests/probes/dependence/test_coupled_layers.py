@@ -155,7 +155,7 @@ def test_the_assertion_works_in_train_and_eval_mode_and_without_a_gradient() -> 
         assert_batch_invariant(network.train(), x)
     assert_batch_invariant(network.eval(), x)
     assert_batch_invariant(lambda x: x.argmax(1).float(), x.flatten(1))
-    with pytest.raises(BatchCouplingError, match="the network's own code"):
+    with pytest.raises(BatchCouplingError, match="the function's own code"):
         assert_batch_invariant(lambda x: x.argmax(0).float().expand(8, -1), x.flatten(1))
 
 

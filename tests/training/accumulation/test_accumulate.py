@@ -253,6 +253,20 @@ def test_naive_moves_the_running_statistics_once():
     assert distance(accumulated(network, x, "naive")[1], buffers(moved)) < EXACT
 
 
+@pytest.mark.parametrize("mode", ["naive", "frozen", "exact"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_of_an_instance_norm_are_those_of_all_instances(mode, momentum):
+    norm = nn.InstanceNorm2d(3, momentum=momentum, affine=True, track_running_stats=True)
+    layers = nn.Conv2d(1, 3, 3), norm, nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(12, 1), nn.Flatten(0)
+    network, x = randomized(nn.Sequential(*layers)), inputs(N, 1, 4, 4)
+    expected, moved, value = whole(network, x)
+    found, found_buffers, found_value = accumulated(network, x, mode)
+    assert distance(found, expected) < EXACT  # it couples nothing, in any mode
+    assert distance(found_buffers, moved) < EXACT and distance(found_value, value) < EXACT
+    network.eval()  # there the running statistics are constants
+    assert distance(accumulated(network, x, mode)[0], whole(network, x)[0]) < EXACT
+
+
 @pytest.mark.parametrize("options", [{"momentum": None}, {"track_running_stats": False}, {"affine": False}])
 def test_torch_batch_norm_with_its_options(options):
     network, x = plain(2), inputs(N, 6)
