@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +47,6 @@ def run(argv: Sequence[str]) -> int:
 def _ended(run: RunDir) -> int:
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
-    if status["state"] == "finished" and run.checkpoints() and sys.stdout.isatty():
-        print(f"next: gannorm probe {run.path}    gannorm evaluate {run.path}    gannorm sample {run.path}")
+    if status["state"] == "finished" and run.checkpoints() and run.config().get("task") != "classifier":
+        print(f"next: gannorm probe {run.path}, gannorm evaluate {run.path}, gannorm compare {run.path.parent}")
     return 0

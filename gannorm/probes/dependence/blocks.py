@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import RandomState
 from gannorm.probes.batch import Function, batch_size_of, logits, per_sample, permutation, running, take
 from gannorm.probes.gradients import tolerance
+from gannorm.probes.optional import stats
 from gannorm.verdict import BLOCKS, Estimate
 
 
@@ -167,7 +167,7 @@ def jackknife(
         return Estimate(mean)
     parts = torch.tensor([statistic(g) for g in range(blocks)], dtype=torch.float64)
     spread = (parts - parts.mean()).square().sum().item()
-    half = float(stats.t.ppf(0.975, blocks - 1)) * math.sqrt((blocks - 1) / blocks * spread)
+    half = float(stats().t.ppf(0.975, blocks - 1)) * math.sqrt((blocks - 1) / blocks * spread)
     if (least, most) != (0.0, 1.0):
         return Estimate(mean, max(mean - half, least), min(mean + half, most))
     if mean in (0.0, 1.0):

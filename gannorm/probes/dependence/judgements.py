@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gannorm.probes.dependence.blocks import Batch, Seen, jackknife, unseen
+from gannorm.probes.optional import stats
 from gannorm.verdict import CONFLICT, MIXED, PURE, Estimate
 
 MOVED = 1e-4  # standard deviations of the logits: a smaller change is rounding, and changes no rank that matters
@@ -132,7 +132,7 @@ def independent_auc(real: Tensor, fake: Tensor) -> Estimate:
     else:
         placed = [torch.tensor([auc(a, b) for a in one.split(1)]) for one, b in ((real, fake), (fake, real))]
         variance = sum(p.double().var().item() / len(p) for p in placed)
-        half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance)
+        half = float(stats().t.ppf(0.975, count - 1)) * math.sqrt(variance)
     return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
