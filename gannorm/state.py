@@ -279,13 +279,12 @@ def _is_at(t: Tensor, place: Tensor | None) -> bool:
     return place is None or (t.dtype == place.dtype and t.is_set_to(place))
 
 
-@torch.no_grad()
 def _put_back(t: Any, place: Tensor | None, content: Any) -> None:
     # Writing bumps the version counter, which breaks the caller's graphs that saved the tensor: write only a change.
     if not isinstance(t, Tensor):
         t[...] = content
         return
-    with torch.inference_mode(t.is_inference()):
+    with torch.inference_mode(t.is_inference()), torch.no_grad():  # in that order: the first enables gradients
         if place is not None and not _is_at(t, place):
             t.data = place
         if not torch.equal(t, content):

@@ -11,9 +11,10 @@ from torch import nn
 
 from gannorm.errors import UserError
 from gannorm.probes.batch import Function, Output, batch_size_of, codes, default_generator, running, selecting
-from gannorm.probes.dependence.coupled_layers import LayerCoupling, is_coupled, own_code, walk
+from gannorm.probes.dependence.coupled_layers import is_coupled, walk_through
 from gannorm.probes.dependence.coupling_matrix import coupling_matrix, rows_without_own
 from gannorm.probes.dependence.swap_test import SwapTest, compare_swaps, unrepeatable
+from gannorm.probes.dependence.walk import LayerCoupling, own_code
 from gannorm.probes.gradients import NoGradientError, UntestedGradientError, graph, sign_change, tolerance
 from gannorm.probes.progress import progress
 from gannorm.registry import choices
@@ -95,11 +96,11 @@ def _coupling(
     except NoGradientError:
         pass  # there is none to be coupled
     shows = swap.verdict == "coupled" or gradient > 0
-    hidden = not shows and is_coupled(f, x, generator, batch_dim)
+    hidden = not shows and is_coupled(f, x, generator, batch_dim, exact=swap.bitwise_equal)
     if not shows and not hidden:
         return None
     used = 2 * len(codes(n, generator)) + (2 if hidden else 1) + (9 if shows else 2 * len(codes(n, generator)) + 6)
-    layers = walk(f, x, generator, batch_dim, passes=PASSES - used, with_noise=hidden or bool(allow))
+    layers = walk_through(f, x, generator, batch_dim, passes=PASSES - used, with_noise=hidden or bool(allow))
     forbidden = _without_allowed(f, x, layers, allow)
     if layers and not forbidden:
         return None

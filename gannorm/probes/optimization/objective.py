@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import isolated, switched
+from gannorm.probes.batch import map_tensors
 from gannorm.probes.gradients import eager
 from gannorm.registry import choices
 
@@ -93,7 +94,7 @@ class Objective:
         return set_to(self.parameters, point)
 
     def _evaluate(self) -> Tensor:
-        value = self._loss(self._network, self.batch)
+        value = self._loss(self._network, map_tensors(torch.clone, self.batch))  # which it may work on in place
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"`loss` must return a tensor with one number: got {got}; take the mean.")
