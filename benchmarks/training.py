@@ -66,14 +66,13 @@ def _train_against(bench: Bench, name: str, config: dict[str, Any]) -> Iterator[
             for name in times if gan.step > chunk else ():  # the first chunk warms up
                 times[name].append(found[name])
             if on_gpu and gan.step == rounds * chunk + chunk:
-                real, launched = next(batches), getattr(gan._compute, "failed", "") or gan.launching
+                real, launched = next(batches), getattr(gan.update, "failed", "single kernels")
                 launches["tutorial"] = tutorial(0)
-                launches["ours"] = count_launches(lambda: gan._compute(real))  # some updates more than the run counts
+                launches["ours"] = count_launches(lambda: gan.update(real))  # some updates more than the run counts
             begin = now(bench.device)
 
-    last_call = 10 if on_gpu else 1  # steps; the last pause is at its beginning
     with tutorial_process(bench.device.type, config) as tutorial:
-        _train(bench, config | {"steps": (rounds + 1) * chunk + last_call}, pause)
+        _train(bench, config | {"steps": (rounds + 1) * chunk + 1}, pause)
     real = next(batches)
     peak = bench.flops["bfloat16" if arithmetic.precision == "bf16-mixed" else "float32"]
     flops, its_flops = (
@@ -113,10 +112,9 @@ def _nothing_computed(bench: Bench, config: dict[str, Any], steps: int = 500) ->
             started.append(now(bench.device))
             times.extend([(started[-1] - started[-2]) / steps] if gan.step > steps else [])  # the first ones warm up
 
-    with mock.patch.object(GAN, "_captured", lambda _: lambda images: {"loss_d": zero, "loss_g": zero}):
+    with mock.patch.object(GAN, "update", lambda *_: {"loss/d": zero, "loss/g": zero}):
         _train(bench, config | {"steps": (bench.rounds + 2) * steps}, pause)
-    note = "where a step is a CUDA graph, a call makes up to 10"
-    return Row("training", "a call with nothing to compute", statistics.median(times), note=note)
+    return Row("training", "a call with nothing to compute", statistics.median(times))
 
 
 def _train(bench: Bench, config: dict[str, Any], pause: Callable[..., None]) -> None:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from gannorm.probes import BatchCouplingError, assert_batch_invariant, batch_invariance
     from gannorm.report.compare import compare
     from gannorm.training import train
+    from gannorm.training.callbacks.batch_dependence import BatchDependence
 
 __all__ = [
     "BatchCouplingError",
+    "BatchDependence",
     "Discriminator",
     "Generator",
     "TrainConfig",
@@ -31,6 +33,7 @@ __all__ = [
 
 _HOME = {
     "BatchCouplingError": "gannorm.probes",
+    "BatchDependence": "gannorm.training.callbacks.batch_dependence",
     "Discriminator": "gannorm.models",
     "Generator": "gannorm.models",
     "TrainConfig": "gannorm.config",

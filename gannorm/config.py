@@ -29,6 +29,7 @@ from gannorm.files import load
 from gannorm.recipes import locate
 from gannorm.schema import (
     COUNT,
+    DISPLAY,
     FACTOR,
     FROM_ONE,
     POSITIVE,
@@ -121,7 +122,7 @@ class GANModel:
     initialization_options: dict[str, Any] = factor(dict, "of D's, such as {zero_classifier: true}")
     equalize_bias: bool = factor(False, "let D call half of all images real at the beginning")
     residual_blocks: int = factor(0, "residual blocks at a map size; 0 for the VGG pair", COUNT)
-    cuda_graph: bool = display(True, "launch a step as one CUDA graph where that is possible")
+    cuda_graph: bool = display(False, "experimental: on a GPU, launch a step as one CUDA graph where possible")
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
@@ -163,6 +164,10 @@ class TrainConfig:
     progress: bool = display(True, "show a progress bar")
     wandb: Literal["auto", "online", "offline", "off"] = display("auto", "auto: online with a key, else offline")
     wandb_project: str = display("gannorm", "W&B project")
+    wandb_checkpoints: bool = display(False, "send checkpoints to W&B, as versions of an artifact")
+    evaluate: bool = declared(
+        DISPLAY, False, "score the last checkpoint into the same W&B run, as `gannorm evaluate` does", None, "", "gan"
+    )
     recipe: str = display("", "the recipe or file that the config began with; set by --config")
     probe_every: int = measurement(100, "steps between batch-dependence probes; 0: never", COUNT, "gan")
     # More images make another estimate, so runs that differ in it are not averaged.

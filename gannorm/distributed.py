@@ -14,7 +14,7 @@ normalizes by, from the images of all devices; with `sync` they are equal before
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -25,18 +25,17 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 
 from gannorm.errors import UserError
-from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 
 RUNNING = ("running_mean", "running_var")
 
 
 @contextmanager
-def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
-    """What several processes show of themselves is one run: yields the class of its directory in this process.
+def one_run(trainer: Trainer) -> Iterator[bool]:
+    """Several processes are one run: yields whether this is the first of them, which alone writes the run directory.
 
-    The first process writes and speaks. The others write nothing, are silent, whatever they are asked to print (but for
-    a bug's traceback), and end with the block: with 0, or 2 after a mistake, which the first tells.
+    The others are silent inside, whatever they are asked to print (but for a bug's traceback), and after a mistake,
+    which the first reports, they exit with status 2.
 
     The processes' connection ends with the block too. Left to the interpreter's exit, its threads may still be handling
     that another process has gone; a finished process was once seen to end by SIGABRT there.
@@ -44,12 +43,12 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
     connected = distributed.is_initialized()  # by the caller, whose connection it then is
     try:
         if trainer.is_global_zero:
-            yield RunDir
-            return
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            yield Follower
+            yield True
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield False
     except UserError as mistake:
-        _tell(trainer, str(mistake))
+        _report(trainer, str(mistake))
         if trainer.is_global_zero:
             raise
         raise SystemExit(2) from None
@@ -60,7 +59,6 @@ def one_run(trainer: Trainer) -> Iterator[type[RunDir]]:
     finally:
         if distributed.is_initialized() and not connected:
             distributed.destroy_process_group()
-    raise SystemExit(0)
 
 
 def check_processes(trainer: Trainer) -> None:
@@ -70,41 +68,6 @@ def check_processes(trainer: Trainer) -> None:
         environment = TorchElasticEnvironment()
     if environment is not None:
         environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
-
-
-class Follower(RunDir):
-    """A run directory to the processes that another one writes it for: they read it, and leave it as it is."""
-
-    _config: Mapping[str, Any] | None = None  # before the first process has written it
-
-    @classmethod
-    @contextmanager
-    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Iterator[Follower]:
-        run = cls(path)
-        run._config = config
-        yield run
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        yield
-
-    def config(self) -> dict[str, Any]:
-        return super().config() if self._config is None else dict(self._config)
-
-    def require_new(self) -> None:
-        pass
-
-    def set_status(self, state: str, step: int, reason: str = "") -> None:
-        pass
-
-    def sync_metrics(self) -> int:
-        return 0
-
-    def set_last(self, step: int) -> None:
-        pass
-
-    def rewind(self, step: int, metrics: int) -> None:
-        pass
 
 
 class Replicas(DDPStrategy):
@@ -156,7 +119,7 @@ def running_statistics(module: nn.Module) -> Iterator[Tensor]:
             yield buffer
 
 
-def _tell(trainer: Trainer, mistake: str) -> None:
+def _report(trainer: Trainer, mistake: str) -> None:
     """Keep the others from waiting for a process that ends before training, where something else started them all."""
     by_lightning = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
     if trainer.world_size > 1 and not by_lightning and not distributed.is_initialized():

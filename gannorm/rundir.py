@@ -7,7 +7,7 @@
       samples/  probes/  step_00002000.png; step_00002000.npz (arrays behind the figures)
       scores.json        every score with its protocol
       status.json        state, last step, reason
-      wandb/             the files of Weights & Biases, and the id of the training's run there
+      wandb/             the files of Weights & Biases, and the id of the run there
 
 `step` is the number of generator updates, everywhere. Every file except metrics.jsonl (append-only, one flushed line a
 record) is written to a temporary name and renamed, so a reader never sees half of one.
@@ -177,13 +177,17 @@ class RunDir:
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return 0
 
-    def wandb_id(self) -> str:
-        """The id of the training's W&B run, drawn at the first call: a resumed training has the same one."""
+    def has_wandb_id(self) -> bool:
+        """Whether a W&B run was begun for this directory."""
+        return (self.path / "wandb" / "id").exists()
+
+    def wandb_id(self, wanted: str = "") -> str:
+        """The id of the run's W&B run, chosen at the first call: `wanted`, or drawn. Later calls have the same one."""
         file = self.path / "wandb" / "id"
         if not file.exists():
             with writing(file):
                 file.parent.mkdir(exist_ok=True)
-            write_text(file, secrets.token_hex(4))
+            write_text(file, wanted or secrets.token_hex(4))
         return file.read_text()
 
     # -- metrics ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class Evidence:
     same_batch: Estimate | None = None  # AUC of real against fake images of one half-and-half batch
     repeats: bool = True  # two calls on one batch agree, with the random state fixed
     constant: bool = False  # all logits are equal within rounding
-    saturated: bool = False  # every output is exactly 0 or exactly 1
+    saturated: bool = False  # the outputs are exactly 0 or exactly 1
     hidden_layers: int = 0  # layers that couple the batch, their effect multiplied by zero at these weights
     hidden_names: tuple[str, ...] = ()  # theirs; metrics hold numbers only, so they are not read back from metrics
 
@@ -185,7 +185,7 @@ def _not_measured(e: Evidence) -> Verdict | None:
     if e.constant:
         return _undecided("every logit is the same within rounding: a dead network judges nothing")
     if e.saturated:
-        return _undecided("every output is exactly 0 or exactly 1: a saturated network ranks nothing")
+        return _undecided("the outputs are exactly 0 or exactly 1: a saturated network ranks nothing")
     if CONFLICT not in e.curve:
         return _undecided("the conflict end was not measured")
     return None

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from gannorm.normalizers import NORMALIZERS
 
-pytest_plugins = ["support.run_directories", "support.tiny_config"]
+pytest_plugins = ["support.accounts", "support.run_directories", "support.tiny_config"]
 collect_ignore = ["support"]  # some of it changes torch for good when imported
 
 # Tests started in the background or under nohup have these ignored, and the runs that they start would inherit that. A

@@ -12,7 +12,7 @@ import gannorm
 ROOT = Path(gannorm.__file__).parent
 LAYERS = [
     {"errors", "registry", "files", "locks", "dotted", "schema", "recipes", "hints", "verdict", "config", "labels"}
-    | {"rundir", "seeds", "state", "isolate", "distributed", "terminal"},
+    | {"wandb_run", "rundir", "seeds", "state", "isolate", "distributed", "terminal"},
     {"normalizers", "losses", "data", "probes"},
     {"models"},
     {"training", "evaluation", "comparison"},
@@ -26,8 +26,8 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
-    "lightning": {"data", "training", "distributed"},
-    "wandb": {"training", "report"},
+    "lightning": {"data", "training", "distributed", "commands"},
+    "wandb": {"wandb_run", "report"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL)
     - {"studies", "comparison", "report", "errors", "registry", "files", "config", "verdict", "rundir", "terminal"},
@@ -80,6 +80,7 @@ def test_a_violation_is_caught():
     "module,absent",
     [
         ("gannorm.cli", {"torch", "lightning", "wandb", "jsonargparse", "matplotlib"}),
+        ("gannorm.comparison.analysis", {"torch", "lightning", "wandb", "matplotlib", "jinja2", "pandas"}),
         ("gannorm.report.compare", {"torch", "lightning", "wandb"}),
         ("gannorm.probes", {"lightning", "wandb", "torch_fidelity", "matplotlib"}),
         ("gannorm.evaluation", {"lightning", "wandb", "torch_fidelity"}),

@@ -110,7 +110,7 @@ def test_several_processes_train_what_one_does_with_their_batches(name, states, 
     running = ("running_mean", "running_var", "num_batches_tracked")
     weights = [n for n in expected if not n.endswith(running)]
     assert distance(found, expected, weights) < 1e-6  # of the issue; float64 leaves about 1e-10 after these steps
-    assert [found["loss_d"].item(), found["loss_g"].item()] == pytest.approx(
+    assert [found["loss/d"].item(), found["loss/g"].item()] == pytest.approx(
         losses, rel=1e-6
     )  # means over the processes
     if name != "local":  # a ghost batch normalizer moves once for each ghost batch
@@ -146,8 +146,9 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     assert "Initializing" not in done.stderr and "warning" not in done.stderr
     directory = RunDir(tmp_path / "runs" / "run")
     assert [path.name for path in directory.path.parent.iterdir()] == ["run"]
-    assert directory.series("loss_d")[0] == [1, 2, 3, 4]
-    assert directory.series("probe/train/leak_ratio")[0] == list(directory.samples()) == [0, 4]  # sync did not wait
+    assert directory.series("loss/d")[0] == [1, 2, 3, 4]
+    steps = directory.series("batch_dependence/train/leak_ratio")[0]
+    assert steps == list(directory.samples()) == [0, 4]  # sync did not wait
     assert list(directory.checkpoints()) == [2, 4]
     assert load_networks(directory.path).step == 4
 
@@ -174,7 +175,7 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     resumed = run("--resume", str(directory.path), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.count("goes on from step 2") == 1
-    assert directory.series("loss_d")[0] == [1, 2, 3, 4]
+    assert directory.series("loss/d")[0] == [1, 2, 3, 4]
     found = torch.load(directory.checkpoint_file(4), weights_only=True)["state_dict"]
     assert all(torch.equal(found[name], value) for name, value in saved[4]["state_dict"].items())  # noise of both ranks
     assert not all(torch.equal(found[name], value) for name, value in saved[2]["state_dict"].items())
@@ -205,25 +206,26 @@ def test_ctrl_c_stops_both_processes_after_one_step_and_is_told_once(tmp_path):
 ALONE = {"world_size": 1, "strategy": None}
 
 
-@pytest.mark.parametrize("mistake,status", [(UserError("no"), 2), (KeyboardInterrupt(), 130), (None, 0)])
-def test_processes_beside_the_first_are_silent_and_write_nothing(tmp_path, capsys, mistake, status):
-    with pytest.raises(SystemExit) as ended, one_run(SimpleNamespace(is_global_zero=False, **ALONE)) as directory:
-        with directory.create(tmp_path / "run", {"seed": 3}) as own, own.lock():
-            own.require_new()
-            own.set_status("failed", 1)
-            own.rewind(0, own.sync_metrics())
-            assert own.config() == {"seed": 3}
-        print("heard")
-        if mistake:
-            raise mistake
+@pytest.mark.parametrize("mistake,status", [(UserError("no"), 2), (KeyboardInterrupt(), 130)])
+def test_processes_beside_the_first_are_silent_and_exit_with_its_status(capsys, mistake, status):
+    with pytest.raises(SystemExit) as ended, one_run(SimpleNamespace(is_global_zero=False, **ALONE)) as is_first:
+        assert not is_first
+        print("not printed")
+        raise mistake
     assert ended.value.code == status
-    assert capsys.readouterr().out == "" and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == ""
 
 
-def test_the_first_process_tells_its_mistakes():
-    with pytest.raises(UserError), one_run(SimpleNamespace(is_global_zero=True, **ALONE)) as directory:
-        assert directory is RunDir
-        raise UserError("told")
+def test_they_go_on_after_a_run_that_worked(capsys):
+    with one_run(SimpleNamespace(is_global_zero=False, **ALONE)):
+        print("not printed")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_first_process_reports_its_mistakes():
+    with pytest.raises(UserError), one_run(SimpleNamespace(is_global_zero=True, **ALONE)) as is_first:
+        assert is_first
+        raise UserError("reported")
 
 
 @pytest.mark.parametrize(

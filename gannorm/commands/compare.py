@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,12 @@ from gannorm.errors import UserError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from gannorm.comparison.table import Comparison
+    from gannorm.comparison.comparison import Comparison
 
 
 def parser() -> ArgumentParser:
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
-    newest = "run directories, or folders of them; default: the study in runs/ that was written last"
+    newest = "run directories, or folders of them; or one runs.csv; default: the study in runs/ that was written last"
     parser.add_argument("runs", type=str, nargs="*", help=newest)
     parser.add_argument("--output", type=str, default="report", help="folder to write")
     parser.add_argument(
@@ -38,8 +39,15 @@ def run(argv: Sequence[str]) -> int:
 
     output = Path(options.output)
     runs = options.runs or [newest_study(Path("runs"))]
+    table = Path(runs[0]) if len(runs) == 1 and runs[0].endswith(".csv") else None
     replaced = (output / "index.html").exists()
-    comparison = compare(find_runs(runs), output, baseline=options.baseline, by_mode=options.by_mode)
+    comparison = compare(
+        table or find_runs(runs),
+        output,
+        baseline=options.baseline,
+        by_mode=options.by_mode,
+        command=shlex.join(["gannorm", "compare", *argv]),
+    )
     print(comparison.to_text())
     print(output / "index.html")
     if not options.runs:
@@ -68,10 +76,10 @@ def newest_study(folder: Path) -> str:
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
     """The table and the figures into a W&B run of their own, in the project of the runs."""
     from gannorm.report.dashboard import record
-    from gannorm.training.loggers import start
+    from gannorm.wandb_run import start
 
     config = next(c for c in comparison.conditions if c.runs).runs[0].config
-    logger = start(
+    wandb_run = start(
         mode,
         project=config.get("wandb_project", "gannorm"),
         name=f"comparison of {config.get('study', 'runs')}",
@@ -80,6 +88,7 @@ def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:
         config={"baseline": comparison.baseline, "conditions": [c.label for c in comparison.conditions]},
         dir=str(output),
     )
-    if logger:
-        logger.log_record(record(comparison, output), {"headline": comparison.headline})
-        logger.finalize("success")
+    if wandb_run:
+        wandb_run.log(record(comparison, output))
+        wandb_run.summarize({"headline": comparison.headline})
+        wandb_run.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import parse, parser_for
+from gannorm.arguments import add_switch, parse, parser_for
 from gannorm.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 def parser() -> ArgumentParser:
     parser = parser_for("dashboard", "Save a W&B workspace: composition gap, coupling, scores, samples, by normalizer.")
     parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
+    add_switch(parser, "--print", help="print what it shows instead of saving it; needs no key")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     options = parse(parser(), argv)
 
-    from gannorm.report.dashboard import save
-    from gannorm.training.loggers import has_key
+    from gannorm.report.dashboard import describe, save
+    from gannorm.wandb_run import has_key
+
+    if options.print:
+        print(describe())
+        return 0
 
     if not has_key():
         raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")

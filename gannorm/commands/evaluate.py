@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from gannorm.arguments import add_checkpoint_options, parser_for, settings
@@ -49,46 +49,29 @@ def parser() -> ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     options = settings(parser(), argv)
 
-    from tqdm import tqdm
-
-    from gannorm.comparison.quantities import score_curves
-    from gannorm.evaluation import score_runs, score_table
     from gannorm.rundir import find_runs
 
-    runs, wandb = find_runs(options.pop("runs")), options.pop("wandb")
+    return score(find_runs(options.pop("runs")), options.pop("wandb"), **options)
+
+
+def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> int:
+    """Score checkpoints of runs, see `score_runs`, and log new scores to W&B; 1 if any could not be scored."""
+    from tqdm import tqdm
+
+    from gannorm.comparison.scores import score_curves
+    from gannorm.evaluation import score_runs, score_table
+    from gannorm.wandb_run import log_scores
+
     results = []
     for result in score_runs(runs, **options):
         results.append(result)
         tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
     for run in runs:
         records = [r.record for r in results if r.run is run and r.record]
-        if options["statistics"] == "all":
+        if options.get("statistics") == "all":
             print(f"{run.path}:\n{score_table(records)}")
-        elif options["all_checkpoints"] and records:
+        elif options.get("all_checkpoints") and records:
             print(f"{run.path}:\n{score_curves(records)}")
-        _log_scores(run, [r.record for r in results if r.run is run and r.record and r.new], wandb)
+        if new := [r.record for r in results if r.run is run and r.record and r.new]:
+            log_scores(run, new, wandb or run.config().get("wandb", "off"))
     return int(any(result.failed for result in results))
-
-
-def _log_scores(run: RunDir, records: list[Mapping[str, Any]], mode: str | None) -> None:
-    """Scores into a W&B run of their own beside the training's: an offline run cannot be resumed."""
-    if not records:
-        return
-    config = run.config()
-    mode = mode or config.get("wandb", "off")
-    if mode == "off":
-        return
-
-    from gannorm.training.loggers import wandb_logger
-
-    if logger := wandb_logger(run, config, mode, config.get("wandb_project", "gannorm"), job_type="evaluation"):
-        for record in records:
-            protocol = record["protocol"]
-            where = f"scores/{protocol['statistics']}/{'averaged' if protocol['ema'] else 'raw'}"
-            values = {
-                f"{where}/{k}": float(v) for k, v in record.items() if isinstance(v, (int, float)) and k != "step"
-            }
-            if "reconstruction" in record:
-                values[f"{where}/reconstruction"] = record["reconstruction"]["error"]
-            logger.log_metrics(values, record["step"])
-        logger.finalize("success")

@@ -100,7 +100,7 @@ def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
     from gannorm.data import images_of_run
     from gannorm.models import load_networks
     from gannorm.seeds import stream
-    from gannorm.training.callbacks.measurements import generate
+    from gannorm.training.callbacks.samples import generate
 
     networks = load_networks(options.run, options.step, ema=False)
     held_out = images_of_run(dataclasses.asdict(networks.config.data), "test")

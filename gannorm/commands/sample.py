@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     from gannorm.files import atomic_write
     from gannorm.models import load_networks
     from gannorm.seeds import stream
-    from gannorm.training.callbacks.measurements import encode_grid, generate
+    from gannorm.training.callbacks.samples import encode_grid, generate
 
     generator = load_networks(options.run, options.step, options.ema).generator
     output = output_file(options.output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ from gannorm.rundir import RunDir
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+    from gannorm.config import TrainConfig
 
 
 def parser() -> ArgumentParser:
@@ -28,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
 
         from gannorm.training import resume
 
-        return _ended(resume(Path(stopped), config))
+        return _trained(config, lambda: resume(Path(stopped), config))
     only_print = take_switch(arguments, "--print_config")
     if not flag_values(arguments, "--config") + flag_values(arguments, "--task"):
         arguments = ["--config", DEFAULT, *arguments]
@@ -41,10 +43,35 @@ def run(argv: Sequence[str]) -> int:
 
     from gannorm.training import train
 
-    return _ended(train(config, repeats=repeats))
+    return _trained(config, lambda: train(config, repeats=repeats))
+
+
+def _trained(config: TrainConfig, make: Callable[[], RunDir]) -> int:
+    """Make the run; with `evaluate`, score its last checkpoint into its W&B run before that ends."""
+    if not config.evaluate:
+        return _ended(make())
+
+    from gannorm.commands.evaluate import score
+    from gannorm.wandb_run import kept_open
+
+    with kept_open():
+        run = make()
+        code = _ended(run)
+        if _is_first() and run.status()["state"] == "finished":
+            code = score([run], config.wandb)
+    return code
+
+
+def _is_first() -> bool:
+    """Whether this process is the first of a run's, which reports."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def _ended(run: RunDir) -> int:
+    if not _is_first():
+        return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
     if status["state"] == "finished" and run.checkpoints() and run.config().get("task") != "classifier":

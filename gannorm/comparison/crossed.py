@@ -13,12 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gannorm.comparison.conditions import NORMS, WEIGHTS, Condition, text, worded
+from gannorm.comparison.conditions import Condition
 from gannorm.comparison.intervals import Effect, Estimate, compare_means, mean_interval, of_changes
-from gannorm.comparison.quantities import QUANTITIES
+from gannorm.comparison.quantities import QUANTITIES, TRAIN
+from gannorm.comparison.titles import WEIGHTS, worded
+from gannorm.config import NORMS
+from gannorm.labels import text
 
+CONFLICT = f"{TRAIN}auc_conflict"
 TITLES = {  # quantity → title
-    "train/accuracy_fall": "Fall of accuracy",
+    CONFLICT: "AUC in conflict",
+    f"{TRAIN}auc_gap": "Composition gap of AUC",
     "inception_score/final": "Inception score",
     "fid/final": "FID",
     "reconstruction/final": "Reconstruction error",
@@ -81,7 +86,7 @@ def cross(conditions: Sequence[Condition]) -> list[Line]:
     for quantity in (q for q in QUANTITIES if q.name in TITLES):
         cells = {
             (level, tuple(point[naming.index(key)] for key in others)): {
-                run.seed: value for run in c.runs if (value := quantity.measure(run)) is not None
+                run.seed: run.values[quantity.name] for run in c.runs if quantity.name in run.values
             }
             for point, c in grid.items()
             for level in [point[naming.index(column)]]
@@ -122,8 +127,8 @@ def _lines(
     words = {key: {value: worded(key, value, list(levels)) for value in levels[key]} for key in others}
     settings = list(itertools.product(*(levels[key] for key in others)))
     for setting in settings:
-        told = ", ".join(words[key][value] for key, value in zip(others, setting, strict=True))
-        yield "", told, {level: cells[level, setting] for level in levels[column]}
+        name = ", ".join(words[key][value] for key, value in zip(others, setting, strict=True))
+        yield "", name, {level: cells[level, setting] for level in levels[column]}
     for index, key in enumerate(others):
         for value in (v for v in levels[key] if v != base[key]):
             change = f"{words[key][value]} instead of {words[key][base[key]]}"

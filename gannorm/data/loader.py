@@ -31,10 +31,9 @@ class ImageLoader:
         start: batches to skip from the beginning of the first epoch.
         rank, world_size: this process takes every world_size-th image of each permutation, from its rank-th.
         labels: int64 (N,), or None.
-        joined: so many successive batches are drawn as one.
 
     Yields:
-        float32 (N, C, H, W) in [−1, 1] on `device`, N = joined · batch_size; with labels (images, int64 (N,)).
+        float32 (N, C, H, W) in [−1, 1] on `device`, N = batch_size; with labels (images, int64 (N,)).
 
     Raises:
         UserError: fewer images than one batch needs.
@@ -55,13 +54,12 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
         labels: Tensor | None = None,
-        joined: int = 1,
     ) -> None:
         self.batches_per_epoch = pixels.shape[0] // world_size // batch_size if batch_size > 0 else 0
         if self.batches_per_epoch == 0:
             most = pixels.shape[0] // world_size
             raise UserError(f"batch_size must be between 1 and the {most} images: got {batch_size}; choose another.")
-        self.batch_size, self.joined = batch_size, joined
+        self.batch_size = batch_size
         self.seed = seed
         self.device = torch.device(device)
         self.position = start  # batches drawn since the beginning of epoch 0
@@ -74,7 +72,7 @@ class ImageLoader:
         return self
 
     def __next__(self) -> Any:
-        chosen = self._next_batch() if self.joined == 1 else torch.cat([self._next_batch() for _ in range(self.joined)])
+        chosen = self._next_batch()
         images = to_float(self._pixels[chosen].to(self.device))
         return images if self._labels is None else (images, self._labels[chosen].to(self.device))
 

@@ -98,7 +98,6 @@ class ImageData(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             labels=self.train.labels if self.labelled else None,
-            joined=getattr(trainer.lightning_module, "steps_per_call", 1) if trainer else 1,
         )
 
     def _load(self, split: str) -> Images:
@@ -120,7 +119,7 @@ class _FetchedAhead(ImageLoader):
     step: the batch to resume with is then the one already drawn."""
 
     def state_dict(self) -> dict[str, int]:
-        drawn, self.position = self.position, max(self.position - self.joined, 0)
+        drawn, self.position = self.position, max(self.position - 1, 0)
         state = super().state_dict()
         self.position = drawn
         return state

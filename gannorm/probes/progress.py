@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 AFTER = 5.0  # seconds without a sign of life; then a line each second
-_bars: list[_Bar] = []  # the outermost probe in progress counts for those that it calls
+_bars: list[Bar] = []  # the outermost probe in progress counts for those that it calls
 
 
-class _Bar:
+class Bar:
+    """The passes of a probe, and of those that it calls."""
+
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.passes = label, total, 0
         self.began = time.monotonic()
@@ -35,15 +37,15 @@ class _Bar:
 
 
 @contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[None]:
-    """Inside, forward passes are counted (`step`) and shown from the fifth second on."""
+def progress(label: str, total: int | None = None) -> Iterator[Bar]:
+    """Inside, forward passes are counted (`step`) and shown from the fifth second on; yields the count."""
     if _bars:
-        yield
+        yield _bars[0]
         return
-    bar = _Bar(label, total)
+    bar = Bar(label, total)
     _bars.append(bar)
     try:
-        yield
+        yield bar
     finally:
         _bars.remove(bar)
         if bar.width:

@@ -7,48 +7,49 @@ from dataclasses import astuple
 
 from matplotlib.axes import Axes
 
+from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition
-from gannorm.report.curves import Curve, draw_curve, folded, legend, over_seeds
 from gannorm.comparison.intervals import mean_interval
-from gannorm.report.plots import INK, Panel, Plot
-from gannorm.comparison.quantities import ACCURACY
-from gannorm.comparison.table import Comparison
+from gannorm.comparison.scores import ACCURACY
+from gannorm.report.curves import Curve, draw_curve, folded, legend, over_seeds
+from gannorm.report.plots import Panel, Plot
 
 
-def summary(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
-    found = [(c, row.estimate) for c in shown if (row := comparison.row(c.label, f"{ACCURACY.name}/final"))]
-    if not found:
+def summary(comparison: Comparison, conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+    tested = [(c, row.estimate) for c in conditions if (row := comparison.row(c.label, f"{ACCURACY.name}/final"))]
+    if not tested:
         return None
-    coloured = all(c.label in colours for c, _ in found)
 
     def draw(ax: Axes) -> None:
-        for y, (condition, estimate) in enumerate(found):
-            colour = colours[condition.label] if coloured else INK
+        for y, (condition, estimate) in enumerate(tested):
+            colour = colours[condition.label]
             for run in condition.runs:
-                if curve := run.series(ACCURACY.name):
-                    ax.plot(curve[max(curve)], y + 0.22, "o", color=colour, markersize=3, alpha=0.6)
+                if (value := run.values.get(f"{ACCURACY.name}/final")) is not None:
+                    ax.plot(value, y + 0.22, "o", color=colour, markersize=3, alpha=0.6)
             if estimate.low is not None and estimate.high is not None:
                 ax.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.7)
             ax.plot(estimate.mean, y, "o", color=colour, markersize=7)
-        ax.set(yticks=range(len(found)), yticklabels=[folded(c.title) for c, _ in found])
-        ax.set(ylim=(len(found) - 0.4, -0.6), xlabel=ACCURACY.title.lower())
+        ax.set(yticks=range(len(tested)), yticklabels=[folded(c.title) for c, _ in tested])
+        ax.set(ylim=(len(tested) - 0.4, -0.6), xlabel=ACCURACY.title.lower())
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
 
-    words = "; ".join(f"{c.title} {estimate.mean:.3g}" for c, estimate in found)
+    words = "; ".join(f"{c.title} {estimate.mean:.3g}" for c, estimate in tested)
     return Plot(
         "test_accuracy_summary",
         "Accuracy at the end of training",
         "Large dots: means over seeds, with 95 % intervals. Small dots: seeds.",
         [Panel(draw, f"{ACCURACY.title} at the end of training: {words}.")],
-        (5.2, 1.25 + 0.45 * len(found)),
+        (5.2, 1.25 + 0.45 * len(tested)),
         ("condition", "mean", "low", "high", "n"),
-        [(c.label, *astuple(e)) for c, e in found],
+        [(c.label, *astuple(e)) for c, e in tested],
     )
 
 
-def over_training(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
-    curves = [(c, curve) for c in shown if (curve := _with_intervals([run.series(ACCURACY.name) for run in c.runs]))]
+def over_training(comparison: Comparison, conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+    curves = [
+        (c, curve) for c in conditions if (curve := _with_intervals([run.series(ACCURACY.name) for run in c.runs]))
+    ]
     if not curves:
         return None
 

@@ -16,7 +16,7 @@ from gannorm.comparison.conditions import Condition
 Curve = list[tuple[int, float, float, float, int]]  # (step, mean, lowest, highest, seeds)
 
 
-SHOWN = 8  # conditions that a figure of curves shows; the tables show all
+SHOWN = 8  # conditions that a figure shows; the tables show all
 
 
 def over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
@@ -32,10 +32,10 @@ def arrays(probes: Iterable[tuple[int, Path]], *names: str) -> Iterator[tuple[in
     for step, file in probes:
         try:
             with file.open("rb") as stream, np.load(stream) as content:
-                found = [np.asarray(content[name], dtype=float) for name in names]
+                columns = [np.asarray(content[name], dtype=float) for name in names]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, TypeError, AttributeError):
             continue
-        yield step, found
+        yield step, columns
 
 
 def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any = "-", beside: int = 1) -> None:
@@ -46,9 +46,9 @@ def draw_curve(ax: Axes, curve: Curve, colour: str, label: str, linestyle: Any =
     ax.plot(steps, mean, color=colour, linestyle=linestyle, label=label, marker="o" if len(steps) == 1 else "")
 
 
-def legend(shown: Sequence[Condition], colours: Mapping[str, str]) -> list[tuple[str, str]]:
+def legend(conditions: Sequence[Condition], colours: Mapping[str, str]) -> list[tuple[str, str]]:
     """(title, colour) of each condition."""
-    return [(c.title, colours[c.label]) for c in shown]
+    return [(c.title, colours[c.label]) for c in conditions]
 
 
 def folded(title: str) -> str:

@@ -11,43 +11,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gannorm.comparison.comparison import SUMMARY, Comparison
+from gannorm.config import NORMS
 from gannorm.errors import UserError
-from gannorm.comparison.conditions import NORM
 from gannorm.report.pages import linked_figures
-from gannorm.comparison.table import SUMMARY, Comparison
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 NAME = "Images or batches?"
 
+GAP, CONFLICT = "batch_dependence/train/auc_gap", "batch_dependence/train/auc_conflict"
+# Panel → its last value, one bar a normalizer: what the workspace opens with.
+BARS = {
+    "Composition gap (AUC in pure batches minus mixed), by normalizer": GAP,
+    "AUC in conflict batches (below 0.5: D judges the batch), by normalizer": CONFLICT,
+    "FID, by normalizer": "scores/running/averaged/fid",
+    "Inception score, by normalizer": "scores/running/averaged/inception_score",
+}
 # Section → panel → what it shows over the steps. Scores are those of the averaged generator with running statistics.
+# The first section needs no more than the callback, in anybody's training.
 LINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Does D judge images, or batches?": {
-        "Composition gap: accuracy in pure and in mixed batches": (
-            "probe/train/accuracy_pure",
-            "probe/train/accuracy_mixed",
+        "AUC in pure, mixed and conflict batches": (
+            "batch_dependence/train/auc_pure",
+            "batch_dependence/train/auc_mixed",
+            CONFLICT,
         ),
-        "Leak ratio": ("probe/train/leak_ratio",),
-        "Coupling ratio": ("probe/train/coupling_ratio",),
+        "Composition gap": (GAP,),
+        "AUC within one batch": ("batch_dependence/train/auc_same_batch",),
+        "The same in eval mode": ("batch_dependence/eval/auc_gap", "batch_dependence/eval/auc_conflict"),
     },
     "Scores": {
         "Inception score": ("scores/running/averaged/inception_score",),
         "FID": ("scores/running/averaged/fid",),
     },
     "Training": {
-        "Losses": ("loss_d", "loss_g"),
+        "Losses": ("loss/d", "loss/g"),
+        "Mean logits of real and fake images": ("logit/real", "logit/fake"),
+        "Gradient norms": ("gradient_norm/d", "gradient_norm/g"),
         "Images per second": ("images_per_second",),
     },
 }
-# Panel → its last value, one bar a normalizer.
-BARS = {
-    "Accuracy in mixed batches, by normalizer": "probe/train/accuracy_mixed",
-    "Coupling ratio, by normalizer": "probe/train/coupling_ratio",
-    "Inception score, by normalizer": "scores/running/averaged/inception_score",
-    "FID, by normalizer": "scores/running/averaged/fid",
-}
-PICTURES = {"Samples": "samples", "Whose pixels move whose logit": "coupling_train"}
+PICTURES = {"Samples": "samples", "Whose pixels move whose logit": "batch_dependence/coupling_train"}
 
 
 def workspace(entity: str, project: str) -> Workspace:
@@ -82,19 +88,29 @@ def workspace(entity: str, project: str) -> Workspace:
         for section, panels in LINES.items()
     ]
     bars = [
-        wr.BarPlot(title=title, metrics=[metric], groupby=wr.Config(NORM), groupby_aggfunc="mean")
+        wr.BarPlot(title=title, metrics=[metric], groupby=wr.Config(NORMS[0]), groupby_aggfunc="mean")
         for title, metric in BARS.items()
     ]
     pictures = [
         wr.MediaBrowser(title=title, media_keys=[key], num_columns=4, mode="gallery", gallery_axis="step")
         for title, key in PICTURES.items()
     ]
-    sections[1:1] = [
-        ws.Section(name="By normalizer", panels=[*bars], is_open=True),
-        ws.Section(name="Samples and coupling", panels=[*pictures], is_open=True),
-    ]
+    sections.insert(0, ws.Section(name="By normalizer", panels=[*bars], is_open=True))
+    sections.insert(2, ws.Section(name="Samples and coupling", panels=[*pictures], is_open=True))
     settings = ws.RunsetSettings(groupby=[ws.Metric("Group")])
     return ws.Workspace(entity=entity, project=project, name=NAME, sections=sections, runset_settings=settings)
+
+
+def describe() -> str:
+    """The sections, panels and metrics of the workspace as text, for which nobody needs a key."""
+    panels = {"By normalizer": {title: (metric,) for title, metric in BARS.items()}}
+    first, *others = LINES
+    panels |= {first: dict(LINES[first]), "Samples and coupling": {t: (key,) for t, key in PICTURES.items()}}
+    panels |= {section: dict(LINES[section]) for section in others}
+    lines = []
+    for section, shown in panels.items():
+        lines += [section, *(f"  {title}: {', '.join(metrics)}" for title, metrics in shown.items())]
+    return "\n".join([f"workspace {NAME!r}, runs grouped by condition", *lines])
 
 
 def save(project: str) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition
+from gannorm.comparison.quantities import NETWORKS, OPTIMIZATION
 from gannorm.report.curves import SHOWN, Curve, arrays, draw_curve, legend, over_seeds
 from gannorm.report.plots import Panel, Plot, logarithmic, palette
-from gannorm.comparison.quantities import NETWORKS, WHY
-from gannorm.comparison.table import Comparison
 
 SIZE = (4.4, 2.7)  # of a panel, in inches
 OVER_SEEDS = ("mean", "lowest", "highest", "n")  # columns of the CSV
@@ -34,21 +34,21 @@ class Probe:
 
 PROBES = (
     Probe(
-        "why_covariate_shift",
+        "optimization_covariate_shift",
         "Internal covariate shift",
         "Mean over the layers that were drawn at each measurement: their number and choice add to the scatter.",
         ("covariate_shift_cosine", "covariate_shift_relative"),
         ("covariate_shift_relative",),
     ),
     Probe(
-        "why_gradients",
+        "optimization_gradients",
         "The gradients of the kernels",
         "Median over the layers with kernels.",
         ("kurtosis", "coherence", "effective_rank"),
         ("kurtosis", "coherence"),
     ),
     Probe(
-        "why_noise",
+        "optimization_noise",
         "Noise of the mini-batch",
         "C/(b‖∇‖²) for the batch size b of the training: above 1 the noise is longer than the gradient. C comes from "
         "quarters of the batch, which a normalizer over the batch makes another model of.",
@@ -56,7 +56,7 @@ PROBES = (
         ("noise_to_signal",),
     ),
     Probe(
-        "why_moments",
+        "optimization_moments",
         "The inputs of the layers, in time",
         "Means over layers and channels: the older reading of internal covariate shift. The share of the majority is "
         "that of the commonest class by the network's output, and by the loss's gradient: ½ for a discriminator, half "
@@ -69,8 +69,8 @@ PROBES = (
 
 def measured(comparison: Comparison) -> list[str]:
     """The networks of which some finished run holds optimization probes."""
-    names = {name for c in comparison.conditions for run in c.runs for name in run.metrics}
-    return [network for network in NETWORKS if any(name.startswith(f"why/{network}/") for name in names)]
+    names = {name for c in comparison.conditions for run in c.runs for name in (*run.metrics, *run.values)}
+    return [network for network in NETWORKS if any(name.startswith(f"optimization/{network}/") for name in names)]
 
 
 def within(title: str) -> str:
@@ -80,43 +80,45 @@ def within(title: str) -> str:
 
 def figures(comparison: Comparison) -> Iterator[Plot]:
     """The figures that the comparison has data for, in the order of the page."""
-    shown = comparison.finished[:SHOWN]
-    colours = palette(c.label for c in shown)
+    conditions = comparison.finished[:SHOWN]
+    colours = palette(c.label for c in conditions)
     networks = measured(comparison)
-    shift, *others = (_over_time(probe, networks, shown, colours) for probe in PROBES)
-    plots = (shift, _landscape(networks, shown, colours), *others, _by_depth(networks, shown, colours))
-    yield from (replace(plot, legend=legend(shown, colours)) for plot in plots if plot is not None)
+    shift, *others = (_over_time(probe, networks, conditions, colours) for probe in PROBES)
+    plots = (shift, _landscape(networks, conditions, colours), *others, _by_depth(networks, conditions, colours))
+    yield from (replace(plot, legend=legend(conditions, colours)) for plot in plots if plot is not None)
 
 
-def _curves(name: str, shown: Sequence[Condition]) -> dict[str, Curve]:
-    found = {c.label: over_seeds([run.series(name) for run in c.runs]) for c in shown}
-    return {label: curve for label, curve in found.items() if curve}
+def _curves(name: str, conditions: Sequence[Condition]) -> dict[str, Curve]:
+    curves = {c.label: over_seeds([run.series(name) for run in c.runs]) for c in conditions}
+    return {label: curve for label, curve in curves.items() if curve}
 
 
 def _over_time(
-    probe: Probe, networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]
+    probe: Probe, networks: Sequence[str], conditions: Sequence[Condition], colours: Mapping[str, str]
 ) -> Plot | None:
     panels, data = [], []
     for network in networks:
         for key in probe.quantities:
-            curves = _curves(f"why/{network}/{key}", shown)
+            curves = _curves(f"optimization/{network}/{key}", conditions)
             if curves:
-                panels.append(_lines(f"{network}: {within(WHY[key][0])}", curves, colours, key in probe.logarithmic))
+                panels.append(
+                    _lines(f"{network}: {within(OPTIMIZATION[key][0])}", curves, colours, key in probe.logarithmic)
+                )
                 data += [(network, key, label, *point) for label, curve in curves.items() for point in curve]
     header = ("network", "quantity", "condition", "step", *OVER_SEEDS)
     return Plot(probe.name, probe.title, probe.caption, panels, SIZE, header, data) if panels else None
 
 
-def _landscape(networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+def _landscape(networks: Sequence[str], conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     panels, data = [], []
     for network in networks:
         for key, title in (("loss", "loss along the gradient"), ("predictiveness", "change of the gradient")):
-            low, high = (_curves(f"why/{network}/{key}_{end}", shown) for end in ("low", "high"))
+            low, high = (_curves(f"optimization/{network}/{key}_{end}", conditions) for end in ("low", "high"))
             if low and high:
                 panels.append(_band(f"{network}: {title}", low, high, colours))
                 for end, curves in (("low", low), ("high", high)):
                     data += [(network, f"{key}_{end}", label, *p) for label, curve in curves.items() for p in curve]
-        beta = _curves(f"why/{network}/effective_beta", shown)
+        beta = _curves(f"optimization/{network}/effective_beta", conditions)
         if beta:
             panels.append(_lines(f"{network}: effective β", beta, colours, log=True))
             data += [(network, "effective_beta", label, *p) for label, curve in beta.items() for p in curve]
@@ -126,16 +128,17 @@ def _landscape(networks: Sequence[str], shown: Sequence[Condition], colours: Map
     )
     header = ("network", "quantity", "condition", "step", *OVER_SEEDS)
     title = "The landscape along the gradient"
-    return Plot("why_landscape", title, caption, panels, SIZE, header, data) if panels else None
+    return Plot("optimization_landscape", title, caption, panels, SIZE, header, data) if panels else None
 
 
-def _by_depth(networks: Sequence[str], shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+def _by_depth(networks: Sequence[str], conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     """Moments by layer at the first measurement, each layer's second moment over seeds."""
     panels, data = [], []
     for network in networks:
         curves: dict[str, Curve] = {}
-        for c in shown:
-            rows = [found for run in c.runs if (found := _first_moments(run.directory.probes(), network)) is not None]
+        for c in conditions:
+            files = [run.directory.probes() for run in c.runs if run.directory]
+            rows = [moments for probes in files if (moments := _first_moments(probes, network)) is not None]
             if rows and len({len(row) for row in rows}) == 1:
                 curves[c.label] = over_seeds([dict(enumerate(row.tolist(), start=1)) for row in rows])
         if curves:
@@ -147,15 +150,20 @@ def _by_depth(networks: Sequence[str], shown: Sequence[Condition], colours: Mapp
     )
     header = ("network", "condition", "layer", *OVER_SEEDS)
     title = "The inputs of the layers, by depth"
-    return Plot("why_depth", title, caption, panels, SIZE, header, data) if panels else None
+    return Plot("optimization_depth", title, caption, panels, SIZE, header, data) if panels else None
 
 
 def _first_moments(probes: Mapping[int, Path], network: str) -> np.ndarray | None:
-    names = (f"why/{network}/moments/{kind}" for kind in ("means", "variances"))
-    for _, (means, variances) in arrays(probes.items(), *names):
+    for _, (means, variances) in _moments(probes, network):
         if means.shape == variances.shape == (means.size,) and np.isfinite(means + variances).all():
             return np.square(means) + variances
     return None
+
+
+def _moments(probes: Mapping[int, Path], network: str) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """(step, [means, variances]) of each measurement; of runs of earlier versions under their former name."""
+    for prefix in ("optimization", "why"):
+        yield from arrays(probes.items(), *(f"{prefix}/{network}/moments/{kind}" for kind in ("means", "variances")))
 
 
 # -- panels -----------------------------------------------------------------------------------------------------------

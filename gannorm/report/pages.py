@@ -8,7 +8,9 @@ from pathlib import Path
 from gannorm.errors import UserError
 from gannorm.files import writing
 
-PAGES = ("index.html", "why.html")
+INDEX, OPTIMIZATION = "index.html", "optimization.html"
+FORMER = ("why.html",)  # pages of earlier versions, which a newer report removes
+PAGES = (INDEX, OPTIMIZATION, *FORMER)
 # One is in every page of ours: the second in those from before they named their generator.
 MARKS = (b'<meta name="generator" content="gannorm ', b" A gannorm comparison</title>")
 

@@ -44,6 +44,10 @@ _STYLE: Any = {  # Any: the stubs know every key, by release
     "svg.hashsalt": "gannorm",
 }
 
+# Ink and paper of a panel, in the light and in the dark.
+_SCHEME = """<style>:root{--ink:#22262b;--paper:#fefefd}
+@media (prefers-color-scheme:dark){:root{--ink:#dcdfe3;--paper:#17191c}}</style>"""
+
 
 def palette(names: Iterable[str]) -> dict[str, str]:
     """name → colour."""
@@ -82,12 +86,8 @@ def svg(plot: Plot, panel: Panel) -> str:
         markup = _render(figure, format="svg", metadata=metadata, transparent=True).decode()
     markup = markup[markup.index("<svg") :]
     head = markup.index(">") + 1
-    scheme = (
-        f"<style>:root{{--ink:{INK};--paper:{PAPER}}}"
-        "@media (prefers-color-scheme:dark){:root{--ink:#dcdfe3;--paper:#17191c}}</style>"
-    )
     body = markup[head:].replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
-    return markup[:head] + scheme + body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
+    return markup[:head] + _SCHEME + body.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
 
 
 def png(plot: Plot) -> bytes:

@@ -2,55 +2,75 @@
 
 from __future__ import annotations
 
-import base64
-import struct
+import io
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
-from gannorm.comparison.conditions import Condition, Run
+from PIL import Image
+
+from gannorm.comparison.comparison import Comparison
+from gannorm.comparison.conditions import Condition
+from gannorm.comparison.runs import Run
 from gannorm.report.curves import SHOWN
-from gannorm.comparison.table import Comparison
+from gannorm.report.rendering import data_uri
 
 STEPS = 12  # that the slider offers
 BYTES = 16_000_000  # of grids in the page, so that a mail can carry it
+SIDE = 8  # images in a row and in a column of a grid
+GAP = 4  # pixels between two images of a grid, of which each has at least 32
 
 
-def sample_slider(comparison: Comparison) -> str:
-    """Markup of the grids of one run a condition, at steps that a slider chooses among.
+@dataclass(frozen=True)
+class Grid:
+    """A grid of images, as an address that needs no network."""
 
-    Without scripts, and before the slider takes over, each condition is a strip to scroll through.
-    """
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The grids of one run, by step; None where there is none."""
+
+    title: str
+    seed: int
+    grids: Sequence[tuple[int, Grid | None]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the slider shows: without scripts, each condition is a strip to scroll through."""
+
+    steps: Sequence[int]
+    strips: Sequence[Strip]
+
+
+def sample_strips(comparison: Comparison) -> Samples | None:
+    """The grids of one run a condition, at shared steps; None where the runs hold none that fit into a page."""
     runs = _sample_runs(comparison.finished[:SHOWN])
-    grids = {label: run.directory.samples() for label, run in runs.items()}
+    grids = {label: _samples(run) for label, run in runs.items()}
     every = sorted({step for grid in grids.values() for step in grid})
     steps = next((s for n in range(STEPS, 0, -1) if _bytes(grids, s := _spread(every, n)) <= BYTES), [])
     if not steps:
-        return "<p>The runs hold no sample grids that fit into this page.</p>"
+        return None
     titles = {c.label: c.title for c in comparison.conditions}
-    strips = []
-    for label, run in runs.items():
-        files, name = grids[label], escape(titles[label])
-        cells = "".join(
-            f"<div class=cell><span class=at>step {step}</span>{_grid(files.get(step), titles[label], step)}</div>"
-            for step in steps
-        )
-        strips.append(
-            f"<figure><figcaption><b>{name}</b>, seed {run.seed}</figcaption>"
-            f'<div class=strip tabindex=0 role=group aria-label="Samples of {name} by step">{cells}</div></figure>'
-        )
-    last = len(steps) - 1
-    slider = (
-        f"<div class=slider hidden><label for=step>Step <output for=step>{steps[-1]}</output></label>"
-        f'<input id=step type=range min=0 max={last} value={last} data-steps="{" ".join(map(str, steps))}" '
-        f'aria-valuetext="step {steps[-1]}"></div>'
-    )
-    return f"<div class=samples>{slider}<div class=grids>{''.join(strips)}</div></div>"
+    strips = [
+        Strip(titles[label], run.seed, [(step, _grid(grids[label].get(step))) for step in steps])
+        for label, run in runs.items()
+    ]
+    return Samples(steps, strips)
+
+
+def _samples(run: Run) -> dict[int, Path]:
+    """Step → file; empty for a line of runs.csv."""
+    return dict(run.directory.samples()) if run.directory else {}
 
 
 def _sample_runs(conditions: Sequence[Condition]) -> dict[str, Run]:
     """One run a condition that holds samples: of the lowest seed that all conditions share, else of their lowest."""
-    holding = {c.label: {run.seed: run for run in c.runs if run.directory.samples()} for c in conditions}
+    holding = {c.label: {run.seed: run for run in c.runs if _samples(run)} for c in conditions}
     holding = {label: runs for label, runs in holding.items() if runs}
     shared = set.intersection(*(set(runs) for runs in holding.values())) if holding else set()
     return {label: runs[min(shared or runs)] for label, runs in holding.items()}
@@ -71,11 +91,30 @@ def _bytes(grids: Mapping[str, Mapping[int, Path]], steps: Iterable[int]) -> int
     return sum(grid[step].stat().st_size for step in steps for grid in grids.values() if step in grid)
 
 
-def _grid(file: Path | None, name: str, step: int) -> str:
-    content = file.read_bytes() if file else b""
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
-        return "<p class=missing>no grid at this step</p>"
-    width, height = struct.unpack(">II", content[16:24])
-    alt = escape(f"Grid of generated images, {name}, step {step}")
-    data = base64.b64encode(content).decode()
-    return f'<img src="data:image/png;base64,{data}" width={width} height={height} alt="{alt}">'
+def _grid(file: Path | None) -> Grid | None:
+    """A grid with its images set apart; None of a missing or damaged file."""
+    if file is None:
+        return None
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            picture = spaced(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return Grid(data_uri("image/png", stream.getvalue()), *picture.size)
+
+
+def spaced(grid: Image.Image) -> Image.Image:
+    """A grid of SIDE × SIDE images with transparent gaps; unchanged where its size is no multiple of SIDE."""
+    (across, rest), (down, more) = divmod(grid.width, SIDE), divmod(grid.height, SIDE)
+    if rest or more or not across or not down:
+        return grid.copy()
+    mode = "LA" if grid.mode == "L" else "RGBA"
+    source = grid.convert(mode)
+    apart = Image.new(mode, (grid.width + (SIDE - 1) * GAP, grid.height + (SIDE - 1) * GAP))  # transparent
+    for row in range(SIDE):
+        for column in range(SIDE):
+            x, y = column * across, row * down
+            apart.paste(source.crop((x, y, x + across, y + down)), (x + column * GAP, y + row * GAP))
+    return apart

@@ -1,4 +1,4 @@
-"""Figures of the scores: over training, at the settings of crossed factors, and against the coupling."""
+"""Figures of the scores: over training, at the settings of crossed factors, and against the conflict end."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from dataclasses import astuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from gannorm.comparison.conditions import Condition, Run
-from gannorm.comparison.crossed import TITLES, Line
+from gannorm.comparison.comparison import Comparison
+from gannorm.comparison.conditions import Condition
+from gannorm.comparison.crossed import CONFLICT, TITLES, Line
+from gannorm.comparison.scores import SCORES, Score
 from gannorm.report.curves import Curve, cut, draw_curve, legend, over_seeds
 from gannorm.report.plots import INK, RULE, Panel, Plot, palette
-from gannorm.comparison.quantities import SCORES, Score, final
-from gannorm.comparison.table import Comparison
 
 
-def scores(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
-    panels, data = [], []
+def scores(comparison: Comparison, conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+    """Each score over training; of runs.csv, and where there is one evaluation a run, its last values alone."""
+    panels: list[Panel] = []
+    data: list[tuple[object, ...]] = []
+    titles = {c.label: c.title for c in conditions}
     for score in SCORES:
-        series = {c.label: [run.score(score.name) for run in c.runs] for c in shown}
-        curves = {label: curve for label, s in series.items() if (curve := over_seeds(s))}
-        if not curves:
+        curves: dict[str, Curve] = {}
+        ends: dict[str, list[float]] = {}
+        for c in conditions:
+            if curve := over_seeds([run.score(score.name) for run in c.runs]):
+                curves[c.label] = curve
+            if values := _last(c, score):
+                ends[c.label] = values
+        if not curves and not ends:
             continue
-        runs = [run for c in shown for run in c.runs]
-        reals = [v for run in runs for v in run.score(score.real).values()]
+        reals = [v for c in conditions for run in c.runs for v in run.score(score.real).values()]
         real = float(np.mean(reals)) if reals else None
-        lasting = {c.label: [s[max(s)] for run in c.runs if (s := _up_to_the_end(run, score))] for c in shown}
-        ends = {label: lasting[label] for label in curves if lasting[label]}
-        titles = {c.label: c.title for c in shown}
         panels.append(_score_panel(score, curves, ends, real, titles, colours))
         data += [(score.name, label, *point, real) for label, curve in curves.items() for point in curve]
+        for label, values in ends.items():
+            if label not in curves:
+                points = (float(np.mean(values)), min(values), max(values), len(values))
+                data.append((score.name, label, "last", *points, real))
     if not panels:
         return None
     return Plot(
@@ -43,7 +51,7 @@ def scores(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[
         (4.4, 2.8),
         ("score", "condition", "step", "mean", "lowest", "highest", "n", "real_against_real"),
         data,
-        legend(shown, colours),
+        legend(conditions, colours),
     )
 
 
@@ -82,7 +90,7 @@ def _score_panel(
     return Panel(draw, f"{score.title}, {score.better} is better, at the end: {words or 'no images'}{reference}.")
 
 
-def crossed(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+def crossed(comparison: Comparison, conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
     """Each quantity at every setting of crossed factors, one colour a level of the factor in the table's columns."""
     lines = comparison.crossed
     if not lines:
@@ -125,8 +133,8 @@ def _crossed_panel(title: str, lines: Sequence[Line], colours: Mapping[str, str]
             for x, estimate in cells:
                 if estimate.low is not None and estimate.high is not None:
                     ax.plot([x, x], [estimate.low, estimate.high], color=colour, linewidth=1.7)
-        if title == TITLES["train/accuracy_fall"]:
-            ax.axhline(0, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
+        if title == TITLES[CONFLICT]:
+            ax.axhline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
         names = [cut(line.title, 44).replace(", ", "\n") for line in lines]
         wide = max(len(part) for name in names for part in name.split("\n")) * len(names) > 56
         ax.set(xticks=range(len(names)), xlim=(-0.5, len(names) - 0.5))
@@ -145,31 +153,32 @@ def _crossed_data(line: Line, level: str) -> tuple[object, ...]:
     return (line.quantity, line.change, line.setting, level, *astuple(e), *against)
 
 
-def scatter(comparison: Comparison, shown: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+def scatter(comparison: Comparison, conditions: Sequence[Condition], colours: Mapping[str, str]) -> Plot | None:
+    """One dot a run: its AUC in conflict, and its last score."""
     panels, data = [], []
-    coupling = final("probe/train/coupling_ratio")
     for score in SCORES[:2]:
-        points = []
-        for condition in shown:
-            for run in condition.runs:
-                ratio, curve = coupling(run), _up_to_the_end(run, score)
-                if ratio is not None and curve:
-                    points.append((score.name, condition.label, run.seed, ratio, curve[max(curve)]))
+        last = f"{score.name}/final"
+        points = [
+            (score.name, c.label, run.seed, run.values[CONFLICT], run.values[last])
+            for c in conditions
+            for run in c.runs
+            if CONFLICT in run.values and last in run.values
+        ]
         if points:
             panels.append(_scatter_panel(score, points, colours))
             data += points
     if not panels:
         return None
     return Plot(
-        "coupling_against_score",
-        "Coupling against score",
-        "One dot a run: the share of D's squared input gradient that falls on other images of the batch (mean of the "
-        "last probes, train mode), and the last score of its generator. An association, not a cause.",
+        "conflict_against_score",
+        "The conflict end against the score",
+        "One dot a run: AUC of D at the conflict end (mean of the last probes, train mode), and the last score of its "
+        "generator. An association, not a cause.",
         panels,
         (4.4, 2.8),
-        ("score", "condition", "seed", "coupling_ratio", "value"),
+        ("score", "condition", "seed", "auc_conflict", "value"),
         data,
-        legend(shown, colours),
+        legend(conditions, colours),
     )
 
 
@@ -181,15 +190,16 @@ def _scatter_panel(
     def draw(ax: Axes) -> None:
         for label in dict.fromkeys(point[1] for point in points):
             own = [point for point in points if point[1] == label]
-            x, y = [p[3] for p in own], [p[4] for p in own]
-            ax.plot(x, y, "o", color=colours[label], alpha=0.75, markersize=6)
-        ax.locator_params(axis="x", nbins=6)
-        ax.set(xlabel="coupling ratio", ylabel=score.title)
+            ax.plot([p[3] for p in own], [p[4] for p in own], "o", color=colours[label], alpha=0.75, markersize=6)
+        ax.axvline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
+        ax.set(xlim=(-0.03, 1.03), xlabel="AUC in conflict", ylabel=score.title)
         ax.set_title(f"{score.title} ({score.better} is better)")
 
-    return Panel(draw, f"{score.title} of {len(points)} run{'s' * (len(points) > 1)} against the coupling ratio of D.")
+    plural = "runs" if len(points) > 1 else "run"
+    return Panel(draw, f"{score.title} of {len(points)} {plural} against the AUC of D at the conflict end.")
 
 
-def _up_to_the_end(run: Run, score: Score) -> Mapping[int, float]:
-    """step → value, empty where the run has no last score."""
-    return {} if run.ends_without_images else run.score(score.name)
+def _last(condition: Condition, score: Score) -> list[float]:
+    """The last score of each run that has one."""
+    name = f"{score.name}/final"
+    return [run.values[name] for run in condition.runs if name in run.values]

@@ -12,6 +12,7 @@ an interruption of any kind (Ctrl-C, kill -9, a reboot).
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -60,7 +61,15 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
     from gannorm.report.compare import compare  # seconds of imports
 
     there = [run.directory for run in study.runs if run.directory.config_file.exists()]
-    print(compare(there, report, baseline=study.baseline, by_mode=study.by_mode).to_text())
+    comparison = compare(
+        there,
+        report,
+        baseline=study.baseline,
+        by_mode=study.by_mode,
+        question=study.question,
+        command=f"gannorm compare {shlex.quote(str(study.folder))}",
+    )
+    print(comparison.to_text())
     print(report / "index.html")
     options = study.evaluate or {}
     left = {run.path.name: steps_to_score(run, options) - scored_steps(run, options) for run in _unscored(study)}

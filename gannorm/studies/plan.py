@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gannorm.comparison.conditions import STATISTICS, WEIGHTS
+from gannorm.comparison.titles import STATISTICS, WEIGHTS
 from gannorm.config import factors as identifying
 from gannorm.config import upgraded
 from gannorm.dotted import Flat, changed, difference, flatten
@@ -142,8 +142,8 @@ def plan(file: Path, output: Path) -> Study:
     if not isinstance(steps, int) or steps < 1:
         raise UserError(f"a study must say how long its runs are: `steps` is {steps!r} in {base_file} and {file}.")
     runs = []
-    for labels in itertools.product(*factors.values()):
-        values = dict(zip(factors, labels, strict=True))
+    for combination in itertools.product(*factors.values()):
+        values = dict(zip(factors, combination, strict=True))
         settings = {key: value for factor, label in values.items() for key, value in factors[factor][label].items()}
         directory = RunDir(output / file.stem / _run_name(factors, values))
         own = {"study": file.stem, "name": directory.path.name, "output": str(output), "progress": False}

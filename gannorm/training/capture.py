@@ -1,11 +1,12 @@
-"""The kernels of a training step as one CUDA graph, which a single call launches.
+"""Experimental, and off by default (`model.cuda_graph`): the kernels of a training step as one CUDA graph.
 
 A small GAN leaves a GPU waiting for the CPU, which launches some hundreds of kernels a step, one by one. A step that is
 the same program every time (the same kernels on the same memory, with the same numbers from the host) can be recorded
 once and replayed. Ours is: weights, running statistics, optimizer states and the averaged generator are updated in
 place, schedules count on the device, latents and noise come from generators that the graph knows, and nothing is read
-back. What cannot be so, `GAN` names, and computes kernel by kernel; what turns out not to be so is found here, by
-comparing the first replay with the step itself.
+back. The GAN knows nothing of this: `CudaGraph` is a callback that stands a `Captured` in the place of its `update`.
+Where a step cannot be recorded, or its first replay does not equal the step itself, a warning says why and every step
+is launched kernel by kernel.
 
 Source: PyTorch's notes on CUDA graphs (whole-network capture).
 """
@@ -16,10 +17,15 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+
+from gannorm.losses import BUILT_IN
+from gannorm.training.gan import GAN
 
 WARM_UP = 3  # steps before recording: libraries choose kernels, and optimizers make their states, in the first ones
 
@@ -53,6 +59,51 @@ def graphs_of(device: torch.device) -> Graphs | None:
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
+class CudaGraph(Callback):
+    """Launches the steps of a GAN as one graph where that is possible; otherwise one warning says why it is not."""
+
+    state_key = "CudaGraph"  # type: ignore[assignment]
+
+    def on_train_start(self, trainer: pl.Trainer, gan: GAN) -> None:  # type: ignore[override]
+        graphs = graphs_of(gan.device)
+        if reason := "the device has no CUDA graphs" if graphs is None else _obstacle(trainer, gan):
+            warnings.warn(f"steps are launched as single kernels: {reason}.", stacklevel=2)
+            return
+        assert graphs is not None
+        randomness = [gan._latent_randomness, gan._penalty_randomness]
+        gan.update = Captured(gan.update, lambda: state_of(gan), gan._optimizers, randomness, graphs)  # type: ignore
+
+    def on_fit_end(self, trainer: pl.Trainer, gan: Any) -> None:
+        vars(gan).pop("update", None)  # a graph keeps the memory of its step
+
+
+def _obstacle(trainer: pl.Trainer, gan: GAN) -> str:
+    """Why a step is not one program that nothing looks into, or ""."""
+    kinds = {type(module) for network in (gan.generator, gan.discriminator) for module in network.modules()}
+    foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
+    foreign += [gan.hparams[key] for key in ("loss", "penalty") if gan.hparams[key] not in BUILT_IN]
+    if foreign:
+        return f"whether {', '.join(sorted(foreign))} does the same at every step is not known"
+    if gan.hparams["accumulate"] > 1:
+        return "microbatches are accumulated"
+    if trainer.world_size > 1:
+        return "several processes average their gradients within a step"
+    if any(getattr(callback, "looks_into_steps", False) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return "optimization probes look into a step"
+    return ""
+
+
+def state_of(gan: GAN) -> State:
+    """What a step updates: the weights of each network, and its buffers of each name, which have one scale."""
+    groups: dict[str, list[Tensor]] = {}
+    networks = {"the generator": gan.generator, "the discriminator": gan.discriminator, "the average": gan.ema}
+    for owner, network in networks.items():
+        groups[f"weights of {owner}"] = list(network.parameters())
+        for name, buffer in network.named_buffers():
+            groups.setdefault(f"{name.rpartition('.')[2]} of {owner}", []).append(buffer)
+    return groups
+
+
 class CudaGraphs:
     """CUDA's graphs. Recording wants a stream other than the default one, and so do the steps before it."""
 
@@ -84,7 +135,7 @@ class CudaGraphs:
         self, step: Callable[[], Losses], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], None], Losses]:
         graph = torch.cuda.CUDAGraph()
-        if torch.__version__ < "2.14":  # later ones register a generator where it is first used, and will not be told
+        if torch.__version__ < "2.14":  # later ones register a generator where it is first used
             for generator in generators:
                 graph.register_generator_state(generator)
         with (
@@ -229,13 +280,13 @@ class _Snapshot:
 def _capturable(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
     """Optimizers step while they are recorded only if they are told; elsewhere they warn of what they were told."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    told = [group["capturable"] for group in groups]
+    before = [group["capturable"] for group in groups]
     try:
         for group in groups:
             group["capturable"] = True
         yield
     finally:
-        for group, value in zip(groups, told, strict=True):
+        for group, value in zip(groups, before, strict=True):
             group["capturable"] = value
 
 

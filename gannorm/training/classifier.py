@@ -25,7 +25,7 @@ from gannorm.models import initialize
 from gannorm.models.build import build_classifier as build_network
 from gannorm.normalizers import set_reference
 from gannorm.seeds import stream
-from gannorm.training.callbacks.measurements import Every, record
+from gannorm.training.callbacks.every import Every, record
 
 REFERENCE_IMAGES = 64  # of LSUV, virtual batch normalization and the equalized bias of a GAN, in whole batches there
 TEST_BATCH = 256
@@ -74,6 +74,10 @@ class Classifier(LightningModule):
         self.losses = {"loss": loss.detach()}
         self.parts = {"train/accuracy": (logits.detach().argmax(1) == labels).float().mean()}
 
+    def figures(self) -> dict[str, Tensor]:
+        """What is logged of the last step."""
+        return {**self.losses, **self.parts}
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.network.parameters(), lr=self.learning_rate, momentum=self.momentum)
 
@@ -87,6 +91,7 @@ class Classifier(LightningModule):
 class TestAccuracy(Every):
     """Loss and accuracy on the held-out images, in eval mode, without a trace."""
 
+    state_key = "TestAccuracy"  # type: ignore[assignment]
     at_start = True
     __test__ = False  # pytest would take it for a test
 

@@ -1,36 +1,26 @@
-"""The training step: alternating updates of a discriminator and a generator, with batch composition as a named factor.
+"""The GAN: two networks, their losses, their two gradients and their optimizers, and nothing else.
 
 N batch, C channels, H W pixels, Z latent. `step` counts generator updates.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from gannorm import probes
-from gannorm.data import ImageData
 from gannorm.errors import UserError, require_positive
-from gannorm.isolate import isolated, switched
-from gannorm.losses import BUILT_IN, LOSSES, PENALTIES
+from gannorm.isolate import switched
+from gannorm.losses import LOSSES, PENALTIES
 from gannorm.normalizers.moments import moment_penalty, record_activations
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
-from gannorm.training.accumulation.microbatches import Microbatches, logits
+from gannorm.training.accumulation.microbatches import UNCOUPLED, Gradients, Microbatches, WholeBatch, logits
 from gannorm.training.callbacks.ema import EMA
-from gannorm.training.capture import WARM_UP, Captured, graphs_of
-
-# At most, in a call of `training_step`: Lightning's part of a step is then a tenth of what it was. The images of a call
-# and of the next one wait in memory; steps with so many that this would count need no such help.
-STEPS_PER_CALL, CALL_BYTES = 10, 2**25
-UNCOUPLED = 1e-6  # a coupling ratio below this is rounding, which leaves about 1e-13 in float32
 
 
 class GAN(LightningModule):
@@ -67,7 +57,6 @@ class GAN(LightningModule):
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
         max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
         seed: of the latents.
-        cuda_graph: on a GPU, launch a step as one graph where that is possible, see `gannorm.training.capture`.
 
     Raises:
         UserError: an unknown loss or penalty, or a number out of range.
@@ -92,10 +81,10 @@ class GAN(LightningModule):
         ema_decay: float = 0.999,
         max_loss: float = 1e4,
         seed: int = 0,
-        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
-        self.loss, self.penalty, self._chosen = LOSSES[loss], PENALTIES[penalty], (loss, penalty)
+        self.save_hyperparameters(ignore=["generator", "discriminator"], logger=False)
+        self.loss, self.penalty = LOSSES[loss], PENALTIES[penalty]
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         require_positive(d_steps=d_steps, accumulate=accumulate)
@@ -115,140 +104,83 @@ class GAN(LightningModule):
         self.ema = EMA(generator, ema_decay)
         self.d_composition, self.g_composition = d_composition, g_composition
         self.d_steps, self.betas, self.max_loss, self.seed = d_steps, betas, max_loss, seed
-        self.accumulate, self.accumulation = accumulate, accumulation
-        self.microbatches = Microbatches(accumulate, accumulation)
+        self.gradients: Gradients = WholeBatch() if accumulate == 1 else Microbatches(accumulate, accumulation)
         self.lr_d, self.lr_g = lr_d, lr_g
-        self.cuda_graph = cuda_graph
-        self.launching = ""  # how a GPU's kernels are launched, for the printed line
-        self.steps_per_call = 1  # how many steps a call of `training_step` makes; it is given the images of all
-        self.watched = False  # whether somebody looks into this step, who would see nothing of a graph's replay
-        self.shown: tuple[Tensor, ...] = ()  # real images, latents and fakes of its last discriminator update
         self.step = 0
         # Of the last step, on the device: reading one synchronises.
         self.losses: dict[str, Tensor] = {}
-        self.parts: dict[str, Tensor] = {}  # of the losses, where they are logged apart
-        self._parts: dict[str, Tensor] = {}
+        self.parts: dict[str, Tensor] = {}  # beside the losses: D(x), D(G(z)), penalties by layer
+        self.drawn: tuple[Tensor, ...] = ()  # real images, latents and fakes of the last discriminator update
         self._trainable = [p for p in discriminator.parameters() if p.requires_grad]
+        self._optimizers: list[torch.optim.Optimizer] = []
 
     # -- the step -----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Tensor, _: int) -> None:  # (steps_per_call·d_steps·N, C, H, W)
-        for images in batch.unflatten(0, (self.steps_per_call, -1)):
-            self._make_step(images)
-
-    def _make_step(self, images: Tensor) -> None:  # (d_steps·N, C, H, W)
-        compute = self._update if self.watched else self._compute
-        found = compute(images)
-        self.losses = {name: found[name] for name in ("loss_d", "loss_g")}
-        self.parts = {name: value for name, value in found.items() if name not in self.losses}
+    def training_step(self, batch: Tensor, _: int) -> None:  # (d_steps·N, C, H, W)
+        figures = self.update(batch)
+        self.losses = {name: figures[name] for name in ("loss/d", "loss/g")}
+        self.parts = {name: value for name, value in figures.items() if name not in self.losses}
         self.step += 1
-        # Lightning counts the steps of optimizers that it wraps, each for itself and at their call, which a graph has
-        # not. Counted here once a step, its counter equals ours.
+        # Lightning counts the steps of optimizers that it wraps, each for itself. Counted here, its counter is `step`.
         count = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         count.increment_ready()
         count.increment_completed()
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.step % every == 0:
+            self.log_dict(self.figures())
 
-    def _update(self, batch: Tensor) -> dict[str, Tensor]:
-        """One step's updates of both networks and the average, all in place; the losses and their parts."""
+    def update(self, batch: Tensor) -> dict[str, Tensor]:
+        """One step's updates of both networks and the average, all in place; the losses and their parts, detached."""
         d_optimizer, g_optimizer = self._optimizers
         batches = batch.chunk(self.d_steps)
         for real in batches:
             z = self.latents(len(real))
-            fake = self._fakes(z, last=real is batches[-1]).to(real.dtype)  # under autocast they are bf16
-            if self.watched:
-                self.shown = real, z, fake.detach()
+            fake = self.gradients.fakes(self, z, last=real is batches[-1]).to(real.dtype)  # under autocast it is bf16
+            self.drawn = real, z, fake.detach()
             d_optimizer.zero_grad()
-            d_loss = self._discriminator_gradient(real, fake.detach())
-            parts = dict(self._parts)  # before whoever watches the update computes losses of his own
+            figures = self.gradients.discriminator(self, real, fake.detach())
             d_optimizer.step()
 
         with switched(*((p, "requires_grad", False) for p in self._trainable)):
             g_optimizer.zero_grad()
-            g_loss = self._generator_gradient(real, z, fake)
+            figures["loss/g"] = self.gradients.generator(self, real, z, fake)
             g_optimizer.step()
 
         self.ema.update(self.generator)
-        return {"loss_d": d_loss.detach(), "loss_g": g_loss.detach(), **parts}
+        return figures
 
-    def _fakes(self, z: Tensor, last: bool) -> Tensor:
-        """Images of latents (N, Z). The `last` ones of a step are the generator's too: with their graph, or, where they
-        are accumulated, without a trace, since the generator makes them once more in its own step."""
-        if self.accumulate > 1:
-            return self.microbatches.fakes(self.generator, z, leave_traces=not last)
-        with torch.set_grad_enabled(last):
-            return self.generator(z)
+    def discriminator_terms(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminator's loss, penalties included, and what is logged beside it.
 
-    def _discriminator_gradient(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss; its gradient goes into .grad."""
-        if self.accumulate == 1:
-            loss = self.discriminator_loss(real, fake)
-            self.manual_backward(loss)
-            return loss
-        joint, weight, randomness = self.d_composition == "joint", self.penalty_weight, self._penalty_randomness
-        discriminator, penalty = self.discriminator, self.penalty
-        loss = self.microbatches.discriminator_gradient(discriminator, self.loss, real, fake, joint)
-        if weight:
-            loss = loss + self.microbatches.penalty_gradient(
-                lambda real, fake: weight * penalty(discriminator, real, fake, randomness), real, fake
-            )
-        return loss
-
-    def _generator_gradient(self, real: Tensor, z: Tensor, fake: Tensor) -> Tensor:
-        """The generator's loss; its gradient goes into .grad."""
-        if self.accumulate == 1:
-            loss = self.generator_loss(real, fake)
-            self.manual_backward(loss)
-            return loss
-        joint = self.g_composition == "joint"
-        return self.microbatches.generator_gradient(self.generator, self.discriminator, self.loss, z, real, joint)
-
-    def check_accumulation(self, real: Tensor) -> None:
-        """Try out, without a trace, what a step does with the microbatches of `real`, (N, C, H, W).
-
-        Raises:
-            UserError: they cannot be accumulated so.
+        The images, (N, C, H, W) each, are composed as `d_composition` says.
         """
-        _require(
-            len(real) % self.accumulate == 0,
-            f"`accumulate` must divide the batch: got accumulate={self.accumulate}, batch={len(real)}.",
-        )
-        if self.penalty_weight and self.accumulation != "naive" and self._coupling_ratio() > UNCOUPLED:
-            raise UserError(
-                "a gradient penalty is accumulated where the discriminator judges each image alone, as this one does "
-                f"not: got accumulation={self.accumulation}; use --model.discriminator.norm group, layer or none."
-            )
-        z = torch.randn(len(real), self.latent_dim, generator=stream(self.seed, "accumulation"))
-        self._penalty_randomness = stream(self.seed, "penalty")
-        with isolated(self.generator, self.discriminator):
-            fake = self._fakes(z, last=True)
-            self._discriminator_gradient(real, fake)
-            self._generator_gradient(real, z, fake)
+        batches = [torch.cat([real, fake])] if self.d_composition == "joint" else [real, fake]
+        by_layer: dict[str, Tensor] = {}
+        penalties, judged = [], []
+        for batch in batches:
+            if self.moment_weight:
+                with record_activations(self.discriminator) as activations:
+                    judged.append(logits(self.discriminator, batch))
+                moments, by_layer = moment_penalty(activations)  # those of the last batch are logged
+                penalties.append(moments)
+            else:
+                judged.append(logits(self.discriminator, batch))
+        of_real, of_fake = torch.cat(judged).tensor_split([len(real)])
+        loss = self.loss.discriminator(of_real, of_fake)
+        if self.moment_weight:
+            loss = loss + self.moment_weight * torch.stack(penalties).mean()
+        if self.penalty_weight:
+            penalty = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
+            loss = loss + self.penalty_weight * penalty.mean()
+        parts = {"logit/real": of_real.detach().mean(), "logit/fake": of_fake.detach().mean()}
+        return loss, parts | {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss, penalties included, on images (N, C, H, W) composed as `d_composition` says."""
-        batches = [torch.cat([real, fake])] if self.d_composition == "joint" else [real, fake]
-        judged = [self._judge(batch) for batch in batches]
-        found = torch.cat([logits for logits, _ in judged])
-        loss = self.loss.discriminator(*found.tensor_split([len(real)]))
-        if self.moment_weight:
-            loss = loss + self.moment_weight * torch.stack([penalty for _, penalty in judged]).mean()
-        if self.penalty_weight:
-            penalties = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
-            loss = loss + self.penalty_weight * penalties.mean()
-        return loss
-
-    def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N,) and the moment penalty of the activations on the way to them."""
-        if not self.moment_weight:
-            return logits(self.discriminator, images), images.new_zeros(())
-        with record_activations(self.discriminator) as activations:
-            found = logits(self.discriminator, images)
-        penalty, by_layer = moment_penalty(activations)
-        self._parts |= {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}  # of the last batch
-        return found, penalty
+        """The discriminator's loss on images (N, C, H, W), penalties included, ()."""
+        return self.discriminator_terms(real, fake)[0]
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images."""
+        """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images, ()."""
         if self.g_composition == "joint":
             return self.loss.generator(logits(self.discriminator, torch.cat([real, fake]))[len(real) :])
         return self.loss.generator(logits(self.discriminator, fake))
@@ -256,6 +188,25 @@ class GAN(LightningModule):
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""
         return torch.randn(n, self.latent_dim, generator=self._latent_randomness, device=self.device)
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, Tensor | float]:
+        """What is logged of the last step: losses, mean logits, gradient norms, learning rates."""
+        found: dict[str, Tensor | float] = {**self.losses, **self.parts}
+        networks = {"d": self.discriminator, "g": self.generator}
+        for name, network in networks.items():
+            gradients = [p.grad for p in network.parameters() if p.grad is not None]
+            found[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
+        for name, optimizer in zip(networks, self._optimizers, strict=False):
+            found[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
+        return found
+
+    def coupling_ratio(self) -> float:
+        """That of the discriminator on noise, see `probes.estimate_coupling`."""
+        size, channels = self.discriminator.image_size, self.discriminator.channels
+        x = torch.randn(8, channels, size, size, generator=stream(self.seed, "coupling")).to(self.device)  # type: ignore
+        with alone():
+            return probes.estimate_coupling(self.discriminator, x, generator=stream(self.seed, "draws")).ratio
 
     # -- Lightning's hooks --------------------------------------------------------------------------------------------
 
@@ -266,78 +217,20 @@ class GAN(LightningModule):
         ]
 
     def on_fit_start(self) -> None:
-        self._optimizers: list[torch.optim.Optimizer] = self.optimizers(use_pl_optimizer=False)  # type: ignore
+        self._optimizers = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
+        self.start_randomness()
+        if self.penalty_weight and (ratio := self.coupling_ratio()) > UNCOUPLED:
+            warnings.warn(
+                "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
+                f"p. 4): this one has a coupling ratio of {ratio:.2g}, so the penalty is another quantity; use "
+                "--model.discriminator.norm group, layer or none.",
+                stacklevel=2,
+            )
+
+    def start_randomness(self) -> None:
+        """Put the generators of latents and penalties at the beginning of the run's."""
         self._latent_randomness = stream(self.seed, "latents", self.global_rank, device=self.device)
         self._penalty_randomness = stream(self.seed, "penalty", self.global_rank, device=self.device)
-        self._compute = self._captured()
-        self.steps_per_call = 1
-        if isinstance(self._compute, Captured):
-            self.steps_per_call = self._unseen_steps()  # images are drawn after this
-            self.launching += f", {self.steps_per_call} steps a call"
-        if self.penalty_weight:
-            ratio = self._coupling_ratio()
-            if ratio > UNCOUPLED:
-                warnings.warn(
-                    "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
-                    f"p. 4): this one has a coupling ratio of {ratio:.2g}, so the penalty is another quantity; use "
-                    "--model.discriminator.norm group, layer or none.",
-                    stacklevel=2,
-                )
-
-    def on_fit_end(self) -> None:
-        self._compute = self._update  # a graph keeps the memory of its step
-
-    def _captured(self) -> Callable[[Tensor], dict[str, Tensor]]:
-        """A step as a graph, where the device has them and the step is one program."""
-        graphs = graphs_of(self.device)
-        if graphs is None:
-            return self._update
-        networks = (self.generator, self.discriminator, self.ema)
-        kinds = {type(module) for network in networks for module in network.modules()}
-        foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
-        foreign += [name for name in self._chosen if name not in BUILT_IN]
-        reasons = {
-            "cuda_graph off": not self.cuda_graph,
-            "microbatches are accumulated": self.accumulate > 1,
-            "several processes average their gradients in between": self.trainer.world_size > 1,
-            f"whether {', '.join(sorted(foreign))} does the same at every step is not known": bool(foreign),
-        }
-        reason = next((reason for reason, holds in reasons.items() if holds), "")
-        self.launching = f"single kernels ({reason})" if reason else f"one CUDA graph a step after the first {WARM_UP}"
-        if reason:
-            return self._update
-        randomness = [self._latent_randomness, self._penalty_randomness]
-        return Captured(self._update, self._state, self._optimizers, randomness, graphs)
-
-    def _state(self) -> dict[str, list[Tensor]]:
-        """What a step updates: the weights of each network, and its buffers of each name, which have one scale."""
-        groups: dict[str, list[Tensor]] = {}
-        networks = {"the generator": self.generator, "the discriminator": self.discriminator, "the average": self.ema}
-        for owner, network in networks.items():
-            groups[f"weights of {owner}"] = list(network.parameters())
-            for name, buffer in network.named_buffers():
-                groups.setdefault(f"{name.rpartition('.')[2]} of {owner}", []).append(buffer)
-        return groups
-
-    def _unseen_steps(self) -> int:
-        """How many steps may be made at a time, so that whoever acts after a step, or watches one, finds it as ever."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ImageData):  # whose loader joins batches
-            return 1
-        most = min(STEPS_PER_CALL, CALL_BYTES // (4 * data.batch_size * data.train.pixels[0].numel()))
-        seen = [self.step, self.trainer.max_steps]
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            known = isinstance(callback, Timer) or type(callback).__module__.startswith("gannorm.")
-            seen.append(getattr(callback, "sees_every", 0) if known else 1)
-        return next((steps for steps in range(most, 1, -1) if math.gcd(*seen) % steps == 0), 1)
-
-    def _coupling_ratio(self) -> float:
-        size, channels = self.discriminator.image_size, self.discriminator.channels
-        x = torch.randn(8, channels, size, size, generator=stream(self.seed, "coupling")).to(self.device)  # type: ignore
-        with alone():
-            return probes.estimate_coupling(self.discriminator, x, generator=stream(self.seed, "draws")).ratio
-
-    # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step

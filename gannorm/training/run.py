@@ -15,12 +15,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from gannorm import wandb_run
 from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
-from gannorm.distributed import Follower, Replicas, one_run
+from gannorm.distributed import Replicas, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
@@ -29,12 +31,17 @@ from gannorm.models.initialization import seeded
 from gannorm.normalizers import set_reference
 from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
+from gannorm.training.accumulation.microbatches import Microbatches
+from gannorm.training.callbacks.batch_dependence import BatchDependence
 from gannorm.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
-from gannorm.training.callbacks.measurements import BatchDependence, Metrics, Progress, Samples, generate
+from gannorm.training.callbacks.metrics import Metrics
 from gannorm.training.callbacks.optimization_probes import Optimization, check_options
+from gannorm.training.callbacks.progress import Progress
+from gannorm.training.callbacks.samples import Samples, generate
+from gannorm.training.capture import CudaGraph
 from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccuracy, build_classifier
 from gannorm.training.gan import GAN
-from gannorm.training.loggers import RunDirLogger, wandb_logger
+from gannorm.training.loggers import RunDirLogger, WandbLogger
 from gannorm.training.place import place
 from gannorm.training.precision import Arithmetic, choose
 from gannorm.training.trained import networks_of
@@ -59,13 +66,14 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
     """
     config = TrainConfig.of(config)
     trainer = check_trainer_options(config.trainer)
-    with one_run(trainer) as directory:
+    with one_run(trainer) as is_first:
         if path is None:
-            path = place(config, repeats, follows=not trainer.is_global_zero)
+            path = place(config, repeats, follows=not is_first)
             config = config.changed(name=path.name)
-        directory(path).require_new()
+        if is_first:
+            RunDir(path).require_new()
         module, data = prepare(config)
-        with directory.create(path, config.to_dict()) as run:
+        with RunDir.create(path, config.to_dict()) if is_first else contextlib.nullcontext(RunDir(path)) as run:
             train_to_the_end(module, data, config, run)
     return run
 
@@ -85,6 +93,15 @@ def train_to_the_end(
     checkpoint: Path | None = None,
 ) -> None:
     """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    try:
+        _train_to_the_end(module, data, config, run, checkpoint)
+    finally:
+        wandb_run.end_run(run)
+
+
+def _train_to_the_end(
+    module: GAN | Classifier, data: ImageData, config: TrainConfig, run: RunDir, checkpoint: Path | None
+) -> None:
     print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
@@ -96,16 +113,16 @@ def train_to_the_end(
             _stopped(run, module.step, "interrupted")
             raise KeyboardInterrupt from None
         too_large = _too_large(error, config, module.step, run)
-        told = too_large or error
-        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to tell
-            run.set_status("failed", module.step, f"{type(told).__name__}: {told}")
+        reported = too_large or error
+        with contextlib.suppress(UserError):  # on a full disk, what could not be written first is the error to report
+            _set_status(run, "failed", module.step, f"{type(reported).__name__}: {reported}")
         if too_large:
             raise too_large from error
         raise
     if diverged:
-        run.set_status("diverged", module.step, diverged)
+        _set_status(run, "diverged", module.step, diverged)
     elif module.step == config.steps:
-        run.set_status("finished", module.step)
+        _set_status(run, "finished", module.step)
     elif stop.received:
         _stopped(run, module.step, f"stopped by {signal.Signals(stop.received).name}")
         if stop.received == signal.SIGINT:
@@ -115,8 +132,13 @@ def train_to_the_end(
         _stopped(run, module.step, "stopped by the trainer")
 
 
+@rank_zero_only
+def _set_status(run: RunDir, state: str, step: int, reason: str = "") -> None:
+    run.set_status(state, step, reason)
+
+
 def _stopped(run: RunDir, step: int, reason: str) -> None:
-    run.set_status("failed", step, reason)
+    _set_status(run, "failed", step, reason)
     saved = max(run.checkpoints(), default=0)
     begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
     print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
@@ -188,8 +210,8 @@ def _build_gan(config: TrainConfig, images: Images) -> GAN:
     networks = build_networks(model, images.image_size, images.channels)
     _initialize(*networks, model, images, batch_size, config.seed)
     gan = GAN(*networks, **taken_by(GAN, model), seed=config.seed)
-    if gan.accumulate > 1:
-        gan.check_accumulation(images.take(batch_size, config.seed))
+    if isinstance(gan.gradients, Microbatches):
+        gan.gradients.check(gan, images.take(batch_size, config.seed))
     return gan
 
 
@@ -239,28 +261,40 @@ def _fit(
 ) -> str:
     """Train; why the run diverged, or "" if it did not."""
     metrics, arithmetic = Metrics(config.log_every), choose(config)
-    callbacks: list[Callback] = [metrics]
+    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    callbacks: list[Any] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
-            BatchDependence(config.probe_every, run, data.test, config.probe_images, batch_size=config.data.batch_size),
-            Samples(config.sample_every, run),
+            BatchDependence(
+                every_n_batches=config.probe_every,
+                images=config.probe_images,
+                batch_size=config.data.batch_size,
+                cost="full",
+                seed=config.seed,
+                at_ends=True,
+            ),
+            Samples(config.sample_every),
         ]
+        if isinstance(config.model, GANModel) and config.model.cuda_graph:
+            callbacks.append(CudaGraph())
     else:
         callbacks.append(TestAccuracy(config.test_every, data.test))
     callbacks += [
-        Optimization(
-            config.optimization_every, run, config.optimization_budget, config.optimization_layers, config.seed
-        ),
+        Optimization(config.optimization_every, config.optimization_budget, config.optimization_layers, config.seed),
         Checkpoints(config.checkpoint_every, run),
         Randomness(),
         stop,
-        Provenance(run.config(), data, arithmetic),
+        Provenance(run.config() if is_first else config.to_dict(), data, arithmetic),
     ]
     if config.progress:
         callbacks.append(Progress(config.log_every))
-    loggers: list[Logger | None] = []
-    if not isinstance(run, Follower):
-        loggers = [RunDirLogger(run), wandb_logger(run, config.to_dict(), config.wandb, config.wandb_project)]
+    loggers: list[Logger] = []
+    if is_first:
+        parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks_of(module).items()}
+        facts = {"arithmetic": str(arithmetic), "parameters": parameters}
+        loggers.append(RunDirLogger(run))
+        if wandb := wandb_run.start_run(run, config.to_dict(), config.wandb, config.wandb_project, facts):
+            loggers.append(WandbLogger(wandb, config.wandb_checkpoints))
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config.seed, verbose=False)
     with quiet(), arithmetic.applied(module):
@@ -270,8 +304,9 @@ def _fit(
         trainer = pl.Trainer(
             max_steps=config.steps,
             max_epochs=-1,
+            log_every_n_steps=0,  # `Metrics` logs, at our steps
             callbacks=callbacks,
-            logger=[logger for logger in loggers if logger is not None],
+            logger=loggers,
             plugins=[CheckpointFiles()],
             default_root_dir=run.path,
             enable_checkpointing=False,
@@ -290,6 +325,7 @@ def _fit(
 class Provenance(Callback):
     """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
 
+    state_key = "Provenance"  # type: ignore[assignment]
     before = ""  # a resumed run's arithmetic
 
     def __init__(self, config: Mapping[str, Any], data: ImageData, arithmetic: Arithmetic) -> None:
@@ -304,8 +340,7 @@ class Provenance(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, gan: Any) -> None:
         if trainer.is_global_zero:
-            launching = getattr(gan, "launching", "")
-            print(f"arithmetic: {self.arithmetic}{launching and f'; launched as {launching}'}", flush=True)
+            print(f"arithmetic: {self.arithmetic}", flush=True)
             if self.before not in ("", str(self.arithmetic)):
                 warnings.warn(f"the run computed otherwise before it was stopped: {self.before}.", stacklevel=2)
 

@@ -45,7 +45,7 @@ def networks_of(module: GAN | Classifier) -> dict[str, nn.Module]:
 
 
 def trained_in(module: GAN | Classifier, batch: Any) -> list[Trained]:
-    """The networks that this step will train, in order; a GAN must be `watched` in it."""
+    """The networks that this step will train, in order."""
     if isinstance(module, Classifier):
         optimizer: Any = module.optimizers(use_pl_optimizer=False)
         return [Trained("classifier", module.network, optimizer, _classifier_loss, lambda: batch)]
@@ -61,8 +61,8 @@ def trained_in(module: GAN | Classifier, batch: Any) -> list[Trained]:
     discriminator: Any = gan.discriminator
     generator: Any = gan.generator
     return [
-        Trained("discriminator", discriminator, d_optimizer, judge, lambda: itemgetter(0, 2)(gan.shown), gan.d_steps),
-        Trained("generator", generator, g_optimizer, deceive, lambda: itemgetter(0, 1)(gan.shown)),
+        Trained("discriminator", discriminator, d_optimizer, judge, lambda: itemgetter(0, 2)(gan.drawn), gan.d_steps),
+        Trained("generator", generator, g_optimizer, deceive, lambda: itemgetter(0, 1)(gan.drawn)),
     ]
 
 

@@ -33,6 +33,7 @@ OURS = {
     "default_root_dir": "use --output",
     "enable_checkpointing": "use --checkpoint_every",
     "enable_progress_bar": "use --progress",
+    "log_every_n_steps": "use --log_every",
     "barebones": "use --probe_every 0 and the like",
     "sync_batchnorm": "use the normalizer sync",
     "gradient_clip_val": "two optimizers alternate here, and Lightning clips for one",

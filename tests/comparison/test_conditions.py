@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from gannorm.comparison.conditions import NORM, group, printable, read_runs, titled
+from gannorm.comparison.conditions import group
+from gannorm.comparison.runs import read_runs
 from gannorm.rundir import RunDir
 
 
@@ -63,11 +63,6 @@ def test_how_often_a_run_is_looked_at_and_where_its_images_lie_is_no_factor(make
     data = {"name": "digits", "image_size": 16, "batch_size": 64, "root": "there", "download": True}
     runs, _ = read_runs([make_run("batch", 0), make_run("batch", 1, data=data, **shown)])
     assert [len(c.runs) for c in group(runs)[0]] == [2]
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "instance", "layer"])
-def test_a_normalizer_is_called_as_the_literature_calls_it(norm: str) -> None:
-    assert titled({NORM: norm}) == f"{norm.capitalize()}Norm"
 
 
 def test_how_kernels_are_launched_is_no_factor(make_run: Callable[..., RunDir]) -> None:
@@ -133,59 +128,3 @@ def test_diverged_runs_are_apart_from_finished_ones(make_run: Callable[..., RunD
     conditions, _, _ = group(read_runs([make_run("batch", 0), make_run("batch", 1, status="diverged")])[0])
     assert [run.seed for run in conditions[0].runs] == [0]
     assert conditions[0].divergence == "1 of 2"
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "reason"),
-    [
-        ("config.yaml", "{", "config.yaml must be well-formed"),
-        ("config.yaml", "- a list", "mapping"),
-        ("config.yaml", "norm: batch", "integer seed"),
-        ("metrics.jsonl", '{"step": 1}\n{"st\n{"step": 3}\n', "line 2"),
-        ("metrics.jsonl", "[1]\n", "damaged"),
-        ("metrics.jsonl", '{"loss_d": 1}\n', "step"),
-        ("metrics.jsonl", '{"step": "one"}\n', "a step must be an integer"),
-        ("scores.json", '{"version": 1}', "scores"),
-        ("scores.json", '{"scores": [{"step": 1, "protocol": "none"}]}', "protocol"),
-        ("status.json", "", "status.json must be well-formed"),
-        ("status.json", '{"state": "<b>"}', "state must be one of"),
-        ("status.json", "[]", "damaged"),
-    ],
-)
-def test_a_damaged_run_is_named_and_the_rest_goes_on(
-    make_run: Callable[..., RunDir], file: str, content: str, reason: str
-) -> None:
-    good, bad = make_run("batch", 0), make_run("batch", 1)
-    (bad.path / file).write_text(content)
-    runs, left_out = read_runs([bad, good])
-    assert [run.name for run in runs] == ["batch_0"]
-    assert [run.name for run in left_out] == ["batch_1"]
-    assert reason in left_out[0].reason
-
-
-@pytest.mark.parametrize(("said", "told"), [("running", "interrupted"), ("failed", "failed")])
-def test_a_run_that_has_not_ended_is_named_with_its_step(make_run: Callable[..., RunDir], said: str, told: str) -> None:
-    run = make_run("batch", 0)
-    run.set_status(said, 1250, "out of memory")
-    assert [r.reason for r in read_runs([run])[1]] == [f"{told} at step 1250: out of memory"]
-
-
-def test_a_cut_last_line_is_a_run_being_written(make_run: Callable[..., RunDir]) -> None:
-    run = make_run("batch", 0)
-    with (run.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 1300, "loss')
-    runs, left_out = read_runs([run])
-    assert len(runs) == 1 and left_out == []
-
-
-def test_equal_names_of_two_studies_are_told_apart(make_run: Callable[..., RunDir], tmp_path: Path) -> None:
-    moved = tmp_path / "other" / "batch_0"
-    moved.parent.mkdir()
-    make_run("batch", 0).path.rename(moved)
-    runs, _ = read_runs([make_run("batch", 0), RunDir(moved)])
-    assert [run.name for run in runs] == ["study/batch_0", "other/batch_0"]
-
-
-def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
-    assert printable("a\x1b[31m\nb\u202e") == "a?[31m b?"
-    assert printable("größe Ω") == "größe Ω"

@@ -48,17 +48,6 @@ def test_resuming_anywhere_equals_never_stopping(stop):
     assert indices(ImageLoader(PIXELS, 8, seed=0, start=stop), 24 - stop) == whole[stop:]
 
 
-@pytest.mark.parametrize("joined", [2, 5])  # 6 batches an epoch: 5 go beyond its end
-def test_joined_batches_are_the_single_ones_one_after_the_other(joined):
-    whole = list(chain(*indices(ImageLoader(PIXELS, 8, seed=0), 20)))
-    loader = ImageLoader(PIXELS, 8, seed=0, labels=torch.arange(50), joined=joined)
-    images, labels = next(loader)
-    assert labels.tolist() == to_uint8(images).flatten().tolist() == whole[: joined * 8]
-    single = ImageLoader(PIXELS, 8, seed=0)
-    single.load_state_dict(loader.state_dict())  # a run may go on with another number
-    assert list(chain(*indices(single, 20 - joined))) == whole[joined * 8 :]
-
-
 def test_the_state_is_plain_integers_naming_the_next_batch():
     loader = ImageLoader(PIXELS, 8, seed=0)
     indices(loader, 6)

@@ -12,13 +12,12 @@ import torch_fidelity
 from known_images import Pixels, Replay, images_of
 from torch import nn
 
-from gannorm.comparison.conditions import Run
-from gannorm.comparison.quantities import under_one_protocol
+from gannorm.comparison.protocols import under_one_protocol
+from gannorm.comparison.runs import Run
 from gannorm.data import to_uint8
 from gannorm.errors import UserError
 from gannorm.evaluation import Evaluator, build_extractor, evaluate, scores
 from gannorm.models import Generator
-from gannorm.rundir import RunDir
 from gannorm.studies.evaluation_options import EVALUATE_OPTIONS
 
 SAMPLES = 150
@@ -203,7 +202,7 @@ def test_scores_compare_where_all_but_four_facts_of_their_protocols_are_equal(di
 
     def compared(other):
         scores = [{"step": 1, "fid": 1.0, "protocol": its} for its in (protocol, protocol, other)]
-        run = Run(RunDir("run"), "run", {}, seed=0, state="finished", step=3, scores=scores)
+        run = Run("run", {}, seed=0, state="finished", step=3, scores=scores)
         return len(under_one_protocol([run])[0][0].scores) == 3
 
     assert compared(protocol)

@@ -61,7 +61,7 @@ def kept(path):
         content = torch.load(file, weights_only=True)
         assert content["step"] == step
         assert all(v.isfinite().all() for v in content["state_dict"].values() if v.is_floating_point())
-    assert [r["step"] for r in run.metrics() if "loss_d" in r][:4] == [1, 2, 3, 4]
+    assert [r["step"] for r in run.metrics() if "loss/d" in r][:4] == [1, 2, 3, 4]
     assert not list(path.rglob(".*.ckpt.*")), "a temporary file was left"
     with run.lock():
         return run
@@ -180,7 +180,7 @@ def test_a_clock_that_is_set_changes_nothing(faulty_run, monkeypatch, shift):
     run = faulty_run(set_clock)
     assert run.status()["state"] == "finished"
     assert list(run.checkpoints()) == [2, 4, 6, 8]
-    assert run.series("loss_g") == undisturbed.series("loss_g")
+    assert run.series("loss/g") == undisturbed.series("loss/g")
     assert min(run.series("images_per_second")[1]) > 0  # a monotonic clock times it
 
 
@@ -207,7 +207,7 @@ def test_images_that_change_during_a_run_do_not_reach_it(faulty_run, tmp_path, m
 
     run = faulty_run(disturb, *data)
     assert run.status()["state"] == "finished"
-    assert run.series("loss_d") == undisturbed.series("loss_d")
+    assert run.series("loss/d") == undisturbed.series("loss/d")
 
 
 def test_one_of_two_that_start_the_same_run_at_once_trains_it(configure, tmp_path):

@@ -16,7 +16,7 @@ import pytest
 import wandb
 
 from gannorm.training import train
-from gannorm.training.callbacks.measurements import Metrics
+from gannorm.training.callbacks.metrics import Metrics
 from gannorm.training.loggers import INIT_TIMEOUT
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # made up, in the form of W&B's
@@ -112,12 +112,12 @@ def at_step(monkeypatch, step, action):
 def require_complete(run, kind):
     """Everything that a run must have with or without W&B, and the rows in W&B's own file ("run" or "offline-run")."""
     assert run.status()["state"] == "finished"
-    assert [r["step"] for r in run.metrics() if "loss_d" in r] == list(range(1, STEPS + 1))
+    assert [r["step"] for r in run.metrics() if "loss/d" in r] == list(range(1, STEPS + 1))
     assert list(run.checkpoints()) == [3, 6]
     files = [p for p in (run.path / "wandb").glob("*run-*/run-*.wandb") if p.parent.name.startswith(f"{kind}-")]
     assert files
     deadline = time.monotonic() + 20  # W&B's service closes its file after it has told us that the run is finished
-    while (rows := max(p.read_bytes().count(b"loss_d") for p in files)) < STEPS and time.monotonic() < deadline:
+    while (rows := max(p.read_bytes().count(b"loss/d") for p in files)) < STEPS and time.monotonic() < deadline:
         time.sleep(0.1)  # uncompressed protobuf
     return rows
 
@@ -133,7 +133,7 @@ def test_a_server_that_works_gets_the_rows(server, settings, tmp_path, capsys):
     run = train(settings, tmp_path / "run")
     assert require_complete(run, "run") >= STEPS
     assert "W&B" not in capsys.readouterr().err
-    assert any("loss_d" in body for body in server.received)
+    assert any("loss/d" in body for body in server.received)
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_a_network_that_comes_back_gets_every_row(server, settings, tmp_path, mo
     at_step(monkeypatch, 2, fail_for_a_second)
     run = train(settings, tmp_path / "run")
     assert require_complete(run, "run") >= STEPS
-    assert sum(body.count("loss_d") for body in server.received) >= STEPS, server.received
+    assert sum(body.count("loss/d") for body in server.received) >= STEPS, server.received
     said = capsys.readouterr().err  # the service may tell of its retries; we have nothing to tell
     assert "W&B stopped" not in said and "W&B could not start" not in said, said
 

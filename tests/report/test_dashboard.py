@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from gannorm import cli
-from gannorm.comparison.conditions import NORM
+from gannorm.config import NORMS
 from gannorm.dotted import flatten
 from gannorm.report.compare import Comparison
 from gannorm.report.dashboard import BARS, LINES, PICTURES, workspace
@@ -107,7 +107,7 @@ def test_panels_show_what_runs_really_log(tmp_path: Path, monkeypatch: pytest.Mo
     assert {start.job_type for start in starts} == {"training", "evaluation"}
     assert {start.run_group for start in starts} == {"s/batch"}
     kept = {item.key: json.loads(item.value_json) for start in starts for item in start.config.update}
-    assert NORM in flatten(kept)
+    assert NORMS[0] in flatten(kept)
 
 
 def test_the_workspace_is_built_without_a_key_and_serialised() -> None:
@@ -194,10 +194,10 @@ def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Pat
     (file,) = folder.glob("table/comparison/conditions_*.table.json")
     conditions = json.loads(file.read_text())
     assert [line[:3] for line in conditions["data"]] == [["batch", 3, 1], ["group", 3, 0]]
-    fall = comparison.row("batch", "train/accuracy_fall")
-    assert fall is not None
-    at = conditions["columns"].index("fall")
-    assert conditions["data"][0][at : at + 3] == [fall.estimate.mean, fall.estimate.low, fall.estimate.high]
+    pure = comparison.row("batch", "batch_dependence/train/auc_pure")
+    assert pure is not None
+    at = conditions["columns"].index("AUC pure")
+    assert conditions["data"][0][at : at + 3] == [pure.estimate.mean, pure.estimate.low, pure.estimate.high]
     assert {p.name.split("_")[0] for p in folder.glob("images/figures/*.png")} >= {"accuracy", "coupling", "scores"}
     summaries = [i for r in found if r.HasField("summary") for i in r.summary.update]
     assert any(i.key == "headline" and json.loads(i.value_json) == comparison.headline for i in summaries)

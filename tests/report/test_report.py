@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,14 +22,23 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gannorm.report.compare import Comparison, analyse, compare
-from gannorm.report.figures import COUPLING, figures
+from gannorm.report.coupling_figure import COUPLING
+from gannorm.report.figures import figures
 from gannorm.report.plots import COLOURS
 from gannorm.report.report import page as page_of
 from gannorm.rundir import RunDir, find_runs
 
 MakeRun = Callable[..., RunDir]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FIGURES = ("accuracy_summary", "accuracy", "coupling", "scores", "coupling_against_score")
+FIGURES = (
+    "composition_curve",
+    "auc_over_training",
+    "accuracy",
+    "coupling",
+    "scores",
+    "conflict_against_score",
+)
+TRAIN = "batch_dependence/train/"
 
 
 class Page(HTMLParser):
@@ -93,17 +103,10 @@ def test_the_two_leading_tables_hold_values_of_the_csv(compared: tuple[Compariso
     _, output = compared
     written = {(r["condition"], r["quantity"]): r for r in records(output / "table.csv")}
     dependence = page.tables["Batch dependence of the discriminator in train mode"]
-    names = [
-        "accuracy_pure",
-        "accuracy_mixed",
-        "auc_pure",
-        "auc_mixed",
-        "accuracy_fall",
-        "leak_ratio",
-        "coupling_ratio",
-    ]
+    names = ("auc_pure", "auc_pure_training", "auc_mixed", "auc_conflict")
     for condition, cells in zip(("batch", "group"), dependence[1:], strict=True):
-        assert [cell[1] for cell in cells[2:9]] == [[float(written[condition, f"train/{n}"]["mean"])] for n in names]
+        assert [cell[1] for cell in cells[2:6]] == [[float(written[condition, TRAIN + n]["mean"])] for n in names]
+        assert cells[1][0] == {"batch": "judges batches", "group": "judges images"}[condition]
     scores = page.tables["Scores of the generator"]
     assert scores[2][2][1] == [float(written["group", "inception_score/final"]["mean"])]
     assert scores[2][3][1] == [float(written["group", "inception_score/final"]["percent"])]
@@ -122,9 +125,11 @@ def test_every_figure_is_in_the_page_and_a_file_with_its_data(compared: tuple[Co
             assert np.asarray(image.convert("L")).std() > 5  # grey levels; a blank figure has 0
         lines = records(output / "figures" / f"{name}.csv")
         assert lines and all(None not in line and None not in line.values() for line in lines)  # no ragged line
-    summary = records(output / "figures" / "accuracy_summary.csv")
-    pure = compared[0].row("batch", "train/accuracy_pure")
-    assert pure is not None and float(summary[0]["mean"]) == pure.estimate.mean
+    curve = records(output / "figures" / "composition_curve.csv")
+    pure = compared[0].row("batch", TRAIN + "auc_pure")
+    assert pure is not None and float(curve[0]["mean"]) == pure.estimate.mean
+    assert [float(line["share_of_others"]) for line in curve[:5]] == [1, 47 / 63, 31 / 63, 15 / 63, 3 / 63]
+    assert page.source.index('class="plot composition_curve"') < page.source.index("<table>")  # it opens the page
 
 
 def test_coupling_data_are_the_probes_matrix(compared: tuple[Comparison, Path]) -> None:
@@ -147,7 +152,7 @@ def test_the_page_asks_for_nothing_from_outside(page: Page) -> None:
             value = attributes.get(name)
             if value is None:
                 continue
-            local = re.fullmatch(r"figures/\w+\.(png|csv)|table\.(csv|json)", value) if tag == "a" else None
+            local = re.fullmatch(r"figures/\w+\.(png|csv)|(table|runs)\.(csv|json)", value) if tag == "a" else None
             assert local or value.startswith("data:"), (tag, value[:60])
     assert "@import" not in page.source and "url(" not in page.source
 
@@ -200,13 +205,15 @@ def test_the_page_of_classifiers_tells_their_accuracy_and_nothing_of_gans(
     comparison = compare(find_runs([str(tmp_path / "study")]), tmp_path / "report")
     assert comparison.headline == "Accuracy on held-out images: BatchNorm 0.91; GroupNorm 0.71, worse."
     assert comparison.findings == [
-        "Accuracy on held-out images against BatchNorm's 0.91: GroupNorm 0.71, −0.20 (−0.20 to −0.20), "
-        "worse (3 paired seeds)."
+        "Accuracy on held-out images, 0.91 with BatchNorm: 0.71 with GroupNorm, −0.20 (−0.20 to −0.20), worse (3 "
+        "paired seeds)."
     ]
     page = Page((tmp_path / "report/index.html").read_text())
     words = re.sub(r"<style>.*?</style>|<script>.*?</script>|data:[^\"]*|<[^>]*>", " ", page.source, flags=re.DOTALL)
-    told = re.findall(r"(?i)discriminator|generat|\bfakes?\b|\bGANs?\b|coupling|probe|samples|scores\b|\bD\b", words)
-    assert told == []
+    words_of_gans = re.findall(
+        r"(?i)discriminator|generat|\bfakes?\b|\bGANs?\b|coupling|probe|samples|scores\b|\bD\b", words
+    )
+    assert words_of_gans == []
     batch, group = page.tables["Accuracy of the classifiers"][1:]
     assert [cell[1] for cell in group[2:4]] == [[pytest.approx(0.71)], [pytest.approx(-0.20)]]
     assert batch[5][1] == [pytest.approx(0.99)] and batch[6][1] == [pytest.approx((0.545 + 0.95) / 2)]
@@ -236,32 +243,18 @@ def test_more_classifiers_than_colours_of_which_some_were_never_tested(
     assert (tmp_path / "report/index.html").is_file()
 
 
-def test_many_classifiers_are_told_by_verdict(make_classifier: MakeRun) -> None:
-    rates = {("batch", 0.1): 0.8, ("batch", 0.2): 0.9, ("batch", 0.3): 0.7, ("none", 0.1): 0.6, ("none", 0.2): 0.5}
-    runs = [make_classifier(norm, s, [end + 0.01 * s], rate) for (norm, rate), end in rates.items() for s in range(2)]
-    comparison = analyse(runs)
-    assert comparison.headline not in comparison.findings
-    assert comparison.headline == (
-        "Accuracy on held-out images against 0.81 with BatchNorm (learning rate 0.1): better with BatchNorm (learning "
-        "rate 0.2); worse with BatchNorm (learning rate 0.3), no normalizer (learning rate 0.1) and no normalizer "
-        "(learning rate 0.2)."
-    )
-
-
-def test_crossed_factors_of_classifiers_are_told_at_every_setting(make_classifier: MakeRun) -> None:
-    """BatchNorm is best at both rates; the larger rate helps it and harms the network without one."""
+def test_crossed_classifiers_have_the_question_and_the_table(make_classifier: MakeRun, tmp_path: Path) -> None:
     accuracies = {("batch", 0.1): 0.8, ("batch", 1.0): 0.95, ("none", 0.1): 0.6, ("none", 1.0): 0.3}
-    runs = [
-        make_classifier(norm, seed, [accuracy + 0.001 * seed], rate)
-        for (norm, rate), accuracy in accuracies.items()
-        for seed in range(2)
-    ]
-    comparison = analyse(runs)
-    assert comparison.conditions[0].title == "BatchNorm (learning rate 0.1)"
-    assert comparison.findings == [
-        "Accuracy on held-out images, learning rate 1.0 instead of learning rate 0.1: +0.15 (+0.15 to +0.15) with "
-        "BatchNorm; −0.30 (−0.30 to −0.30) with no normalizer: unlike BatchNorm."
-    ]
+    for (norm, rate), accuracy in accuracies.items():
+        for seed in range(2):
+            make_classifier(norm, seed, [accuracy + 0.001 * seed], rate)
+    comparison = compare(find_runs([str(tmp_path / "study")]), tmp_path / "report", question="Is a larger rate better?")
+    assert comparison.headline == "" and comparison.findings == []
+    page = Page((tmp_path / "report/index.html").read_text())
+    assert "<h1>Is a larger rate better?</h1>" in page.source
+    (table,) = (rows for caption, rows in page.tables.items() if caption.startswith("At every setting"))
+    changes = [row for row in table if "instead of" in row[0][0]]
+    assert [cell[1] for cell in changes[0][1:3]] == [[pytest.approx(0.15)], [pytest.approx(-0.3)]]
 
 
 # -- what is missing or damaged ---------------------------------------------------------------------------------------
@@ -271,7 +264,7 @@ def test_runs_without_probes_scores_and_samples_still_get_a_page(make_run: MakeR
     run = make_run("batch", 0)
     for file in [run.path / "scores.json", *run.samples().values(), *run.probes().values()]:
         file.unlink()
-    (run.path / "metrics.jsonl").write_text('{"step": 1, "loss_d": 1.0}\n')
+    (run.path / "metrics.jsonl").write_text('{"step": 1, "loss/d": 1.0}\n')
     comparison = compare([run], tmp_path / "report")
     source = (tmp_path / "report" / "index.html").read_text()
     assert comparison.headline == "No finished run was probed: nothing is known about batch dependence."
@@ -304,15 +297,38 @@ def test_damaged_pictures_and_arrays_are_left_out(make_run: MakeRun, tmp_path: P
     assert {r["condition"] for r in records(tmp_path / "report/figures/coupling.csv")} == {"group"}
 
 
-def test_the_first_figure_shows_twenty_conditions_and_the_page_says_what_the_others_leave_out(
-    make_run: MakeRun,
-) -> None:
+def test_the_page_says_what_its_figures_leave_out(make_run: MakeRun) -> None:
     runs = [make_run("group", 0, name=f"g{size}", data={"batch_size": size}) for size in range(20)]
     comparison = analyse(runs)
     first = next(iter(figures(comparison)))
-    assert first.name == "accuracy_summary" and len({row[0] for row in first.data}) == 20
-    text = page_of(comparison, [first])
-    assert "Of 20 conditions the first figure shows 20, the others 8; the tables show all." in text
+    assert first.name == "composition_curve" and len({row[0] for row in first.data}) == 8
+    assert "Of 20 conditions the figures show 8; the tables show all." in page_of(comparison, [first])
+
+
+def test_the_top_of_the_page_says_where_it_comes_from(make_run: MakeRun, tmp_path: Path) -> None:
+    compare([make_run("batch", 0)], tmp_path, question="Which <i>one</i>?", command="gannorm compare runs/study")
+    source = (tmp_path / "index.html").read_text()
+    top = source[: source.index("<main>")]
+    for name, value in (
+        ("Study", "study"),
+        ("Question", "Which &lt;i&gt;one&lt;/i&gt;?"),
+        ("Data", "digits, 16×16"),
+        ("Date", str(date.today())),
+        ("Command", "gannorm compare runs/study"),
+    ):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in top
+
+
+def test_a_number_below_its_rounding_floor_is_zero_within_rounding(page: Page) -> None:
+    """GroupNorm's context slope is 1e-8 beside an own slope of 1."""
+    group = page.tables["Batch dependence of the discriminator in train mode"][2]
+    assert [cell[0] for cell in group].count("0 within rounding") == 1
+    assert not re.search(r">\d\.\de−0[6-9]<|>\d\.\de−1\d<", page.source)
+
+
+def test_long_keys_break_between_words_only(page: Page) -> None:
+    assert "<dt>extractor_<wbr>sha256<wbr></dt>" in page.source
+    assert "<dt>data.<wbr>batch_<wbr>size<wbr></dt>" in page.source
 
 
 def test_the_same_runs_give_the_same_page(compared: tuple[Comparison, Path], tmp_path: Path) -> None:

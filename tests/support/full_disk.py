@@ -56,7 +56,7 @@ def suffer(name, disk, harm, mend, undisturbed):
     found["state"] = state(run)
     resume(run.path, run.config())
     clean = RunDir(disk.parent / "undisturbed")
-    keys = ("step", "loss_d", "loss_g")
+    keys = ("step", "loss/d", "loss/g")
     found["resumed"] = run.status()["state"]
     found["as if undisturbed"] = [[r[k] for k in keys] for r in run.metrics()] == [
         [r[k] for k in keys] for r in clean.metrics()

@@ -29,7 +29,11 @@ from gannorm.models.checkpoint import damage
 from gannorm.rundir import RunDir
 from gannorm.training import resume, train
 
-TIMES = ("images_per_second", "why/seconds", "why/share_of_time")  # metrics that differ between equal runs
+TIMES = (
+    "images_per_second",
+    "optimization/seconds",
+    "optimization/share_of_time",
+)  # metrics that differ between equal runs
 EPOCHS = ("epoch", "epoch_progress", "epoch_loop.state_dict")  # Lightning's own count, which an early end moves
 APART = (*EPOCHS, "metrics")  # of a checkpoint's content; the latter is the size of a file in which there are times
 OPERATIONS = ("open", "os.rename", "os.link", "os.remove")

@@ -104,25 +104,57 @@ def _make_run(
     return run
 
 
+def dependence(coupled: bool, pure: float, mixed: float, conflict: float, batch_size: int = 64) -> dict[str, float]:
+    """What one probe of a discriminator records, by today's keys without their prefix.
+
+    A curve through the three named AUCs, with intervals of ±0.03 and the facts that go with `coupled`.
+    """
+    curve = {
+        "pure": pure,
+        "share_0.75": (pure + mixed) / 2,
+        "mixed": mixed,
+        "share_0.25": (mixed + conflict) / 2,
+        "conflict": conflict,
+    }
+    values: dict[str, float] = {}
+    for end, auc in curve.items():
+        values |= {f"auc_{end}": auc, f"auc_{end}_low": max(auc - 0.03, 0.0), f"auc_{end}_high": min(auc + 0.03, 1.0)}
+        if end != "pure":
+            change = auc - pure
+            values |= {f"auc_change_{end}": change}
+            values |= {f"auc_change_{end}_low": change - 0.03, f"auc_change_{end}_high": change + 0.03}
+    values |= {"auc_gap": pure - mixed, "auc_same_batch": mixed, "auc_pure_training": min(pure + 0.05, 1.0)}
+    values |= {"auc_images": pure, "auc_images_low": pure - 0.03, "auc_images_high": pure + 0.03}
+    values |= {"accuracy_pure": pure - 0.1, "accuracy_mixed": mixed - 0.1 if coupled else pure - 0.1}
+    values |= {"accuracy_gap": values["accuracy_pure"] - values["accuracy_mixed"]}
+    values |= {"decisions_follow_batch": 0.64} if coupled else {}
+    values |= {"images": 256, "batch_size": batch_size, "units": 4, "hidden_layers": 0}
+    values |= {"forward_coupled": float(coupled), "gradient_coupled": float(coupled)}
+    values |= {"repeats": 1.0, "constant": 0.0, "saturated": 0.0}
+    return values
+
+
 def _fill(run: RunDir, norm: str, noise: np.random.Generator) -> None:
     coupled, seed = norm == "batch", run.config()["seed"]
+    size = run.config()["data"].get("batch_size", 64)
     for step in STEPS:
         progress = 1 - np.exp(-step / 300)
-        pure = 0.5 + progress * (0.33 if coupled else 0.2) + noise.normal(0, 0.02)
-        mixed = 0.5 + noise.normal(0, 0.02) if coupled else pure
-        values = {"loss_d": 1.2, "loss_g": 0.9, "images_per_second": 900 + noise.normal(0, 20)}
+        pure = 0.55 + progress * (0.35 if coupled else 0.22) + noise.normal(0, 0.01)
+        values = {"loss/d": 1.2, "loss/g": 0.9, "images_per_second": 900 + noise.normal(0, 20)}
         for mode in ("train", "eval"):
             acts = coupled and mode == "train"
-            values |= {
-                f"probe/{mode}/accuracy_pure": pure,
-                f"probe/{mode}/accuracy_mixed": mixed if acts else pure,
-                f"probe/{mode}/auc_pure": min(pure + 0.1, 1),
-                f"probe/{mode}/auc_mixed": min((mixed if acts else pure) + (0 if acts else 0.1), 1),
-                f"probe/{mode}/leak_ratio": abs(noise.normal(3, 0.4)) if acts else abs(noise.normal(0, 1e-8)),
-                f"probe/{mode}/coupling_ratio": 0.12 + noise.normal(0, 0.01) if acts else 0.0,
-                f"probe/{mode}/swap_max_change": 0.4 + noise.normal(0, 0.05) if acts else 0.0,
-                f"probe/{mode}/swap_bitwise_equal": 0.0 if acts else 1.0,
+            mixed = 0.5 - 0.2 * progress + noise.normal(0, 0.01) if acts else pure
+            conflict = max(0.5 - 0.45 * progress + noise.normal(0, 0.01), 0.0) if acts else pure
+            probe = dependence(acts, pure, mixed, conflict, size)
+            probe |= {
+                "leak_own": 1 + noise.normal(0, 0.1),
+                "leak_context": noise.normal(3, 0.4) if acts else noise.normal(0, 1e-8),
+                "coupling_ratio": 0.12 + noise.normal(0, 0.01) if acts else 0.0,
+                "gradient_change": 0.3 if acts else 0.0,
+                "swap_max_change": 0.4 + noise.normal(0, 0.05) if acts else 0.0,
+                "swap_bitwise_equal": 0.0 if acts else 1.0,
             }
+            values |= {f"batch_dependence/{mode}/{name}": value for name, value in probe.items()}
         run.append_metrics(step, values)
         if step % 400 == 0:
             shared = np.random.default_rng(seed).normal(0, 0.15)  # what a seed gives to both conditions
@@ -146,3 +178,38 @@ def _fill(run: RunDir, norm: str, noise: np.random.Generator) -> None:
     if coupled:
         matrix += 0.04 * noise.random((32, 32)) + 0.05 * np.kron(np.eye(2), np.ones((16, 16)))
     np.savez(run.probe_file(STEPS[-1]), coupling_train=matrix, coupling_eval=np.diag(np.diag(matrix)))
+
+
+# -- what tests change in a run ---------------------------------------------------------------------------------------
+
+
+def rewrite(run: RunDir, metrics: Sequence[dict[str, float]]) -> None:
+    """Replace a run's metrics by records at steps 1, 2, …"""
+    (run.path / "metrics.jsonl").unlink()
+    for step, values in enumerate(metrics, start=1):
+        run.append_metrics(step, values)
+
+
+def probe(pure: float, mixed: float, mode: str = "train", **more: float) -> dict[str, float]:
+    """A record of accuracies in pure and mixed batches, and of whatever else is named."""
+    values = {"accuracy_pure": pure, "accuracy_mixed": mixed} | more
+    return {f"batch_dependence/{mode}/{name}": value for name, value in values.items()}
+
+
+def score(run: RunDir, records: dict[int, dict[str, object]]) -> None:
+    """Replace a run's scores by these: step → scores."""
+    (run.path / "scores.json").unlink()
+    for step, record in records.items():
+        run.add_scores({"step": step, "protocol": {}, **record})
+
+
+def reconstruction(error: float, images: int = 64) -> dict[str, object]:
+    """The part of a score record that a reconstruction makes."""
+    return {"reconstruction": {"error": error, "protocol": {"images": images}}}
+
+
+def mean(comparison: Any, quantity: str, condition: str = "batch") -> float:
+    """The mean of a row that must be there."""
+    row = comparison.row(condition, quantity)
+    assert row is not None, (condition, quantity)
+    return row.estimate.mean

@@ -5,17 +5,14 @@ Recorded and replayed on a CPU, operation by operation (see emulated_graphs.py),
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, Timer
 from support.emulated_graphs import EmulatedGraphs
 from support.plain_loop import final_state
 from torch import nn
 
 from gannorm.losses import LOSSES
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, normalizer
-from gannorm.training import GAN, prepare, resume, train
-from gannorm.training.callbacks.checkpoints import StopOnSignal
-from gannorm.training.callbacks.measurements import Every
-from gannorm.training.capture import WARM_UP, Captured
+from gannorm.training import prepare, resume, train
+from gannorm.training.capture import WARM_UP, Captured, state_of
 
 STEPS = WARM_UP + 6
 SETTINGS = {
@@ -30,12 +27,6 @@ SETTINGS = {
         "--model.discriminator.norm_options={start: 8, r_end: 24, d_end: 24}",
     ),
     "bfloat16": ("--precision=auto", "--trainer.precision=bf16-mixed"),
-    "watched": (
-        "--optimization_every=2",
-        "--optimization_budget=1",
-        "--data.batch_size=32",
-        "--model.moment_weight=0.1",
-    ),
     "measured": ("--probe_every=2", "--probe_images=32", "--sample_every=3", "--checkpoint_every=2"),
     **{f"D {name}": (f"--model.discriminator.norm={name}",) for name in NORMALIZERS},
     **{f"G {name}": (f"--model.generator.norm={name}",) for name in ("none", "ghost", "noisy", "sync", "virtual")},
@@ -49,112 +40,42 @@ SETTINGS = {
 @pytest.fixture
 def graphs(monkeypatch):
     graphs = EmulatedGraphs()
-    monkeypatch.setattr("gannorm.training.gan.graphs_of", lambda _: graphs)
+    monkeypatch.setattr("gannorm.training.capture.graphs_of", lambda _: graphs)
     # On a CPU, noise for float32 maps comes from NumPy, which no graph records. A GPU takes torch's, as here.
     monkeypatch.setattr("gannorm.normalizers.batch.is_plain", lambda _: False)
     return graphs
 
 
+def both(configure, tmp_path, *flags):
+    """A run whose steps are replayed, and the same run computed."""
+    config = configure("--steps", str(STEPS), f"--checkpoint_every={STEPS}", *flags)
+    switched = {**config, "model": {**config["model"], "cuda_graph": True}}
+    return train(switched, tmp_path / "replayed"), train(config, tmp_path / "computed")
+
+
+def require_equal(one, other):
+    found, expected = final_state(one), final_state(other)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_replayed_run_has_the_bits_of_a_computed_one(configure, tmp_path, graphs, setting):
-    config = configure("--steps", str(STEPS), f"--checkpoint_every={STEPS}", *SETTINGS[setting])
-    replayed = train(config, tmp_path / "replayed")
-    watched = len([step for step in range(STEPS) if setting == "watched" and step % 2 == 0])
-    assert graphs.replays == STEPS - watched - WARM_UP
-    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
-    assert graphs.replays == STEPS - watched - WARM_UP
-    expected, found = final_state(computed), final_state(replayed)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    replayed, computed = both(configure, tmp_path, *SETTINGS[setting])
+    assert graphs.replays == STEPS - WARM_UP
+    require_equal(replayed, computed)
     assert timeless(replayed) == timeless(computed)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and GANNORM_TEST_GPU=1")
-@pytest.mark.parametrize("setting", ["joint", "several D steps", "watched", "D noisy", "D virtual", "weights spectral"])
+@pytest.mark.parametrize("setting", ["joint", "several D steps", "D noisy", "D virtual", "weights spectral"])
 def test_on_a_gpu_too(configure, tmp_path, setting):
     """A recording that fails is a warning, which is an error here."""
-    config = configure("--steps", str(STEPS), f"--checkpoint_every={STEPS}", *SETTINGS[setting])
-    replayed = train(config, tmp_path / "replayed")
-    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
-    expected, found = final_state(computed), final_state(replayed)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    require_equal(*both(configure, tmp_path, *SETTINGS[setting]))
 
 
-SEVERAL = ("--steps=60", "--log_every=10", "--sample_every=20", "--checkpoint_every=30", "--probe_every=0")
-
-
-@pytest.mark.parametrize("flags", [(), ("--model.d_steps=2", "--model.discriminator.norm=noisy")], ids=str)
-def test_several_steps_in_a_call_have_the_bits_of_as_many_calls(configure, tmp_path, graphs, capsys, flags):
-    config = configure(*SEVERAL, *flags)
-    replayed = train(config, tmp_path / "replayed")
-    assert f"launched as one CUDA graph a step after the first {WARM_UP}, 10 steps a call\n" in capsys.readouterr().out
-    assert graphs.replays == 60 - WARM_UP
-    computed = train({**config, "model": {**config["model"], "cuda_graph": False}}, tmp_path / "computed")
-    expected, found = final_state(computed), final_state(replayed)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert timeless(replayed) == timeless(computed)
-
-
-@pytest.mark.parametrize(
-    "flags,steps",
-    [
-        ((), 10),
-        (("--steps=54",), 2),
-        (("--log_every=45",), 5),
-        (("--log_every=14", "--steps=77"), 1),
-        (("--sample_every=25", "--checkpoint_every=0"), 5),
-        (("--optimization_every=20", "--optimization_budget=1"), 1),
-        (("--data.image_size=64", "--data.batch_size=768"), 2),  # 12 MiB a step
-    ],
-    ids=str,
-)
-def test_a_call_makes_steps_between_which_nobody_looks_of_not_too_many_images(
-    configure, tmp_path, graphs, monkeypatch, flags, steps
-):
-    assert calls(configure(*SEVERAL, *flags), tmp_path, monkeypatch) == steps
-
-
-@pytest.mark.parametrize("callback,steps", [(Every(6), 2), (Callback(), 1), (Timer(duration={"hours": 1}), 10)])
-def test_callbacks_that_a_module_brings_along_count_too(configure, tmp_path, graphs, monkeypatch, callback, steps):
-    class Own(type(callback)):
-        pass
-
-    monkeypatch.setattr(GAN, "configure_callbacks", lambda _: [callback])
-    assert calls(configure(*SEVERAL), tmp_path / "theirs", monkeypatch) == steps
-    callback.__class__ = Own  # which may look whenever it likes
-    assert calls(configure(*SEVERAL), tmp_path / "own", monkeypatch) == (10 if isinstance(callback, Timer) else 1)
-
-
-def calls(config, path, monkeypatch):
-    """How many steps the first call makes."""
-    called = []
-
-    def stop(gan, batch, _):
-        called.append((gan.steps_per_call, len(batch)))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(GAN, "training_step", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, path / "run")
-    [(steps, images)] = called
-    assert images == steps * config["data"]["batch_size"]
-    return steps
-
-
-@pytest.mark.parametrize("step,before,after", [(24, 1, 2), (10, 10, 10)])
-def test_a_run_stopped_after_any_step_goes_on_in_calls_that_fit(
-    configure, tmp_path, graphs, capsys, step, before, after
-):
-    config = configure(*SEVERAL)
-    whole = final_state(train(config, tmp_path / "whole"))
-    with pytest.MonkeyPatch.context() as patch:
-        if before == 1:
-            patch.setattr("gannorm.training.gan.graphs_of", lambda _: None)
-        patch.setattr(StopOnSignal, "on_train_batch_end", stop_at(step))
-        train(config, stopped := tmp_path / "stopped")
-    capsys.readouterr()
-    found = final_state(resume(stopped))
-    assert f"{after} steps a call\n" in capsys.readouterr().out
-    assert all(torch.equal(found[name], whole[name]) for name in whole)
+def test_by_default_steps_are_computed(configure, tmp_path, graphs):
+    train(configure(f"--steps={STEPS}"), tmp_path / "run")
+    assert graphs.replays == 0
 
 
 def timeless(run):
@@ -163,10 +84,10 @@ def timeless(run):
 
 @pytest.mark.parametrize("again", [True, False], ids=["graph", "kernels"])
 def test_a_resumed_run_goes_on_to_the_same_bits(configure, tmp_path, graphs, again):
-    config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}")
+    config = configure(f"--steps={2 * STEPS}", f"--checkpoint_every={STEPS}", "--model.cuda_graph=true")
     whole = final_state(train(config, tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gannorm.training.callbacks.measurements.Metrics.act", stop_at(STEPS))
+        patch.setattr("gannorm.training.callbacks.metrics.Metrics.act", stop_at(STEPS))
         train(config, stopped := tmp_path / "stopped")
     replays = graphs.replays
     file = stopped / "config.yaml"
@@ -186,27 +107,36 @@ def stop_at(step):
 @pytest.mark.parametrize(
     "flags,reason",
     [
-        (("--model.cuda_graph=false",), "cuda_graph off"),
         (("--model.accumulate=2", "--model.accumulation=naive"), "microbatches are accumulated"),
         (("--model.discriminator.norm=own",), "whether Own does the same at every step is not known"),
+        (
+            ("--optimization_every=4", "--optimization_budget=1", "--data.batch_size=32"),
+            "optimization probes look into a step",
+        ),
     ],
 )
-def test_what_cannot_be_a_graph_is_told_and_computed(configure, tmp_path, graphs, capsys, flags, reason):
+def test_what_cannot_be_a_graph_is_said_and_computed(configure, tmp_path, graphs, flags, reason):
     @normalizer("own", forward_coupling=False, gradient_coupling=False)
     class Own(nn.Identity):
         def __init__(self, channels):
             super().__init__()
 
-    train(configure(f"--steps={STEPS}", *flags), tmp_path / "run")
+    with pytest.warns(UserWarning, match=f"steps are launched as single kernels: {reason}"):
+        train(configure(f"--steps={STEPS}", "--model.cuda_graph=true", *flags), tmp_path / "run")
     assert graphs.replays == 0
-    assert f"launched as single kernels ({reason})\n" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_not_ours_is_computed(configure, tmp_path, graphs, capsys, monkeypatch):
+def test_a_loss_that_is_not_ours_is_computed(configure, tmp_path, graphs, monkeypatch):
     monkeypatch.setattr(LOSSES, "_entries", {**LOSSES._entries, "own": LOSSES["hinge"]})
-    train({**(config := configure(f"--steps={STEPS}")), "model": {**config["model"], "loss": "own"}}, tmp_path / "run")
+    model = {**configure()["model"], "loss": "own", "cuda_graph": True}
+    with pytest.warns(UserWarning, match="whether own does the same"):
+        train({**configure(), "model": model}, tmp_path / "run")
     assert graphs.replays == 0
-    assert "whether own does the same" in capsys.readouterr().out
+
+
+def test_a_device_without_graphs_says_so(configure, tmp_path):
+    with pytest.warns(UserWarning, match="the device has no CUDA graphs"):
+        train(configure("--model.cuda_graph=true"), tmp_path / "run")
 
 
 SPOILED = {
@@ -224,7 +154,8 @@ def test_a_replay_that_lacks_something_is_found_out(configure, tmp_path, monkeyp
     graphs = EmulatedGraphs(drop=SPOILED[spoiled])
     config = configure(f"--steps={STEPS}", f"--checkpoint_every={STEPS}", *flags)
     computed = final_state(train(config, tmp_path / "computed"))
-    monkeypatch.setattr("gannorm.training.gan.graphs_of", lambda _: graphs)
+    config = {**config, "model": {**config["model"], "cuda_graph": True}}
+    monkeypatch.setattr("gannorm.training.capture.graphs_of", lambda _: graphs)
     with pytest.warns(UserWarning, match="it cannot be one graph .its replay d"):
         found = final_state(train(config, tmp_path / "run"))
     assert graphs.replays == 1
@@ -234,17 +165,12 @@ def test_a_replay_that_lacks_something_is_found_out(configure, tmp_path, monkeyp
 def test_a_counter_does_not_hide_statistics_that_a_replay_forgot(configure):
     """A group is compared by its length, of which a count of batches would be the whole."""
     gan, _ = prepare(configure())
-    groups = gan._state()
+    groups = state_of(gan)
     assert all(len({value.dtype for value in group}) == 1 for group in groups.values())
     assert {"running_mean of the average", "num_batches_tracked of the discriminator"} <= set(groups)
     found = [value for group in groups.values() for value in group]
     networks = (gan.generator, gan.discriminator, gan.ema)
     assert len(found) == sum(len([*n.parameters()]) + len([*n.buffers()]) for n in networks)
-
-
-def test_without_graphs_nothing_is_said_of_them(configure, tmp_path, capsys):
-    train(configure(), tmp_path / "run")
-    assert "launched" not in capsys.readouterr().out
 
 
 class Walk:

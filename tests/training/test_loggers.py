@@ -1,95 +1,86 @@
-"""Real Weights & Biases runs: offline with the file read back; and its failures, which must not reach training."""
-
-import json
-import struct
-import subprocess
-import sys
-import textwrap
-from types import SimpleNamespace
+"""What reaches the run directory and W&B, read back from disk; and W&B's failures, which must not reach training."""
 
 import pytest
 from PIL import Image
+from support.offline_wandb import Offline
 
 from gannorm.rundir import RunDir
 from gannorm.training import train
-from gannorm.training.loggers import WandbLogger, has_key, wandb_logger
+from gannorm.training.loggers import RunDirLogger, WandbLogger
+from gannorm.wandb_run import CHARTED, WandbRun
+
+pytestmark = pytest.mark.usefixtures("no_account")
 
 
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no netrc, no settings of whoever runs the tests
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
+@pytest.fixture
+def trained(configure, tmp_path, capsys):
+    """A run with probes, samples and checkpoints, its offline file and what was printed."""
+    flags = (
+        "--wandb",
+        "auto",
+        "--probe_every",
+        "4",
+        "--probe_images",
+        "64",
+        "--sample_every",
+        "4",
+        "--optimization_every",
+        "4",
+    )
+    flags += (
+        "--optimization_budget",
+        "1",
+        "--checkpoint_every",
+        "4",
+        "--wandb_checkpoints",
+        "true",
+        "--precision",
+        "exact",
+    )
+    run = train(configure(*flags), tmp_path / "run")
+    return run, Offline(run.path), capsys.readouterr().out
 
 
-def records(run):
-    """Every record of the offline file: LevelDB blocks of 32 KiB holding protobuf messages."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    (file,) = (run.path / "wandb").glob("offline-run-*/run-*.wandb")
-    content, at, pending = file.read_bytes(), 7, b""
-    assert struct.unpack("<4sHB", content[:7])[0] == b":W&B"
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
-        pending += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
-            record.ParseFromString(pending)
-            pending = b""
-            yield record
-
-
-def test_an_offline_run_holds_config_group_tags_metrics_and_images(configure, tmp_path):
-    config = configure("--wandb", "auto", "--probe_every", "4", "--probe_images", "32", "--sample_every", "4")
-    run = train(config, tmp_path / "run")
-    found = list(records(run))
-    (start,) = (r.run for r in found if r.HasField("run"))
-    assert start.run_group == "runs/batch"
+def test_a_run_is_one_row_with_all_that_people_sort_and_filter_by(trained):
+    run, offline, printed = trained
+    (start,) = offline.starts
+    assert (start.run_group, start.job_type, start.run_id) == ("runs/batch", "training", run.wandb_id())
     assert set(start.tags) == {"digits", "batch", "non_saturating"}
-    logged = {item.key: json.loads(item.value_json) for item in start.config.update}
-    assert logged["model"]["discriminator"]["norm"] == "batch"
-    assert logged["data"]["batch_size"] == 16
-    metrics = {m.metric.name or m.metric.glob_name: m.metric.step_metric for m in found if m.HasField("metric")}
-    assert metrics["*"] == "step"
-    rows = [
-        {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in r.history.item}
-        for r in found
-        if r.HasField("history")
-    ]
-    ours = {r["step"]: r["loss_d"] for r in run.metrics() if "loss_d" in r}
-    assert len(ours) == 4
-    assert {row["step"]: row["loss_d"] for row in rows if "loss_d" in row} == ours
-    assert any("probe/train/accuracy_mixed" in row for row in rows)
-    pictures = {key for row in rows for key in row if str(row[key]).find("image") >= 0}
-    assert {"samples", "coupling_train", "coupling_eval"} <= {p.split("/")[0] for p in pictures}
+    config = offline.config
+    assert config["model"]["discriminator"]["norm"] == "batch" and config["data"]["batch_size"] == 16
+    assert config["arithmetic"].startswith("32-true") and config["version"]
+    assert config["parameters"]["discriminator"] > 1000 < config["parameters"]["generator"]
+
+    summary, last = offline.summary, [r for r in run.metrics() if "batch_dependence/train/auc_gap" in r][-1]
+    assert summary["state"] == "finished" and summary["last_step"] == 4 and summary["verdict"] in str(summary)
+    for name in ("auc_gap", "auc_conflict", "accuracy_gap"):
+        assert summary[name] == pytest.approx(last[f"batch_dependence/train/{name}"], rel=1e-6)
+    assert {"verdict", "verdict_reason", "arithmetic", "version", "parameters"} <= {k.split("/")[0] for k in summary}
+    assert f"W&B: offline; wandb sync {next((run.path / 'wandb').glob('offline-run-*'))}" in printed
 
 
-def test_online_without_a_network_falls_back_to_offline(configure, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens on the discard port
-    monkeypatch.setattr("gannorm.training.loggers.INIT_TIMEOUT", 5)
-    run = train(configure("--wandb", "auto"), tmp_path / "run")
-    assert run.status()["state"] == "finished"
-    assert "W&B could not start online" in capsys.readouterr().err
-    assert list((run.path / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert not any("0123456789" in p.read_text(errors="replace") for p in run.path.glob("*.*"))  # no key in our files
+def test_every_row_is_there_at_its_step_and_few_keys_have_panels(trained):
+    run, offline, _ = trained
+    for name in ("loss/d", "loss/g", "logit/real", "gradient_norm/g", "learning_rate/d", "images_per_second"):
+        assert offline.series(name) == dict(zip(*run.series(name), strict=True)), name
+    assert offline.series("batch_dependence/train/auc_conflict").keys() == {0, 4}
+    metrics = offline.metrics
+    assert metrics["*"].options.hidden and metrics["*"].step_metric == "step"
+    shown = {key for key in offline.keys if key in metrics and not metrics[key].options.hidden} - {"step"}
+    assert shown <= set(CHARTED) and "loss/d" in shown
+    for mode in ("train", "eval"):
+        prefix = f"batch_dependence/{mode}/"
+        assert 8 <= sum(key.startswith(prefix) for key in shown) <= 14 < sum(k.startswith(prefix) for k in offline.keys)
 
 
-def test_a_resumed_training_has_the_same_id_and_an_evaluation_its_own(tmp_path):
-    config = {"study": "s", "data": {"name": "d"}, "model": {"loss": "l", "discriminator": {"norm": "n"}}}
-    ids = []
-    with RunDir.create(tmp_path / "run", config) as run:
-        for job_type in ("training", "training", "evaluation"):
-            logger = wandb_logger(run, config, "offline", "project", job_type)
-            ids.append(logger.version)
-            logger.finalize("success")
-    assert ids[0] == ids[1] == run.wandb_id() != ids[2]
+def test_pictures_stand_at_the_training_step_with_captions_and_checkpoints_are_artifacts(trained):
+    _, offline, _ = trained
+    for key in ("samples", "batch_dependence/coupling_train", "batch_dependence/coupling_eval"):
+        captions = offline.series(f"{key}/captions")
+        assert set(captions) == {0, 4} and "step 4" in captions[4][0]
+    assert [r.request.log_artifact.artifact.type for r in offline.records if r.request.HasField("log_artifact")] or [
+        r.artifact.type for r in offline.records if r.HasField("artifact")
+    ] == ["model"]
 
 
 class Broken:
@@ -110,83 +101,21 @@ class Broken:
 
 def test_a_dead_service_ends_the_logging_and_nothing_else(capsys):
     broken = Broken()
-    logger = WandbLogger(broken)
+    run = WandbRun(broken)
+    logger = WandbLogger(run)
     for step in range(3):
         logger.log_metrics({"loss": 1.0}, step)
-    logger.log_image("samples", [Image.new("L", (2, 2))], 3)
+    logger.log_image("samples", [Image.new("L", (2, 2))], step=3, caption=["a"])
     logger.finalize("success")
+    run.finish()
     assert broken.calls == 1
     assert capsys.readouterr().err.count("W&B stopped: BrokenPipeError") == 1
-    assert (logger.name, logger.version) == ("project", "id")
+    assert logger.version == "id"
 
 
-@pytest.mark.parametrize(("status", "code"), [("success", 0), ("failed", 1)])
-def test_a_training_that_failed_is_said_to_have_failed(status, code):
-    codes = []
-    WandbLogger(SimpleNamespace(project="p", id="i", finish=lambda exit_code: codes.append(exit_code))).finalize(status)
-    assert codes == [code]
-
-
-@pytest.mark.parametrize("mode", ["offline", "disabled", "dryrun"])
-def test_a_key_is_not_used_where_the_environment_forbids_the_network(monkeypatch, mode):
-    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    assert has_key()
-    monkeypatch.setenv("WANDB_MODE", mode)
-    assert not has_key()
-
-
-def test_off_means_off(tmp_path):
+def test_the_run_directory_keeps_samples_and_no_other_picture(tmp_path):
     with RunDir.create(tmp_path / "run", {}) as run:
-        assert wandb_logger(run, {}, "off", "project") is None
-    assert not (run.path / "wandb").exists()
-
-
-@pytest.mark.slow
-def test_a_key_stored_by_a_login_is_seen_and_nobody_is_asked(tmp_path):
-    """In a process of its own: wandb keeps the credentials that it has seen."""
-    script = """
-        import os, pathlib, subprocess, wandb
-        from gannorm.training.loggers import has_key
-        netrc = pathlib.Path(os.environ["NETRC"])
-        netrc.parent.mkdir(exist_ok=True)
-        netrc.touch(mode=0o600)
-        before = has_key()
-        host = wandb.Settings().base_url.removeprefix("https://").split("/")[0]
-        netrc.write_text(f"machine {host}\\n  login user\\n  password {'0123456789' * 4}\\n")
-        subprocess.Popen = lambda *_, **__: print("a service is started")
-        print(before, has_key())
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    assert done.stdout == "False True\n", done.stderr
-
-
-BAD = {
-    "WANDB_BASE_URL": "not a url",
-    "WANDB_MODE": "bogus",
-    "WANDB_SERVICE": "3-1-tcp-localhost-9",  # of a process that has ended
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_setting_of_wandb_does_not_end_a_run(tmp_path, name):
-    """In a process of its own: wandb reads its settings once."""
-    script = f"""
-        import os
-        os.environ.pop("WANDB_SERVICE", None)
-        os.environ[{name!r}] = {BAD[name]!r}
-        from pathlib import Path
-        from gannorm.rundir import RunDir
-        from gannorm.training.loggers import wandb_logger
-        config = {{"study": "s", "data": {{"name": "d"}}, "model": {{"loss": "l", "discriminator": {{"norm": "n"}}}}}}
-        with RunDir.create({str(tmp_path / "run")!r}, config) as run:
-            logger = wandb_logger(run, config, "auto", "project")
-            if logger is not None:
-                logger.finalize("success")
-        print("training goes on")
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
-    assert done.stdout.endswith("training goes on\n"), done.stderr
-    assert "Traceback" not in done.stderr
-    if name == "WANDB_SERVICE":  # there is an own one in its place
-        assert list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")), done.stderr
+        logger = RunDirLogger(run)
+        for key in ("samples", "batch_dependence/coupling_train"):
+            logger.log_image(key, [Image.new("L", (2, 2))], step=3)
+    assert list(run.samples()) == [3] and not run.probes()

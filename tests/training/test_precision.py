@@ -28,7 +28,7 @@ def follow(configure, tmp_path):
         loader = data.train_dataloader()
         expected, losses = plain_loop(gan, [next(loader) for _ in range(STEPS)], loop_config, bfloat16)
         directory = train(config, tmp_path / "run")
-        found = torch.tensor([directory.series(name)[1] for name in ("loss_d", "loss_g")], dtype=torch.float64)
+        found = torch.tensor([directory.series(name)[1] for name in ("loss/d", "loss/g")], dtype=torch.float64)
         worst = (found - torch.tensor(losses, dtype=torch.float64).t()).abs().max().item()
         return drift(final_state(directory), expected, start), worst
 

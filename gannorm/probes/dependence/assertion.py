@@ -16,7 +16,7 @@ from gannorm.probes.dependence.coupling_matrix import coupling_matrix, rows_with
 from gannorm.probes.dependence.swap_test import SwapTest, compare_swaps, unrepeatable
 from gannorm.probes.dependence.walk import LayerCoupling, own_code
 from gannorm.probes.gradients import NoGradientError, UntestedGradientError, graph, sign_change, tolerance
-from gannorm.probes.progress import progress
+from gannorm.probes.progress import Bar, progress
 from gannorm.registry import choices
 
 PASSES = 40  # forward passes at most; a large batch is then walked through with fewer swaps
@@ -73,8 +73,8 @@ def assert_batch_invariant(
     """
     __tracebackhide__ = True  # pytest shows the line of the test and the message
     try:
-        with progress("assert_batch_invariant", PASSES):
-            error = _coupling(selecting(f, output), x, default_generator(generator), batch_dim, tuple(allow))
+        with progress("assert_batch_invariant", PASSES) as count:
+            error = _coupling(selecting(f, output), x, default_generator(generator), batch_dim, tuple(allow), count)
     except UserError as refusal:
         raise refusal.with_traceback(None) from None
     if error is not None:
@@ -82,9 +82,14 @@ def assert_batch_invariant(
 
 
 def _coupling(
-    f: Function, x: Any, generator: torch.Generator, batch_dim: int, allow: tuple[type[nn.Module] | str, ...]
+    f: Function,
+    x: Any,
+    generator: torch.Generator,
+    batch_dim: int,
+    allow: tuple[type[nn.Module] | str, ...],
+    count: Bar,
 ) -> BatchCouplingError | None:
-    n = batch_size_of(x, batch_dim)
+    n, last = batch_size_of(x, batch_dim), count.passes + PASSES
     swap = compare_swaps(f, x, generator, batch_dim, floors=False)
     if swap.verdict == "unrepeatable":
         raise UserError(f"the answers must repeat themselves to be compared, but {unrepeatable(swap)}")
@@ -96,11 +101,13 @@ def _coupling(
     except NoGradientError:
         pass  # there is none to be coupled
     shows = swap.verdict == "coupled" or gradient > 0
-    hidden = not shows and is_coupled(f, x, generator, batch_dim, exact=swap.bitwise_equal)
+    exact = swap.bitwise_equal
+    hidden = not shows and is_coupled(f, x, generator, batch_dim, exact=exact, passes=last - count.passes)
     if not shows and not hidden:
         return None
-    used = 2 * len(codes(n, generator)) + (2 if hidden else 1) + (9 if shows else 2 * len(codes(n, generator)) + 6)
-    layers = walk_through(f, x, generator, batch_dim, passes=PASSES - used, with_noise=hidden or bool(allow))
+    # One pass is left for the names of what is allowed, and one for the coupling matrix of the message.
+    passes = last - 2 - count.passes
+    layers = walk_through(f, x, generator, batch_dim, passes=passes, with_noise=hidden or bool(allow))
     forbidden = _without_allowed(f, x, layers, allow)
     if layers and not forbidden:
         return None

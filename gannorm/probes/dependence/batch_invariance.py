@@ -218,7 +218,7 @@ def batch_invariance(
     layers: list[LayerCoupling] = []
     if cost == "full":
         full |= _other_images(f, real, fake, n, batch_size, threshold, batch_dim, generator)
-        if coupled or change > 0:
+        if (coupled or change > 0) and swap.verdict != "unrepeatable":
             layers = locate_coupling(f, mixed, generator, batch_dim)
     training = None
     if training_real is not None:

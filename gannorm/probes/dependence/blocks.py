@@ -14,19 +14,24 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gannorm.errors import UserError
-from gannorm.isolate import RandomState
-from gannorm.probes.batch import Function, batch_size_of, logits, per_sample, permutation, running, take
+from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, per_sample, permutation, running, take
+from gannorm.probes.dependence.swap_test import ROUNDING_SHRINKS_BY, cast
 from gannorm.probes.gradients import tolerance
 from gannorm.probes.optional import stats
+from gannorm.state import RandomState
 from gannorm.verdict import BLOCKS, Estimate
+
+UNSATURATED = 0.01  # of the outputs of a saturated network may be near its border by chance
+SUSPECT = 1e-3  # logits that differ by less may be rounding, which a normalizer of nearly equal values enlarges
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +51,7 @@ class Seen:
     batches: list[Batch]
     logits: Tensor  # (B, N), float64
     constant: bool  # all logits are equal within rounding
-    saturated: bool  # every output, before any mean over a map, is exactly 0 or exactly 1
+    saturated: bool  # at least 99 % of the outputs, before any mean over a map, are exactly 0 or exactly 1
 
     def of(self, reals: int) -> Iterator[tuple[Batch, Tensor]]:
         """The batches with so many real images, each with its logits (N,)."""
@@ -121,7 +126,7 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     """
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     values: dict[int, Tensor] = {}
-    constant, saturated = True, True
+    inside = outputs = 0  # outputs that are neither 0 nor 1, and all
     least, most, floor = math.inf, -math.inf, 0.0
     for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
         chosen = [i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)]
@@ -131,11 +136,26 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
                 output = run(take(images, index, batch_dim))
                 raw = per_sample(output, len(index), batch_dim).detach()
                 values[i] = logits(output, len(index), batch_dim)
-                saturated = saturated and bool(((raw == 0) | (raw == 1)).all())
+                inside += int(((raw != 0) & (raw != 1)).sum())
+                outputs += raw.numel()
                 least, most = min(least, values[i].min().item()), max(most, values[i].max().item())
                 floor = tolerance(raw.dtype)
-    constant = most - least <= floor * max(abs(least), abs(most))
-    return Seen(batches, torch.stack([values[i] for i in range(len(batches))]), constant, saturated)
+    spread, size = most - least, max(abs(least), abs(most))
+    constant = spread <= floor * size
+    if not constant and spread <= SUSPECT * max(size, 1.0):
+        constant = _is_rounding(f, take(images, batches[0].index, batch_dim), spread, batch_dim)
+    logits_seen = torch.stack([values[i] for i in range(len(batches))])
+    return Seen(batches, logits_seen, constant, saturated=inside <= UNSATURATED * outputs)
+
+
+def _is_rounding(f: Function, x: Any, spread: float, batch_dim: int) -> bool:
+    """Whether logits that differ by `spread` in f's own precision are equal in float64, as far as that shrinks."""
+    with running(f, x) as run, torch.no_grad(), suppress(Exception):  # whatever f raises that does not run in float64
+        cast(run.roots.values(), torch.float64)
+        x = map_tensors(lambda t: t.double() if t.is_floating_point() else t, x)
+        values = logits(run(x), batch_size_of(x, batch_dim), batch_dim)
+        return (values.max() - values.min()).item() * ROUNDING_SHRINKS_BY <= spread
+    return False
 
 
 def batched_logits(f: Function, images: Any, batches: Iterable[Tensor], batch_dim: int = 0) -> Tensor:
@@ -167,7 +187,7 @@ def jackknife(
         return Estimate(mean)
     parts = torch.tensor([statistic(g) for g in range(blocks)], dtype=torch.float64)
     spread = (parts - parts.mean()).square().sum().item()
-    half = float(stats().t.ppf(0.975, blocks - 1)) * math.sqrt((blocks - 1) / blocks * spread)
+    half = student(blocks - 1) * math.sqrt((blocks - 1) / blocks * spread)
     if (least, most) != (0.0, 1.0):
         return Estimate(mean, max(mean - half, least), min(mean + half, most))
     if mean in (0.0, 1.0):
@@ -180,6 +200,12 @@ def jackknife(
 
 def _expit(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+@cache
+def student(freedom: int) -> float:
+    """t_{0.975} with so many degrees of freedom."""
+    return float(stats().t.ppf(0.975, freedom))
 
 
 def unseen(count: int) -> float:
@@ -199,7 +225,9 @@ def _seeded(seed: int) -> Iterator[None]:
         random.seed(seed)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         yield
     finally:
         before.restore()

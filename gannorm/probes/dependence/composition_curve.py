@@ -38,7 +38,7 @@ class CompositionCurve(Result):
     auc_images: Estimate  # over all images in pure batches, taken as independent draws: for a D that no batch moves
     flat: bool  # no logit moved beyond rounding, so that all shares have the AUC of all images
     constant: bool  # all logits are equal within rounding
-    saturated: bool  # every output is exactly 0 or exactly 1
+    saturated: bool  # at least 99 % of the outputs are exactly 0 or exactly 1
     images: int  # of each class
     batch_size: int
     blocks: int  # disjoint; with fewer than 4 there is no interval

@@ -81,10 +81,18 @@ def locate_coupling(
     return layers if layers and is_coupled(f, x, generator, batch_dim) else []
 
 
-def is_coupled(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0, exact: bool = False) -> bool:
+def is_coupled(
+    f: Function,
+    x: Any,
+    generator: torch.Generator,
+    batch_dim: int = 0,
+    exact: bool = False,
+    passes: int | None = None,
+) -> bool:
     """Whether f as a whole mixes the batch, forward or in the gradient, at weights with small noise.
 
-    With `exact` any change of an output counts: f is known to be free of rounding that depends on other samples.
+    With `exact` any change of an output counts: f is known to be free of rounding that depends on other samples. At
+    most `passes` forward passes are made, at the cost of fewer swaps.
     """
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
@@ -92,7 +100,8 @@ def is_coupled(f: Function, x: Any, generator: torch.Generator, batch_dim: int =
         run(x)  # meets the modules
         with noised(run, generator):
             base = per_sample(run(x), n, batch_dim).cpu()
-            for kept, source in plan_swaps(bits, generator):
+            plan = plan_swaps(bits, generator)
+            for kept, source in plan if passes is None else plan[: max(passes - 3, 1)]:
                 after = per_sample(run(take(x, source, batch_dim)), n, batch_dim).cpu()
                 if base.shape != after.shape:
                     return True

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gannorm.probes.dependence.blocks import Batch, Seen, jackknife, unseen
-from gannorm.probes.optional import stats
+from gannorm.probes.dependence.blocks import Batch, Seen, jackknife, student, unseen
 from gannorm.verdict import CONFLICT, MIXED, PURE, Estimate
 
 MOVED = 1e-4  # standard deviations of the logits: a smaller change is rounding, and changes no rank that matters
@@ -130,9 +129,9 @@ def independent_auc(real: Tensor, fake: Tensor) -> Estimate:
     if mean in (0.0, 1.0):
         half = unseen(count)
     else:
-        placed = [torch.tensor([auc(a, b) for a in one.split(1)]) for one, b in ((real, fake), (fake, real))]
-        variance = sum(p.double().var().item() / len(p) for p in placed)
-        half = float(stats().t.ppf(0.975, count - 1)) * math.sqrt(variance)
+        placed = _placements(real, fake), _placements(fake, real)
+        variance = sum(p.var().item() / len(p) for p in placed)
+        half = student(count - 1) * math.sqrt(variance)
     return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
@@ -147,6 +146,11 @@ def auc(real: Tensor, fake: Tensor) -> float:
     >>> auc(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))
     0.875
     """
-    order = fake.sort().values
-    below, up_to = torch.searchsorted(order, real), torch.searchsorted(order, real, right=True)
-    return (below + up_to).double().mean().item() / 2 / len(fake)
+    return _placements(real, fake).mean().item()
+
+
+def _placements(values: Tensor, others: Tensor) -> Tensor:
+    """For each value the share of the others that lie below it, ties counting half."""
+    order = others.sort().values
+    below, up_to = torch.searchsorted(order, values), torch.searchsorted(order, values, right=True)
+    return (below + up_to).double() / (2 * len(others))

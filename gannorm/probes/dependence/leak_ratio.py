@@ -11,8 +11,7 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.probes.batch import Function, both_classes, default_generator, selecting
-from gannorm.probes.dependence.blocks import Batch, Blocks, Seen, see, whole_batches
-from gannorm.probes.optional import stats
+from gannorm.probes.dependence.blocks import Batch, Blocks, Seen, see, student, whole_batches
 from gannorm.verdict import BLOCKS
 
 REAL_SHARES = (0.25, 0.5, 0.75)  # of a batch
@@ -139,5 +138,5 @@ def _coefficient(values: Tensor) -> Coefficient:
     if blocks < BLOCKS:
         return Coefficient(mean, None, None, None)
     error = values.std().item() / math.sqrt(blocks)
-    half = float(stats().t.ppf(0.975, blocks - 1)) * error
+    half = student(blocks - 1) * error
     return Coefficient(mean, error, mean - half, mean + half)

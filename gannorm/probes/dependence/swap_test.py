@@ -35,6 +35,7 @@ from gannorm.state import AttributeState
 
 # Rounding shrinks by about 2^29 from float32 to float64; a semantic change does not. Half-way is a safe border.
 ROUNDING_SHRINKS_BY = 2.0**14
+FEW = 4  # draws of noise where the cost is bounded
 PRECISIONS = (torch.float32, torch.float64)
 
 
@@ -134,9 +135,10 @@ def compare_swaps(f: Function, x: Any, generator: torch.Generator, batch_dim: in
         # Noise that comes at a few calls only came at one of the two that differ most. Where it comes at all, as many
         # draws of it are compared as of the changes.
         noise = differ((0, 1 + worst)) if changes[worst] else 0.0
-        noise = max(noise, differ(range(len(batches)))) if noise else 0.0
+        draws = len(plan) if floors else min(len(plan), FEW)
+        noise = max(noise, differ(range(draws + 1))) if noise else 0.0
     order = permutation(n, generator) if floors else None
-    swaps = [plan[worst]] * (len(plan) if noise else 1)
+    swaps = [plan[worst]] * (draws if noise else 1)
     unknown = not floors and not changes[worst]
     pairs = [(None, None) if unknown else _in_precision(dtype, run, x, swaps, order, batch_dim) for dtype in PRECISIONS]
     (swap_fp32, floor_fp32), (swap_fp64, floor_fp64) = pairs

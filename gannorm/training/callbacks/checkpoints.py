@@ -25,7 +25,8 @@ from gannorm.files import atomic_write
 from gannorm.models.checkpoint import read_checkpoint
 from gannorm.rundir import RunDir
 from gannorm.terminal import leave
-from gannorm.training.callbacks.measurements import Every, divergence
+from gannorm.training.callbacks.every import Every
+from gannorm.training.callbacks.metrics import divergence
 
 
 class Checkpoints(Every):
@@ -35,6 +36,7 @@ class Checkpoints(Every):
     has saved again, that checkpoint is removed, as a run that was never stopped does not have it.
     """
 
+    state_key = "Checkpoints"  # type: ignore[assignment]
     together = True
 
     def __init__(self, every: int, run: RunDir) -> None:
@@ -45,7 +47,8 @@ class Checkpoints(Every):
         self._saved = module.step  # 0, or where a resumed run goes on
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["metrics"] = self.run.sync_metrics()
+        if trainer.is_global_zero:  # which writes it
+            checkpoint["metrics"] = self.run.sync_metrics()
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.every and module.step != self._saved:
@@ -57,6 +60,9 @@ class Checkpoints(Every):
         trainer.save_checkpoint(self.run.checkpoint_file(module.step))
         if trainer.is_global_zero:
             self.run.set_last(module.step)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_checkpoint"):
+                    logger.log_checkpoint(self.run.checkpoint_file(module.step), module.step)
             if self._saved % self.every:
                 self.run.checkpoint_file(self._saved).unlink(missing_ok=True)
         self._saved = module.step
@@ -82,6 +88,7 @@ class Randomness(Callback):
     The global ones serve dropout and normalizers that draw noise; python's and NumPy's serve nothing in training.
     """
 
+    state_key = "Randomness"  # type: ignore[assignment]
     _restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -132,6 +139,7 @@ class StopOnSignal(Callback):
     SIGTERM would raise an exception there, and what was trained since the last checkpoint would be lost.
     """
 
+    state_key = "StopOnSignal"  # type: ignore[assignment]
     signals = tuple(  # Windows has the first two
         getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
     )

@@ -1,4 +1,4 @@
-"""Why does the normalizer help? The optimization probes, taken inside a training step, on each of its networks apart.
+"""The optimization probes, taken inside a training step, on each of its networks separately.
 
 What is measured belongs to one real update θ_t → θ_{t+1}: the parameters are copied just before the optimizer's step,
 and everything is computed just after it, on the batch of that step and at θ_t, then forgotten. Training goes on from
@@ -30,9 +30,8 @@ from gannorm.errors import UserError
 from gannorm.probes.optimization.internal_covariate_shift import layers_of
 from gannorm.probes.optimization.objective import norm, set_to
 from gannorm.registry import choices
-from gannorm.rundir import RunDir
 from gannorm.seeds import stream
-from gannorm.training.callbacks.measurements import record, record_arrays
+from gannorm.training.callbacks.every import record, record_arrays
 from gannorm.training.classifier import Classifier
 from gannorm.training.gan import GAN
 from gannorm.training.trained import Trained, networks_of, trained_in
@@ -50,21 +49,22 @@ class Optimization(Callback):
     one before it took, the time in measurements is at most `budget` of the time since the training started. The first
     one, of the initial networks, has no time before it: it is made if all the steps to come can pay for it, at
     FIRST_COST steps; if they cannot, there is none, and a warning says so. What a run skipped is counted in
-    why/skipped. A probe that cannot be made (gradients that are not finite, a batch that cannot be divided) is named
-    once in a warning, counted in why/failed, and costs no other.
+    optimization/skipped. A probe that cannot be made (gradients that are not finite, a batch that cannot be divided) is
+    named once in a warning, counted in optimization/failed, and costs no other.
 
     Args:
         every: steps between measurements; 0: never.
-        run: where the arrays go.
         budget: in (0, 1]; 1 for no limit.
         layers: where the covariate shift is measured, as "discriminator.logit"; by default two layers of each network,
             drawn anew every time.
         seed: of the layers and of the mini-batches of the noise.
     """
 
-    def __init__(self, every: int, run: RunDir, budget: float, layers: Sequence[str], seed: int) -> None:
-        self.every, self.run, self.budget, self.layers, self.seed = every, run, budget, layers, seed
-        self.sees_every = 1 if every else 0  # its hooks are on one step, with the batch of that step
+    state_key = "Optimization"  # type: ignore[assignment]
+
+    def __init__(self, every: int, budget: float, layers: Sequence[str], seed: int) -> None:
+        self.every, self.budget, self.layers, self.seed = every, budget, layers, seed
+        self.looks_into_steps = every > 0  # by hooks of the optimizers, which a replayed CUDA graph does not call
         self.spent = 0.0  # seconds in measurements
         self.cost: float | None = None  # seconds of the last one
         self.skipped = self.failed = 0
@@ -73,7 +73,7 @@ class Optimization(Callback):
         self._metrics: dict[str, float] = {}
         self._arrays: dict[str, np.ndarray] = {}
         self._seconds = 0.0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, module: GAN | Classifier) -> None:  # type: ignore[override]
         self._start, left = time.perf_counter(), trainer.max_steps - module.step
@@ -94,10 +94,9 @@ class Optimization(Callback):
         # All processes measure or none: a synchronized normalizer waits for every one of them.
         if not trainer.strategy.broadcast(self._affordable()):
             self.skipped += 1
-            record(trainer, module.step, {"why/skipped": self.skipped})
+            record(trainer, module.step, {"optimization/skipped": self.skipped})
             return
         self._seconds, self._metrics, self._arrays = 0.0, {}, {}
-        module.watched = True
         for trained in trained_in(module, batch):
             self._hooks += [
                 trained.optimizer.register_step_pre_hook(partial(self._before, trained)),
@@ -109,17 +108,13 @@ class Optimization(Callback):
             return
         while self._hooks:
             self._hooks.pop().remove()
-        module.watched = False
-        if isinstance(module, GAN):
-            module.shown = ()
         self.spent += self._seconds
         self.cost = self._seconds
         share = self.spent / (time.perf_counter() - self._start)
-        counts = {"why/skipped": self.skipped, "why/failed": self.failed}
-        times = {"why/seconds": self._seconds, "why/share_of_time": share}
+        counts = {"optimization/skipped": self.skipped, "optimization/failed": self.failed}
+        times = {"optimization/seconds": self._seconds, "optimization/share_of_time": share}
         record(trainer, module.step - 1, self._metrics | times | counts)
-        if trainer.is_global_zero:
-            record_arrays(self.run, module.step - 1, self._arrays)
+        record_arrays(trainer, module.step - 1, self._arrays)
 
     def _affordable(self) -> bool:
         if self.cost is None or self.budget == 1:
@@ -167,12 +162,12 @@ class Optimization(Callback):
                     metrics, arrays = measure()
                 except UserError as error:
                     self.failed += 1
-                    if (what := f"{name} of the {trained.name}") not in self._told:
-                        self._told.add(what)
+                    if (what := f"{name} of the {trained.name}") not in self._warned:
+                        self._warned.add(what)
                         warnings.warn(f"no probe of {what} at step {step}: {error}", stacklevel=2)
                     continue
-                self._metrics |= {f"why/{trained.name}/{key}": value for key, value in metrics.items()}
-                self._arrays |= {f"why/{trained.name}/{name}/{key}": array for key, array in arrays.items()}
+                self._metrics |= {f"optimization/{trained.name}/{key}": value for key, value in metrics.items()}
+                self._arrays |= {f"optimization/{trained.name}/{name}/{key}": array for key, array in arrays.items()}
 
 
 def _wait_for(network: nn.Module) -> None:

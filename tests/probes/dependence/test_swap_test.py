@@ -102,7 +102,7 @@ def test_of_a_network_that_draws_its_own_noise_nothing_is_said(coupled: bool) ->
         assert_batch_invariant(network, x)
     result = batch_invariance(network, x, x + 1, batch_size=8)
     assert not result.forward_coupling
-    assert result.verdict.startswith("nothing can be said of this discriminator: two calls on the same batch differ by")
+    assert result.verdict.kind == "undecided"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])

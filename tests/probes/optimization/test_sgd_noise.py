@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.probes import sgd_noise
+from gannorm.probes.optimization.sgd_noise import SGDNoise
 
 N = 6
 
@@ -97,3 +99,31 @@ def test_the_batch_size_that_a_refusal_names_is_taken() -> None:
 def test_an_expected_batch_size_beyond_the_samples_is_refused(b: int) -> None:
     with pytest.raises(UserError, match="must be in 1…6"):
         sgd_noise(linear(), classify, samples(), 1).expected(b)
+
+
+@pytest.mark.parametrize("signal", [0.5, 2.0])
+def test_noise_to_signal_is_that_of_the_population(signal: float) -> None:
+    # The loss θ·x̄ has the gradient x̄, of x ~ N(signal, 1): noise to signal is (1/N)/signal². Over the batch's own
+    # squared gradient, which holds the noise, the ratio r came out as r/(1 + r): .2 of .25, .8 of 4, 1.00 of infinity.
+    n, noise, power = 16, [], []
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Linear(1, 1, bias=False).double()
+    for _ in range(200):
+        x = torch.randn(n, 1, dtype=torch.float64, generator=generator) + signal
+        found = sgd_noise(net, lambda f, x: f(x).mean(), x, batch_size=1)
+        part = found.variance / (n - 1)
+        noise.append(part)
+        power.append(found.gradient_norm**2 - part)
+        expected = part / power[-1] if power[-1] > 0 else math.inf
+        assert found.noise_to_signal == pytest.approx(expected, rel=1e-12)
+    mean_noise, mean_power = torch.tensor(noise).mean().item(), torch.tensor(power).mean().item()
+    assert mean_noise == pytest.approx(1 / n, rel=0.08)  # (N−1) degrees in each of 200: √(2/3000) = 2.6 %
+    assert mean_power == pytest.approx(signal**2, abs=3 * 2 * signal / (n * 200) ** 0.5 + 0.01)  # 3 SE of a square
+    assert mean_noise / mean_power == pytest.approx(1 / n / signal**2, rel=0.3)
+
+
+def test_where_no_signal_is_seen_the_ratio_is_unbounded() -> None:
+    x = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    found = sgd_noise(nn.Linear(1, 1, bias=False), lambda f, x: f(x).mean(), x, batch_size=1)
+    assert found.gradient_norm == 0 and found.noise_to_signal == math.inf
+    assert math.isnan(SGDNoise(0.0, 0.0, 0.0, samples=4, batch_size=1).noise_to_signal)

@@ -71,7 +71,7 @@ def test_every_mode_is_the_step_of_single_images(configure, composition, penalty
             loss = gan.discriminator_loss(real, fake)
             loss.backward()
         else:
-            loss = gan._discriminator_gradient(real, fake)
+            loss = gan.gradients.discriminator(gan, real, fake)["loss/d"]
         buffers = [b.flatten() for b in gan.discriminator.buffers()]  # a power iteration for each batch, not microbatch
         gradients.append(torch.cat([loss[None], *(p.grad.flatten() for p in gan.discriminator.parameters()), *buffers]))
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)  # float64
@@ -82,7 +82,7 @@ def test_naive_joint_batches_hold_the_same_share_of_real_and_fake(configure):
     gan, data = prepare(configure(*flags))
     real = to_float(data.train.pixels[:16])
     fake = gan.generator(torch.randn(16, 4, generator=stream(0))).detach()
-    loss = gan._discriminator_gradient(real, fake)
+    loss = gan.gradients.discriminator(gan, real, fake)["loss/d"]
     parts = [gan.discriminator_loss(*pair) for pair in zip(real.split(4), fake.split(4), strict=True)]
     assert loss.item() == pytest.approx(torch.stack(parts).mean().item(), rel=1e-5)  # float32
 

@@ -49,7 +49,7 @@ def test_training_with_the_callback_is_bit_identical_to_training_without(configu
     run = train(configure(*factors, *WHY), tmp_path / "measured")
     measured = final_state(run)
     assert all(torch.equal(alone[name], measured[name]) for name in alone)
-    assert run.series("why/failed") == ([0, 2], [0, 0])
+    assert run.series("optimization/failed") == ([0, 2], [0, 0])
     assert list(run.probes()) == [0, 2]
 
 
@@ -62,8 +62,8 @@ def test_a_classifier_too_is_left_alone(classify, tmp_path):
 
 def test_each_network_is_measured_at_the_parameters_and_on_the_batch_of_its_own_update(configure, tmp_path):
     run = train({**configure(*WHY, "--model.d_steps", "2"), "precision": "exact"}, tmp_path / "run")
-    for network, loss in (("discriminator", "loss_d"), ("generator", "loss_g")):
-        before = dict(zip(*run.series(f"why/{network}/loss"), strict=True))
+    for network, loss in (("discriminator", "loss/d"), ("generator", "loss/g")):
+        before = dict(zip(*run.series(f"optimization/{network}/loss"), strict=True))
         trained = dict(zip(*run.series(loss), strict=True))  # of the step that led to this one
         assert list(before) == [0, 2]
         for step, value in before.items():
@@ -73,10 +73,10 @@ def test_each_network_is_measured_at_the_parameters_and_on_the_batch_of_its_own_
 def test_the_landscape_looks_as_far_ahead_as_plain_descent_steps(classify, tmp_path):
     run = train(classify(*WHY, "--model.momentum", "0", "--model.learning_rate", "0.03"), tmp_path / "run")
     with np.load(run.probe_file(2)) as arrays:
-        steps = arrays["why/classifier/landscape/step_sizes"]
-        losses = arrays["why/classifier/landscape/losses"]
+        steps = arrays["optimization/classifier/landscape/step_sizes"]
+        losses = arrays["optimization/classifier/landscape/losses"]
     np.testing.assert_allclose(steps, 0.03 * np.array(FACTORS), rtol=1e-3)  # fp32: θ' − θ has lost some digits
-    band = dict(zip(*run.series("why/classifier/loss_low"), strict=True))[2]
+    band = dict(zip(*run.series("optimization/classifier/loss_low"), strict=True))[2]
     assert band == pytest.approx(losses.min())
 
 
@@ -94,9 +94,9 @@ def test_arrays_are_of_the_layers_that_were_named_and_join_those_of_the_batch_de
     run = train(configure(*WHY, *named), tmp_path / "run")
     with np.load(run.probe_file(0)) as arrays:
         assert "coupling_train" in arrays  # of the same step
-        assert arrays["why/discriminator/covariate_shift/layers"].tolist() == ["logit"]
-        assert len(arrays["why/generator/covariate_shift/layers"]) == 2  # drawn
-        assert {"why/discriminator/gradients/histogram", "why/generator/moments/means"} <= set(arrays)
+        assert arrays["optimization/discriminator/covariate_shift/layers"].tolist() == ["logit"]
+        assert len(arrays["optimization/generator/covariate_shift/layers"]) == 2  # drawn
+        assert {"optimization/discriminator/gradients/histogram", "optimization/generator/moments/means"} <= set(arrays)
 
 
 ALONE = ("--model.classifier.norm", "none")  # every parameter belongs to a layer
@@ -106,10 +106,10 @@ def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, 
     config = classify(*WHY, *ALONE, "--model.learning_rate", "0.05")
     layers = [f"classifier.{name}" for name in layers_of(prepare(config)[0].network)]
     run = train(config | {"optimization_layers": layers}, tmp_path / "run")
-    (record,) = [r for r in run.metrics() if r["step"] == 2 and "why/classifier/loss" in r]
-    found = {name.removeprefix("why/classifier/"): value for name, value in record.items()}
+    (record,) = [r for r in run.metrics() if r["step"] == 2 and "optimization/classifier/loss" in r]
+    found = {name.removeprefix("optimization/classifier/"): value for name, value in record.items()}
     with np.load(run.probe_file(2)) as file:
-        arrays = {name.removeprefix("why/classifier/"): array for name, array in file.items()}
+        arrays = {name.removeprefix("optimization/classifier/"): array for name, array in file.items()}
     shift, ahead, kernels = ({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS)
     g = found["gradient_norm"]
     expected = {
@@ -128,7 +128,8 @@ def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, 
         ).max(),  # of the last layer, which no normalizer follows, it says nothing
         "input_mean": arrays["moments/means"][:-1].mean(),  # the last entry is the output's
         "input_variance": arrays["moments/variances"][:-1].mean(),
-        "noise_to_signal": found["noise_variance"] / 16 / g**2,  # C/b of batches as large as this one
+        # C/b of batches as large as this one, C on b − 1, over the squared gradient without that noise
+        "noise_to_signal": (noise := found["noise_variance"] / 15) / (g**2 - noise),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     # All at the parameters before the update: the layers' gradients are the parts of one gradient.
@@ -142,7 +143,7 @@ def test_probes_of_a_bf16_run_compute_in_float32(classify, tmp_path):
         for p in ("32-true", "bf16-mixed")
     )
     for name in ("loss", "gradient_norm", "noise_variance", "input_variance"):
-        one, other = (run.series(f"why/classifier/{name}")[1][0] for run in (full, half))
+        one, other = (run.series(f"optimization/classifier/{name}")[1][0] for run in (full, half))
         assert other == pytest.approx(one, rel=1e-5)
 
 
@@ -151,7 +152,7 @@ def test_the_layers_of_the_covariate_shift_are_drawn_anew_every_time(classify, t
     drawn = set()
     for file in run.probes().values():
         with np.load(file) as arrays:
-            drawn.add(tuple(arrays["why/classifier/covariate_shift/layers"].tolist()))
+            drawn.add(tuple(arrays["optimization/classifier/covariate_shift/layers"].tolist()))
     assert len(drawn) > 1
 
 
@@ -166,7 +167,7 @@ def test_layers_and_budget_are_checked_before_the_run_is_made(configure):
 def test_measurements_stay_within_their_share_of_the_time(monkeypatch):
     clock, cost, budget = [0.0], 30.0, 0.1  # a training step takes a second
     monkeypatch.setattr(optimization.time, "perf_counter", lambda: clock[0])
-    probe = Optimization(1, None, budget, [], seed=0)
+    probe = Optimization(1, budget, [], seed=0)
     probe.on_train_start(SimpleNamespace(max_steps=1000), SimpleNamespace(step=0))
     made = []
     for step in range(1000):
@@ -184,8 +185,8 @@ def test_measurements_stay_within_their_share_of_the_time(monkeypatch):
 def test_a_run_too_short_for_its_budget_says_so_and_logs_what_it_skips(configure, tmp_path):
     with pytest.warns(UserWarning, match="budget 0.1 of 4 steps does not pay for a measurement of about 40"):
         run = train(configure("--optimization_every", "2"), tmp_path / "run")
-    assert run.series("why/skipped") == ([0, 2], [1, 2])
-    assert run.series("why/seconds") == ([], [])
+    assert run.series("optimization/skipped") == ([0, 2], [1, 2])
+    assert run.series("optimization/seconds") == ([], [])
 
 
 def test_gradients_that_are_not_finite_cost_the_probe_and_not_the_run(classify, tmp_path):
@@ -196,7 +197,7 @@ def test_gradients_that_are_not_finite_cost_the_probe_and_not_the_run(classify, 
     assert sum("loss and gradients must be finite: the loss holds NaN" in line for line in said) == 4
     assert len(said) == 5  # one a probe; the landscape's, which had infinite steps to take, came first
     assert run.status()["state"] == "diverged"
-    assert run.series("why/failed")[1][-1] >= 5
+    assert run.series("optimization/failed")[1][-1] >= 5
 
 
 def test_a_network_that_is_not_deterministic_costs_the_probe_and_not_the_run(configure, tmp_path):
@@ -212,4 +213,4 @@ def test_a_network_that_is_not_deterministic_costs_the_probe_and_not_the_run(con
     with pytest.warns(UserWarning, match="no probe of .* must be deterministic"):
         run = train(config, tmp_path / "run")
     assert run.status()["state"] == "finished"
-    assert run.series("why/failed")[1][-1] > 0
+    assert run.series("optimization/failed")[1][-1] > 0

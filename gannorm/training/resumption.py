@@ -7,6 +7,7 @@ checkpoint holds its whole state, and what was written after the newest whole on
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,32 +43,32 @@ def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
             images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
     """
     config = config or TrainConfig.from_dict(RunDir.open(path).config())
-    with one_run(check_trainer_options(config.trainer)) as directory:
-        run = directory.open(path)
-        _go_on(run, config)
+    with one_run(check_trainer_options(config.trainer)) as is_first:
+        run = RunDir.open(path)
+        with run.lock() if is_first else nullcontext():
+            _go_on(run, config, is_first)
     return run
 
 
-def _go_on(run: RunDir, config: TrainConfig) -> None:
-    with run.lock():
-        _require_stopped(run)
-        saved = find_checkpoint(run) if run.checkpoints() else None
-        content = read_checkpoint(saved) if saved else {}
-        if content:
-            _require_its_config(run, content)
-        module, data = prepare(config)
-        if content:
-            _require_its_state(run, content, module, data)
-        step, metrics = content.get("step", -1), content.get("metrics", 0)
-        del content  # Lightning reads it again
+def _go_on(run: RunDir, config: TrainConfig, is_first: bool) -> None:
+    _require_stopped(run)
+    saved = find_checkpoint(run) if run.checkpoints() else None
+    content = read_checkpoint(saved) if saved else {}
+    if content:
+        _require_its_config(run, content)
+    module, data = prepare(config)
+    if content:
+        _require_its_state(run, content, module, data)
+    step, metrics = content.get("step", -1), content.get("metrics", 0)
+    del content  # Lightning reads it again
+    if is_first:
         run.rewind(step, metrics)
         if saved:
             run.set_last(step)
         run.set_status("running", max(step, 0))
-        print(
-            f"{run.path}: goes on from {f'step {step}' if saved else 'the beginning: it has no checkpoint'}", flush=True
-        )
-        train_to_the_end(module, data, config, run, saved)
+    begin = f"step {step}" if saved else "the beginning: it has no checkpoint"
+    print(f"{run.path}: goes on from {begin}", flush=True)
+    train_to_the_end(module, data, config, run, saved)
 
 
 def _require_stopped(run: RunDir) -> None:

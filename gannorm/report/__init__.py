@@ -1,0 +1,1 @@
+"""Figures, pages and W&B views of what `comparison` computed."""
