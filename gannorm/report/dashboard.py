@@ -103,7 +103,7 @@ def workspace(entity: str, project: str) -> Workspace:
 
 def describe() -> str:
     """The sections, panels and metrics of the workspace as text, for which nobody needs a key."""
-    panels = {"By normalizer": {title: (metric,) for title, metric in BARS.items()}}
+    panels: dict[str, dict[str, tuple[str, ...]]] = {"By normalizer": {t: (metric,) for t, metric in BARS.items()}}
     first, *others = LINES
     panels |= {first: dict(LINES[first]), "Samples and coupling": {t: (key,) for t, key in PICTURES.items()}}
     panels |= {section: dict(LINES[section]) for section in others}
