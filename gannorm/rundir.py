@@ -29,7 +29,7 @@ from typing import IO, Any
 
 from gannorm.errors import UserError
 from gannorm.files import atomic_write, damaged, dump_yaml, parse_yaml, read, write_json, write_text, writing
-from gannorm.locks import lock as lock_file
+from gannorm.files import lock as lock_file
 
 # Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
 # speaks for config.yaml, metrics.jsonl, samples and probes too.
