@@ -127,7 +127,7 @@ class GANModel:
     accumulate: int = factor(1, "microbatches that a batch is split into", FROM_ONE)
     accumulation: Literal["exact", "frozen", "naive"] = factor("exact", "what normalizes a microbatch")
     ema_decay: float = factor(0.999, "decay of the averaged generator; 0 switches averaging off", Range(0, 1, "[)"))
-    max_loss: float = factor(1e4, "a larger loss ends the run as diverged", POSITIVE)
+    max_loss: float = factor(1e4, "a larger loss has exploded and ends the run", POSITIVE)
     initialization: str = factor("dcgan", "of both networks", names="initializers")
     initialization_options: dict[str, Any] = factor(dict, "of D's, such as {zero_classifier: true}")
     equalize_bias: bool = factor(False, "let D call half of all images real at the beginning")
@@ -143,7 +143,7 @@ class ClassifierModel:
 
     learning_rate: float = factor(0.05, "of stochastic gradient descent", POSITIVE)
     momentum: float = factor(0.9, "of the gradient; 0 for none", Range(0, 1, "[)"))
-    max_loss: float = factor(1e4, "a larger loss ends the run as diverged", POSITIVE)
+    max_loss: float = factor(1e4, "a larger loss has exploded and ends the run", POSITIVE)
     initialization: str = factor("kaiming", "of the network", names="initializers")
     initialization_options: dict[str, Any] = factor(dict, "such as {zero_classifier: true}")
     residual_blocks: int = factor(0, "residual blocks at a map size; 0 for the VGG network", COUNT)

@@ -173,7 +173,7 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     (directory.path / "samples").mkdir()
     resumed = run("--resume", str(directory.path), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("goes on from step 2") == 1
+    assert resumed.stdout.count("continues from step 2") == 1
     assert directory.series("loss/d")[0] == [1, 2, 3, 4]
     found = torch.load(directory.checkpoint_file(4), weights_only=True)["state_dict"]
     assert all(torch.equal(found[name], value) for name, value in saved[4]["state_dict"].items())  # noise of both ranks
@@ -198,7 +198,7 @@ def test_ctrl_c_stops_both_processes_after_one_step_and_is_told_once(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, heard
     assert list(directory.checkpoints()) == [directory.status()["step"]]
-    assert heard.count("stopping after this step") == heard.count("goes on from step") == 1
+    assert heard.count("stopping after this step") == heard.count("continues from step") == 1
     assert heard.count("interrupted.") == 1 and "Traceback" not in heard
 
 

@@ -56,7 +56,7 @@ class GAN(LightningModule):
         lr_g: Adam's learning rate for the generator.
         betas: Adam's β₁ and β₂.
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
-        max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
+        max_loss: a loss that is larger in absolute value (exploded), or not finite, ends the run.
         seed: of the latents.
 
     Raises:

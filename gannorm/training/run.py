@@ -105,9 +105,9 @@ def _train_to_the_end(
     print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
-        diverged = _fit(module, data, config, run, stop, checkpoint)
+        ended = _fit(module, data, config, run, stop, checkpoint)
     except SIGTERMException:  # before our own handler was there
-        stop.received, diverged = signal.SIGTERM, ""
+        stop.received, ended = signal.SIGTERM, ""
     except BaseException as error:
         if _is_interrupt(error):
             _stopped(run, module.step, "interrupted")
@@ -119,8 +119,8 @@ def _train_to_the_end(
         if too_large:
             raise too_large from error
         raise
-    if diverged:
-        _set_status(run, "diverged", module.step, diverged)
+    if ended:
+        _set_status(run, "diverged", module.step, ended)
     elif module.step == config.steps:
         _set_status(run, "finished", module.step)
     elif stop.received:
@@ -141,7 +141,7 @@ def _stopped(run: RunDir, step: int, reason: str) -> None:
     _set_status(run, "failed", step, reason)
     saved = max(run.checkpoints(), default=0)
     begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
-    print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
+    print(f"{reason} at step {step}: --resume {run.path} continues {begin}.", file=sys.stderr)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -261,7 +261,7 @@ def _fit(
     stop: StopOnSignal,
     checkpoint: Path | None,
 ) -> str:
-    """Train; why the run diverged, or "" if it did not."""
+    """Train; why the run ended by itself (loss exploded, non-finite), or "" if it did not."""
     metrics, arithmetic = Metrics(config.log_every), choose(config)
     leads = is_first()
     callbacks: list[Any] = [metrics]
@@ -321,11 +321,11 @@ def _fit(
             if trainer.interrupted and not isinstance(error, SIGTERMException):
                 raise KeyboardInterrupt from None
             raise
-    return metrics.diverged
+    return metrics.ended
 
 
 class Provenance(Callback):
-    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
+    """Says how the run computes, and puts what rebuilds the networks and continues the run into every checkpoint."""
 
     state_key = "Provenance"  # type: ignore[assignment]
     before = ""  # a resumed run's arithmetic

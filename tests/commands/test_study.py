@@ -90,7 +90,7 @@ def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
         assert cli.main(["study", "s.yaml", "--output", "killed", *options]) == 0
     killer.join()
     assert "group_3: failed, to be tried again: killed by SIGKILL" in capsys.readouterr().err
-    assert f"{killed.path}: goes on from step" in Path("killed/s/plan/group_3.log").read_text()
+    assert f"{killed.path}: continues from step" in Path("killed/s/plan/group_3.log").read_text()
     calm = RunDir("calm/s/group_3")
     assert results(killed) == results(calm)
 

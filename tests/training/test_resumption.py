@@ -79,7 +79,7 @@ def test_a_run_of_another_device_goes_on_with_other_numbers(stopping):
     there = torch.zeros(16, dtype=torch.uint8)  # the size of a state on a GPU
     content["random"] = [states | {"device": "cuda", "cuda": there, "own": dict.fromkeys(states["own"], there)}]
     torch.save(content, file)
-    with pytest.warns(UserWarning, match="a run of cuda goes on on cpu with other random numbers"):
+    with pytest.warns(UserWarning, match="a run of cuda continues on cpu with other random numbers"):
         resume(stopped.path)
     assert stopped.status()["state"] == "finished"
 
