@@ -21,7 +21,7 @@ from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
 from gannorm.schema import DISPLAY
-from gannorm.training.run import prepare, train_to_the_end
+from gannorm.training.run import build, train_to_the_end
 from gannorm.training.trainer_options import check_trainer_options
 
 
@@ -43,20 +43,21 @@ def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
             images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
     """
     config = config or TrainConfig.from_dict(RunDir.open(path).config())
-    with one_run(check_trainer_options(config.trainer)) as is_first:
+    trainer = check_trainer_options(config.trainer)
+    with one_run(trainer) as is_first:
         run = RunDir.open(path)
         with run.lock() if is_first else nullcontext():
-            _continue(run, config, is_first)
+            _continue(run, config, is_first, trainer.world_size)
     return run
 
 
-def _continue(run: RunDir, config: TrainConfig, is_first: bool) -> None:
+def _continue(run: RunDir, config: TrainConfig, is_first: bool, processes: int) -> None:
     _require_stopped(run)
     saved = find_checkpoint(run) if run.checkpoints() else None
     content = read_checkpoint(saved) if saved else {}
     if content:
         _require_same_config(run, content)
-    module, data = prepare(config)
+    module, data = build(config)
     if content:
         _require_same_state(run, content, module, data)
     step, metrics = content.get("step", -1), content.get("metrics", 0)
@@ -68,7 +69,7 @@ def _continue(run: RunDir, config: TrainConfig, is_first: bool) -> None:
         run.set_status("running", max(step, 0))
     begin = f"step {step}" if saved else "the beginning: it has no checkpoint"
     print(f"{run.path}: continues from {begin}", flush=True)
-    train_to_the_end(module, data, config, run, saved)
+    train_to_the_end(module, data, config, run, processes, saved)
 
 
 def _require_stopped(run: RunDir) -> None:
