@@ -28,6 +28,9 @@ def parser() -> ArgumentParser:
         default="",
         help="for --module: a shape such as 3x32x32, or an .npy or .pt file, its first half real, the rest fake",
     )
+    parser.add_argument(
+        "--output", type=str, default="", help="which of several outputs: an index, a key, or a path such as logits.0"
+    )
     parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
     parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
     parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
@@ -49,11 +52,9 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
     require_positive(images=options.images, batch_size=options.batch_size)
 
-    from tqdm import tqdm
-
     from gannorm import probes
     from gannorm.files import atomic_write, write_json
-    from gannorm.isolate import hooked
+    from gannorm.probes.progress import progress
     from gannorm.seeds import stream
 
     settings: dict[str, Any] = {}
@@ -68,15 +69,9 @@ def run(argv: Sequence[str]) -> int:
         real, fake = load_halves(options.input, f, options.images, options.batch_size, options.seed)
     f.train(options.mode == "train")
     to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
-    # At 128 pixels it takes minutes, in which a terminal shows that something happens.
-    with tqdm(desc="measuring", unit=" passes", delay=2, leave=False, disable=None) as bar:
-
-        def count(*_: Any) -> None:
-            bar.update()
-
-        with hooked([f.register_forward_hook(count)]):
-            draws = stream(options.seed, "probe")
-            result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws)
+    draws, chosen = stream(options.seed, "probe"), output_of(options.output)
+    with progress("measuring"):
+        result = probes.batch_invariance(f, real, fake, options.batch_size, generator=draws, output=chosen)
     print(result)
     if remark:
         print(f"  ({remark})")
@@ -91,6 +86,18 @@ def run(argv: Sequence[str]) -> int:
             result.figure().savefig(file, format="png", dpi=150)
     independent = result.swap.verdict in ("independent", "rounding") and not result.gradient_coupling
     return int(options.fail_on_coupling and not independent)
+
+
+def output_of(path: str) -> Any:
+    """`output=` of the probes, from a path with dots; None for "".
+
+    >>> output_of("logit"), output_of("-1"), output_of("scales.0.logit"), output_of("")
+    ('logit', -1, ('scales', 0, 'logit'), None)
+    """
+    if not path:
+        return None
+    steps = tuple(int(step) if step.lstrip("-").isdecimal() else step for step in path.split("."))
+    return steps if len(steps) > 1 else steps[0]
 
 
 def _run_to_probe(options: Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
