@@ -22,6 +22,7 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed, nn
 
 from gannorm.errors import UserError
@@ -59,6 +60,11 @@ def one_run(trainer: Trainer) -> Iterator[bool]:
     finally:
         if distributed.is_initialized() and not connected:
             distributed.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the first of a run's, which alone writes its directory and reports."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
 
 def check_processes(trainer: Trainer) -> None:

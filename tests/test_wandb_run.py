@@ -33,7 +33,8 @@ def started(run, mode="offline", project="gannorm", config=CONFIG):
 def test_training_and_evaluation_are_one_row_with_last_and_best_scores(tmp_path, monkeypatch):
     monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / "cache"))
     tiny = "--data.image_size=8 --data.batch_size=16 --steps=4 --checkpoint_every=2 --model.discriminator.width=8"
-    tiny += f" --probe_every=0 --sample_every=0 --progress=false --wandb=offline --name=run --output={tmp_path}"
+    tiny += " --probe_every=0 --sample_every=0 --progress=false --wandb=offline --study=runs --name=run"
+    tiny += f" --output={tmp_path}"
     few = ["--samples=96", "--kid_subsets=2", "--splits=2", "--extractor=in_domain"]
     assert cli.main(["train", *tiny.split()]) == 0
     run = RunDir(tmp_path / "runs" / "run")
@@ -52,7 +53,8 @@ def test_training_and_evaluation_are_one_row_with_last_and_best_scores(tmp_path,
 def test_train_with_evaluate_scores_into_the_run_before_it_ends(tmp_path, monkeypatch):
     monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / "cache"))
     tiny = "--data.image_size=8 --data.batch_size=64 --steps=4 --checkpoint_every=4 --model.discriminator.width=8"
-    tiny += f" --probe_every=0 --sample_every=0 --progress=false --wandb=offline --name=run --output={tmp_path}"
+    tiny += " --probe_every=0 --sample_every=0 --progress=false --wandb=offline --study=runs --name=run"
+    tiny += f" --output={tmp_path}"
     assert cli.main(["train", *tiny.split(), "--evaluate=true"]) == 0
     run = RunDir(tmp_path / "runs" / "run")
     offline = Offline(run.path)

@@ -53,25 +53,21 @@ def _trained(config: TrainConfig, make: Callable[[], RunDir]) -> int:
         return _ended(make())
 
     from gannorm.commands.evaluate import score
+    from gannorm.distributed import is_first
     from gannorm.wandb_run import kept_open
 
     with kept_open():
         run = make()
         code = _ended(run)
-        if _is_first() and run.status()["state"] == "finished":
+        if is_first() and run.status()["state"] == "finished":
             code = score([run], config.wandb)
     return code
 
 
-def _is_first() -> bool:
-    """Whether this process is the first of a run's, which reports."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
-
-
 def _ended(run: RunDir) -> int:
-    if not _is_first():
+    from gannorm.distributed import is_first
+
+    if not is_first():  # of several processes, the first reports
         return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())

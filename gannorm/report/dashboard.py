@@ -103,10 +103,10 @@ def workspace(entity: str, project: str) -> Workspace:
 
 def describe() -> str:
     """The sections, panels and metrics of the workspace as text, for which nobody needs a key."""
-    panels: dict[str, dict[str, tuple[str, ...]]] = {"By normalizer": {t: (metric,) for t, metric in BARS.items()}}
+    panels: dict[str, Mapping[str, tuple[str, ...]]] = {"By normalizer": {k: (metric,) for k, metric in BARS.items()}}
     first, *others = LINES
-    panels |= {first: dict(LINES[first]), "Samples and coupling": {t: (key,) for t, key in PICTURES.items()}}
-    panels |= {section: dict(LINES[section]) for section in others}
+    panels |= {first: LINES[first], "Samples and coupling": {t: (key,) for t, key in PICTURES.items()}}
+    panels |= {section: LINES[section] for section in others}
     lines = []
     for section, shown in panels.items():
         lines += [section, *(f"  {title}: {', '.join(metrics)}" for title, metrics in shown.items())]

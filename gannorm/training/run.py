@@ -22,7 +22,7 @@ from torch import Tensor
 from gannorm import wandb_run
 from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
-from gannorm.distributed import Replicas, one_run
+from gannorm.distributed import Replicas, is_first, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
@@ -66,14 +66,14 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
     """
     config = TrainConfig.of(config)
     trainer = check_trainer_options(config.trainer)
-    with one_run(trainer) as is_first:
+    with one_run(trainer) as leads:
         if path is None:
-            path = place(config, repeats, follows=not is_first)
+            path = place(config, repeats, follows=not leads)
             config = config.changed(name=path.name)
-        if is_first:
+        if leads:
             RunDir(path).require_new()
         module, data = prepare(config)
-        with RunDir.create(path, config.to_dict()) if is_first else contextlib.nullcontext(RunDir(path)) as run:
+        with RunDir.create(path, config.to_dict()) if leads else contextlib.nullcontext(RunDir(path)) as run:
             train_to_the_end(module, data, config, run)
     return run
 
@@ -261,7 +261,7 @@ def _fit(
 ) -> str:
     """Train; why the run diverged, or "" if it did not."""
     metrics, arithmetic = Metrics(config.log_every), choose(config)
-    is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    leads = is_first()
     callbacks: list[Any] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
@@ -284,12 +284,12 @@ def _fit(
         Checkpoints(config.checkpoint_every, run),
         Randomness(),
         stop,
-        Provenance(run.config() if is_first else config.to_dict(), data, arithmetic),
+        Provenance(run.config() if leads else config.to_dict(), data, arithmetic),
     ]
     if config.progress:
         callbacks.append(Progress(config.log_every))
     loggers: list[Logger] = []
-    if is_first:
+    if leads:
         parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks_of(module).items()}
         facts = {"arithmetic": str(arithmetic), "parameters": parameters}
         loggers.append(RunDirLogger(run))
