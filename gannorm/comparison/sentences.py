@@ -54,7 +54,7 @@ def findings(conditions: Sequence[Condition], rows: Rows, verdicts: Mapping[str,
     sentences = []
     for c in conditions:
         if c.runs and verdicts[c.label].reason != UNPROBED:
-            sentences.append(f"{c.title} ({counted(len(c.runs), 'run')}): {verdicts[c.label]}.")
+            sentences.append(f"{c.title}: {verdicts[c.label]}.")
     return sentences + [s for score in IN_SENTENCES if (s := scored(conditions, rows, score))]
 
 

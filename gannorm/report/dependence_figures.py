@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 
@@ -14,6 +15,7 @@ from gannorm.report.curves import Curve, cut, draw_curve, legend, over_seeds
 from gannorm.report.plots import INK, RULE, Panel, Plot
 from gannorm.verdict import CONFLICT
 
+CONFLICT_IN_WORDS = "conflict: a real image among fakes, a fake among real images"
 # What a batch holds beside an image, and how its line is drawn; ink where lines of one colour would hide each other.
 STYLES = {
     "pure": ("pure batches", "-"),
@@ -38,15 +40,9 @@ def composition_curve(
             _draw_line(ax, curve, colours[condition.label])
         ax.set(xlim=(-0.04, 1.04), ylim=(-0.03, 1.03), ylabel="AUC: real above fake")
         ax.set_xlabel("share of the own class among the other images of the batch")
-        ax.annotate("pure batches", (1, -0.01), fontsize=8, ha="right", va="bottom")
+        _name_end(ax, "pure batches", 1.0, "right")
         if ends:
-            ax.axvline(min(ends), color=RULE, linewidth=0.8, linestyle=":", zorder=0)
-            ax.annotate(
-                "conflict: a real image\namong fakes, and the reverse",
-                (min(ends) + 0.015, -0.01),
-                fontsize=8,
-                va="bottom",
-            )
+            _name_end(ax, CONFLICT_IN_WORDS, min(ends), "left")
 
     words = "; ".join(
         f"{c.title} {', '.join(f'{point.auc.mean:.2f} at {point.others:.2f}' for point in curve)}"
@@ -69,6 +65,12 @@ def composition_curve(
         ],
         legend([c for c, _ in curves], colours),
     )
+
+
+def _name_end(ax: Axes, name: str, x: float, side: Literal["left", "right"]) -> None:
+    """A name above the axes, where no line runs, and a rule that leads to it."""
+    ax.axvline(x, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
+    ax.annotate(name, (x, 1.045), fontsize=8, ha=side, va="bottom", annotation_clip=False)
 
 
 def _draw_line(ax: Axes, curve: Sequence[Point], colour: str) -> None:
@@ -140,7 +142,8 @@ def _panel(title: str, curves: Mapping[str, Curve], colour: str, label: str) -> 
             words, style = STYLES[end]
             draw_curve(ax, curve, INK if end == "mixed" else colour, words, linestyle=style)
         ax.set(ylim=(-0.02, 1.02), xlabel="step", ylabel=label, title=cut(title))
-        ax.legend(loc="lower right", ncols=len(curves), borderaxespad=0.1, handlelength=2.2, columnspacing=1)
+        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.24)}  # conflict may run along the axis
+        ax.legend(**below, ncols=len(curves), borderaxespad=0, handlelength=2.2, columnspacing=1)
 
     ends = ", ".join(f"{curve[-1][1]:.2f} {STYLES[end][0]}" for end, curve in curves.items())
     return Panel(draw, f"{title}: {label} over training, at the last probe {ends}.")

@@ -101,7 +101,7 @@ def test_every_kind_of_verdict_has_its_words(make_run: MakeRun) -> None:
         f"With GroupNorm, it judges images: {PAIRS.format(75)}, as in any other batch."
     )
     for c in comparison.conditions:  # the finding is the verdict, word for word
-        assert f"{c.title} (2 runs): {comparison.verdicts[c.label]}." in comparison.findings
+        assert f"{c.title}: {comparison.verdicts[c.label]}." in comparison.findings
 
 
 def test_nothing_is_claimed_of_runs_without_probes_and_scores(make_run: MakeRun) -> None:

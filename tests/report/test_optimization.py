@@ -6,17 +6,14 @@ import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from gannorm.report.about import about
 from gannorm.report.compare import analyse, compare
 from gannorm.report.optimization import page, write
 from gannorm.report.optimization_figures import figures
-from gannorm.report.plots import logarithmic
 from gannorm.report.report import page as index
 from gannorm.rundir import RunDir
 
@@ -125,22 +122,6 @@ def test_damaged_arrays_cost_a_figure_and_not_the_report(measured: Callable[...,
     run.probe_file(0).write_bytes(b"PK\x03\x04 cut")
     text = page_of(run)
     assert "optimization_landscape" in text and "optimization_depth" not in text
-
-
-@pytest.mark.parametrize("which", ["x", "y"])
-def test_logarithmic_axes_have_plain_numbers(which: Literal["x", "y"]) -> None:
-    def labels(*values: float) -> set[str]:
-        figure = Figure()
-        ax = figure.subplots()
-        ax.plot(values, values)
-        logarithmic(ax, which)
-        figure.canvas.draw()
-        return {label.get_text() for label in (ax.xaxis if which == "x" else ax.yaxis).get_ticklabels(which="both")}
-
-    assert {"0.01", "0.1", "1", "10", "100", "1000"} <= labels(0.005, 2000)
-    narrow = labels(0.2, 3)
-    assert {"0.2", "0.3", "1", "2"} <= narrow  # between the decades too
-    assert not any(set(label) - set("0123456789.") for label in labels(0.005, 2000) | narrow)
 
 
 def page_of(*runs: RunDir) -> str:
