@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import wandb
 from PIL import Image
 
 from gannorm.cli import main
@@ -187,34 +186,6 @@ def test_each_folder_is_read_with_its_own_root_and_options(tmp_path, monkeypatch
     with pytest.warns(UserWarning, match="skipped 1 of 2"):
         found = [data.of(source)[1] for source in sources]
     assert [images.pixels[:, 0, 0, 0].tolist() for images in found] == [[0], [1]]
-
-
-def test_scores_reach_wandb_as_an_evaluation_beside_the_training(run, monkeypatch):
-    started, logged = [], []
-
-    class Experiment:
-        project, id = "gannorm", "x"
-
-        def define_metric(self, *_, **__):
-            pass
-
-        def log(self, values):
-            logged.append(values)
-
-        def finish(self, **_):
-            started.append("finished")
-
-    def init(**options):
-        started.append((options["mode"], options["group"], options["job_type"]))
-        return Experiment()
-
-    monkeypatch.setattr(wandb, "init", init)
-    assert main(["evaluate", "run", *FEW]) == 0
-    assert not started  # the run was trained with W&B off
-    assert main(["evaluate", "run", "--again=true", "--wandb=offline", "--statistics=batch", *FEW]) == 0
-    assert started == [("offline", "s/batch", "evaluation"), "finished"]
-    (values,) = logged
-    assert values["step"] == 4 and values["scores/batch/averaged/fid"] == run.scores()[-1]["fid"]
 
 
 def test_contradictions_and_mistakes_are_known_before_anything_is_built(run, capsys, monkeypatch):

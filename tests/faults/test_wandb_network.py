@@ -17,7 +17,7 @@ import wandb
 
 from gannorm.training import train
 from gannorm.training.callbacks.metrics import Metrics
-from gannorm.training.loggers import INIT_TIMEOUT
+from gannorm.wandb_run import INIT_TIMEOUT
 
 KEY = "0123456789abcdef0123456789abcdef01234567"  # made up, in the form of W&B's
 STEPS = 6
@@ -147,7 +147,7 @@ def test_a_service_of_a_process_that_has_ended_costs_one_line(server, settings, 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", ["fails", "hangs"])
 def test_a_server_that_fails_before_the_run_leaves_it_offline(server, settings, tmp_path, monkeypatch, capsys, state):
-    monkeypatch.setattr("gannorm.training.loggers.INIT_TIMEOUT", 2)
+    monkeypatch.setattr("gannorm.wandb_run.INIT_TIMEOUT", 2)
     server.state = state
     run = train(settings, tmp_path / "run")
     assert require_complete(run, "offline-run") >= STEPS
@@ -177,7 +177,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_says_nothing(server, settings, t
 def test_a_network_that_dies_costs_bounded_time_and_no_row(
     server, settings, tmp_path, monkeypatch, capsys, state, step
 ):
-    monkeypatch.setattr("gannorm.training.loggers.FINISH_TIMEOUT", 1)
+    monkeypatch.setattr("gannorm.wandb_run.FINISH_TIMEOUT", 1)
     at_step(monkeypatch, step, lambda: setattr(server, "state", state))
     begin = time.monotonic()
     run = train(settings, tmp_path / "run")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.offline_wandb import Offline
 
 from gannorm import cli
 from gannorm.config import NORMS
@@ -41,45 +39,7 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / ".netrc"))
-
-
-def offline_records(folder: Path) -> list[Any]:
-    """Every record of the offline runs below a folder, once W&B's own process has written the last of each."""
-    files = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
-    assert files
-    deadline = time.monotonic() + 60
-    while True:
-        found = [list(_records(file.read_bytes())) for file in files]
-        if all(records and records[-1].HasField("exit") for records in found):
-            return [record for records in found for record in records]
-        assert time.monotonic() < deadline, "no end of the run in its file"
-        time.sleep(0.1)
-
-
-def _records(content: bytes) -> Iterator[Any]:
-    """LevelDB blocks of 32 KiB holding protobuf messages."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    at, pending = 7, b""
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
-        pending += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
-            record.ParseFromString(pending)
-            pending = b""
-            yield record
+pytestmark = pytest.mark.usefixtures("no_account")
 
 
 def panels(spec: Any) -> list[dict[str, Any]]:
@@ -96,18 +56,14 @@ def test_panels_show_what_runs_really_log(tmp_path: Path, monkeypatch: pytest.Mo
     options = ["--samples", "100", "--splits", "2", "--kid_subsets", "3"]
     assert cli.main(["evaluate", str(run), *options]) == 0
 
-    found = offline_records(run)
-    history = [i for r in found if r.HasField("history") for i in r.history.item]
-    logged = {"/".join(i.nested_key) or i.key for i in history}
-    pictures = {name for name in logged if name.split("/")[-1] not in ("step", "_step")}
+    offline = Offline(run)
+    logged = offline.keys
     metrics = {m for section in LINES.values() for group in section.values() for m in group} | set(BARS.values())
     assert metrics - logged == set()
-    assert set(PICTURES.values()) - {name.split("/")[0] for name in pictures} == set()
-    starts = [r.run for r in found if r.HasField("run") and r.run.job_type]
-    assert {start.job_type for start in starts} == {"training", "evaluation"}
-    assert {start.run_group for start in starts} == {"s/batch"}
-    kept = {item.key: json.loads(item.value_json) for start in starts for item in start.config.update}
-    assert NORMS[0] in flatten(kept)
+    assert set(PICTURES.values()) - {name.removesuffix("/captions") for name in logged} == set()
+    assert {start.job_type for start in offline.starts} == {"training"}
+    assert {start.run_group for start in offline.starts} == {"s/batch"}
+    assert NORMS[0] in flatten(offline.config)
 
 
 def test_the_workspace_is_built_without_a_key_and_serialised() -> None:
@@ -115,17 +71,22 @@ def test_the_workspace_is_built_without_a_key_and_serialised() -> None:
     spec = json.loads(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
     assert (view.entity, view.project) == ("someone", "project")
     shown = [metric for panel in panels(spec) for metric in panel["config"].get("metrics", [])]
-    assert shown == [
-        *[m for section in list(LINES.values())[:1] for group in section.values() for m in group],
-        *BARS.values(),
-        *[m for section in list(LINES.values())[1:] for group in section.values() for m in group],
-    ]
+    assert shown == [*BARS.values(), *(m for section in LINES.values() for group in section.values() for m in group)]
+    assert shown[:2] == ["batch_dependence/train/auc_gap", "batch_dependence/train/auc_conflict"]
     media = [panel["config"]["mediaKeys"] for panel in panels(spec) if panel["viewType"] == "Media Browser"]
     assert media == [[key] for key in PICTURES.values()]
     bars = [panel["config"]["groupBy"] for panel in panels(spec) if panel["viewType"] == "Bar Chart"]
     assert bars == ["model.value.discriminator.norm"] * len(BARS)  # W&B keeps a config's values under "value"
     grouping = spec["section"]["runSets"][0]["grouping"]
     assert [key["name"] for key in grouping] == ["group"]
+
+
+def test_it_is_printed_without_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dashboard", "--print"]) == 0
+    printed = capsys.readouterr().out
+    opening = printed.split("\n")[2:4]
+    assert "auc_gap" in opening[0] and "auc_conflict" in opening[1]
+    assert all(metric in printed for section in LINES.values() for group in section.values() for metric in group)
 
 
 def test_saving_needs_a_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,8 +143,8 @@ def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Pat
     runs = [str(run.directory.path) for c in comparison.conditions for run in (*c.runs, *c.diverged)]
     output = tmp_path / "report"
     assert cli.main(["compare", *runs, "--output", str(output), "--wandb", "offline"]) == 0
-    found = offline_records(output)
-    (start,) = [r.run for r in found if r.HasField("run") and r.run.job_type]
+    offline = Offline(output)
+    (start,) = offline.starts
     assert (start.job_type, start.run_group, start.project) == ("comparison", "digits", "gannorm")
     (folder,) = output.glob("wandb/offline-run-*/files/media")
     (file,) = folder.glob("table/comparison/table_*.table.json")
@@ -199,6 +160,5 @@ def test_a_comparison_logs_its_table_and_figures(compared: tuple[Comparison, Pat
     at = conditions["columns"].index("AUC pure")
     assert conditions["data"][0][at : at + 3] == [pure.estimate.mean, pure.estimate.low, pure.estimate.high]
     assert {p.name.split("_")[0] for p in folder.glob("images/figures/*.png")} >= {"accuracy", "coupling", "scores"}
-    summaries = [i for r in found if r.HasField("summary") for i in r.summary.update]
-    assert any(i.key == "headline" and json.loads(i.value_json) == comparison.headline for i in summaries)
+    assert offline.summary["headline"] == comparison.headline
     assert RunDir(runs[0]).config()["study"] == "digits"

@@ -2,8 +2,12 @@
 
 import csv
 import importlib
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -314,3 +318,15 @@ def test_the_fakes_are_those_of_the_step_and_other_ones_at_every_step(configure)
     assert all(torch.equal(z, e) for (_, z), e in zip(seen[:2], expected, strict=True))
     trainer.global_step = 8
     seen.clear()
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_measures_and_both_end_with_the_same_bits(tmp_path):
+    tests = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tests / "support" / "watched_program.py"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for rank in (0, 1):
+        watched, plain = (torch.load(tmp_path / f"{kind}_{rank}.pt") for kind in (True, False))
+        require_equal(watched, plain)
