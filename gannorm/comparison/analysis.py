@@ -21,7 +21,7 @@ from gannorm.comparison.table import tabulate
 from gannorm.comparison.verdicts import composition_curve, verdict
 from gannorm.errors import UserError
 from gannorm.registry import choices
-from gannorm.rundir import RunDir
+from gannorm.rundir import RunDir, find_runs
 
 
 def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mode: bool = False) -> Comparison:
@@ -31,7 +31,8 @@ def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mo
     left out by name; diverged runs count in the divergence rate and in nothing else.
 
     Args:
-        runs: run directories, of one study or several; or the path of a runs.csv, which gives the same numbers.
+        runs: run directories, of one study or several; or a path, of a folder of runs or of a runs.csv, which gives
+            the same numbers.
         baseline: label of the condition that the others are compared with; the first one if not given.
         by_mode: compare each run with itself: the sampling modes of G (statistics, averaged or trained weights) under
             which it was scored become conditions, paired by the run's seed.
@@ -39,6 +40,8 @@ def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mo
     Raises:
         UserError: no run has finished; there are GANs and classifiers; no condition has the baseline's name.
     """
+    if isinstance(runs, Path) and runs.is_dir():
+        runs = find_runs([str(runs)])
     ended, left_out = read_runs_csv(runs) if isinstance(runs, Path) else read_runs(runs)
     _require_comparable(ended, left_out)
     if by_mode:

@@ -19,6 +19,7 @@ from gannorm.verdict import KINDS, Verdict
 
 IN_SENTENCES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
 NAMED = 4  # conditions that a sentence names before it counts the rest
+SHORT = 80  # characters of a reason that the headline gives
 # What the conflict end shows, for a reader who has never heard of it: its AUC is a share of pairs.
 CONFLICT = "it ranks a real image placed among fakes above a fake placed among real images in {} of 100 pairs"
 MEANING = {
@@ -43,7 +44,10 @@ def headline(conditions: Sequence[Condition], rows: Rows, verdicts: Mapping[str,
         members = [c for c in probed if verdicts[c.label].kind == kind]
         if members:
             who = "it" if parts else "the discriminator"
-            parts.append(f"With {names(members)}, {who} {_kind(kind, members, rows, verdicts)}.")
+            if kind == "undecided":
+                parts.append(f"With {names(members)}, what {who} judges is undecided{_reason(members, verdicts)}.")
+            else:
+                parts.append(f"With {names(members)}, {who} {_meaning(kind, members, rows)}.")
     return " ".join(parts)
 
 
@@ -101,12 +105,17 @@ def family(corrections: Mapping[tuple[str, str], Corrected]) -> str:
     return f"Verdicts on last values are corrected by Holm's method over {counted(count, 'comparison')}."
 
 
-def _kind(kind: str, members: Sequence[Condition], rows: Rows, verdicts: Mapping[str, Verdict]) -> str:
+def _reason(members: Sequence[Condition], verdicts: Mapping[str, Verdict]) -> str:
+    """A short reason that the conditions share, after a colon; others stand below the headline."""
+    reasons = {verdicts[c.label].reason for c in members}
+    reason = min(reasons, key=len)
+    if len(reasons) == 1 and len(reason) <= SHORT:
+        return f": {reason}"
+    return ", for the reason below" if len(reasons) == 1 else ", for the reasons below"
+
+
+def _meaning(kind: str, members: Sequence[Condition], rows: Rows) -> str:
     """A kind, and what it means in numbers."""
-    if kind == "undecided":
-        reasons = dict.fromkeys(verdicts[c.label].reason for c in members)
-        reason = next(iter(reasons)) if len(reasons) == 1 else "for the reasons below"
-        return f"is undecided: {reason}" if len(reasons) == 1 else f"is undecided, {reason}"
     conflicts = [row.estimate.mean for c in members if (row := rows.get((c.label, f"{TRAIN}auc_conflict")))]
     if not conflicts:
         return kind

@@ -76,3 +76,8 @@ def test_probes_of_no_number_of_steps_do_not_end_a_comparison(make_run: MakeRun)
     for run, every in zip(runs, (2, "often", [1]), strict=True):
         run.config_file.write_text(json.dumps({**run.config(), "probe_every": every}))  # which is YAML too
     assert len(analyse(runs).conditions[0].runs) == 3
+
+
+def test_a_folder_of_runs_is_read_as_its_runs(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(2)]
+    assert analyse(runs[0].path.parent).to_csv() == analyse(runs).to_csv()
