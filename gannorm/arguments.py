@@ -165,7 +165,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) ->
 def _require_known(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """Every flag must be one of the parser's, or below a key that takes any, and have its value."""
     flags = {option: action for action in parser._actions for option in action.option_strings}
-    free = tuple(f"{flag}." for flag, action in flags.items() if get_origin(_kind(action)) is dict)
+    free = tuple(f"{flag}." for flag, action in flags.items() if get_origin(kind_of(action)) is dict)
     for argument, following in pairwise([*argv, None]):
         flag, equals, _ = str(argument).partition("=")
         if not flag.startswith("-") or _is_number(flag):
@@ -197,7 +197,7 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's message in the house's form: what must hold, what arrived, what to do."""
     if match := re.search(r"Parser key \"([\w.]+)\":.*?(?:Got|Given) value:(.*)", message):
         key, value = match[1], match[2].strip()
-        (kind,) = (_kind(action) for action in parser._actions if action.dest == key)
+        (kind,) = (kind_of(action) for action in parser._actions if action.dest == key)
         try:
             Key(key, kind, None, "", "", None, "").typed(value)
         except UserError as error:
@@ -212,7 +212,8 @@ def _explain(message: str, parser: ArgumentParser) -> str:
     return message
 
 
-def _kind(action: Any) -> Any:
+def kind_of(action: Any) -> Any:
+    """The type of a parser's argument."""
     return getattr(action, "_typehint", None) or action.type
 
 

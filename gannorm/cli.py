@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_help())
             return 0
+        if arguments[0] == "--print_completion":
+            from gannorm.commands.completion import completion
+
+            print(completion(" ".join(arguments[1:]), COMMANDS))
+            return 0
         if arguments[0] == "--version":
             print(gannorm.__version__)
             return 0
@@ -89,7 +94,9 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "  --import MODULE   import your own module first, for example one that registers a normalizer",
+            "  --import MODULE            import your own module first, for example one that registers a normalizer",
+            "  --print_completion SHELL   print a script by which bash or zsh completes the flags",
+            "  --version                  print the version",
             "",
             "`gannorm COMMAND --help` lists what a command takes.",
         ]

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # BatchNorm and GroupNorm discriminators on your own images, compared: scripts/train_folder.sh path/to/images [flags …]
 # Flags are those of `gannorm train`, for example --steps 2000 --data.skip_bad true; the names of the runs and their folder
-# are decided here. Stopped, the same command goes on where it was; with other flags it says what differs.
+# are decided here. Stopped, the same command continues where it was; with other flags it names what differs.
 set -euo pipefail
+if [ $# -lt 1 ] || [ ! -d "$1" ]; then
+  echo "scripts/train_folder.sh needs a folder of images: got ${1:-none}; give path/to/images." >&2
+  exit 2
+fi
+root=$(cd "$1" && pwd)
+shift
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
 setup
-if [ $# -lt 1 ]; then
-  echo "scripts/train_folder.sh needs a folder of images: got none; give path/to/images." >&2
-  exit 2
-fi
-root=$1
-shift
 study=folder_$(basename "$root")
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT

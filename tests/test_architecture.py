@@ -26,7 +26,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
-    "lightning": {"data", "training", "distributed"},
+    "lightning": {"data", "training", "distributed", "commands"},
     "wandb": {"wandb_run", "report"},
     "torch_fidelity": {"evaluation"},
     "torch": set(LEVEL)

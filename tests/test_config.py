@@ -95,7 +95,13 @@ def test_every_key_reaches_what_it_configures_with_the_same_default():
     from gannorm.models import Discriminator, Generator
     from gannorm.training import GAN, Classifier
 
-    built = {"initialization", "initialization_options", "equalize_bias", "residual_blocks"}
+    built = {
+        "initialization",
+        "initialization_options",
+        "equalize_bias",
+        "residual_blocks",
+        "cuda_graph",
+    }  # the last is a callback
     sections = [(GANModel(), GAN, built), (ClassifierModel(), Classifier, built)]
     sections += [(GANModel().discriminator, Discriminator, set()), (GANModel().generator, Generator, set())]
     sections += [(TrainConfig().data, ImageData, set())]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gannorm.arguments import parse, parser_for
+from gannorm.errors import UserError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 def parser() -> ArgumentParser:
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
-    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them; or one runs.csv")
+    newest = "run directories, or folders of them; or one runs.csv; default: the study in runs/ that was written last"
+    parser.add_argument("runs", type=str, nargs="*", help=newest)
     parser.add_argument("--output", type=str, default="report", help="folder to write")
     parser.add_argument(
         "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
@@ -35,9 +38,11 @@ def run(argv: Sequence[str]) -> int:
     from gannorm.rundir import find_runs
 
     output = Path(options.output)
-    table = Path(options.runs[0]) if len(options.runs) == 1 and options.runs[0].endswith(".csv") else None
+    runs = options.runs or [newest_study(Path("runs"))]
+    table = Path(runs[0]) if len(runs) == 1 and runs[0].endswith(".csv") else None
+    replaced = (output / "index.html").exists()
     comparison = compare(
-        table or find_runs(options.runs),
+        table or find_runs(runs),
         output,
         baseline=options.baseline,
         by_mode=options.by_mode,
@@ -45,9 +50,27 @@ def run(argv: Sequence[str]) -> int:
     )
     print(comparison.to_text())
     print(output / "index.html")
+    if not options.runs:
+        print(f"This is the newest study, {runs[0]}; give runs to compare others.", file=sys.stderr)
+    if replaced:
+        print(f"This replaced the report that was in {output}; --output chooses another folder.", file=sys.stderr)
     if options.wandb != "off":
         _log_comparison(comparison, output, options.wandb)
     return 0
+
+
+def newest_study(folder: Path) -> str:
+    """The study in a folder of studies that a run was written to last.
+
+    Raises:
+        UserError: it holds no runs.
+    """
+    files = sorted(folder.glob("*/*/status.json"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise UserError(
+            f"`gannorm compare` needs runs: there are none in {folder}; give run directories, or make some."
+        )
+    return str(files[-1].parent.parent)
 
 
 def _log_comparison(comparison: Comparison, output: Path, mode: str) -> None:

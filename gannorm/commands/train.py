@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +70,6 @@ def _ended(run: RunDir) -> int:
         return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
-    if status["state"] == "finished" and run.checkpoints() and sys.stdout.isatty():
-        print(f"next: gannorm probe {run.path}    gannorm evaluate {run.path}    gannorm sample {run.path}")
+    if status["state"] == "finished" and run.checkpoints() and run.config().get("task") != "classifier":
+        print(f"next: gannorm probe {run.path}, gannorm evaluate {run.path}, gannorm compare {run.path.parent}")
     return 0

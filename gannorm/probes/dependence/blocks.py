@@ -20,13 +20,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, per_sample, permutation, running, take
 from gannorm.probes.dependence.swap_test import ROUNDING_SHRINKS_BY, cast
 from gannorm.probes.gradients import tolerance
+from gannorm.probes.optional import stats
 from gannorm.state import RandomState
 from gannorm.verdict import BLOCKS, Estimate
 
@@ -205,7 +205,7 @@ def _expit(x: float) -> float:
 @cache
 def student(freedom: int) -> float:
     """t_{0.975} with so many degrees of freedom."""
-    return float(stats.t.ppf(0.975, freedom))
+    return float(stats().t.ppf(0.975, freedom))
 
 
 def unseen(count: int) -> float:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gannorm.errors import UserError
+from gannorm.probes.optional import stats
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,15 @@ def icc(values: Tensor | Sequence[Sequence[float]], confidence: float = 0.95) ->
     within = sum(float((b - m).square().sum()) for b, m in zip(batches, means, strict=True)) / (total - n)
     ratio = between / within if within else math.inf
     alpha = 1 - confidence
-    low = ratio / stats.f.ppf(1 - alpha / 2, n - 1, total - n)
-    high = ratio * stats.f.ppf(1 - alpha / 2, total - n, n - 1)
+    low = ratio / stats().f.ppf(1 - alpha / 2, n - 1, total - n)
+    high = ratio * stats().f.ppf(1 - alpha / 2, total - n, n - 1)
     estimate = _correlation(ratio, k)
     return IntraclassCorrelation(
         icc=estimate,
         low=_correlation(low, k),
         high=_correlation(high, k),
         f=ratio,
-        p=float(stats.f.sf(ratio, n - 1, total - n)),
+        p=float(stats().f.sf(ratio, n - 1, total - n)),
         design_effect=1 + (k - 1) * estimate,
         batches=n,
         batch_size=k,
