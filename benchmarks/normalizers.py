@@ -40,7 +40,7 @@ def normalizer_times(name: str, device: str, threads: str, rounds: str, size: st
     x = torch.randn(shape, generator=stream(0, "map")).to(device).requires_grad_()
     grad = torch.randn(shape, generator=stream(0, "grad")).to(device)
     layer = NORMALIZERS[name](shape[1]).to(device)
-    if NORMALIZERS[name].needs_reference:
+    if NORMALIZERS[name].reference:
         set_reference(nn.Sequential(layer), x.detach()[:8])  # its statistics alone, not a network's second pass
 
     def both_ways(layer: nn.Module) -> Callable[[], Any]:

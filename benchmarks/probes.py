@@ -1,4 +1,4 @@
-"""What a probe costs, in training steps."""
+"""What a probe costs, in forward passes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from unittest import mock
 import torch
 
 from benchmarks.core import Bench, Row, row
-from benchmarks.loops import bare_loop
-from gannorm.models import Discriminator, Generator
+from gannorm.models import Discriminator
 from gannorm.seeds import stream
 
 
@@ -22,18 +21,32 @@ def probes(bench: Bench) -> Iterator[Row]:
         with mock.patch("torch.autograd.grad", wraps=torch.autograd.grad) as grad:
             probes.estimate_coupling(small, x)
         yield Row("probes", f"estimate_coupling at N={count}", note=f"{grad.call_count} backward passes")
-    bare = bare_loop(bench, Generator(16, 1, 32), Discriminator(16, 1, 16))
-    critic = bare.gan.discriminator
-    real, fake = (torch.randn(64, 1, 16, 16, generator=stream(0, n)).to(bench.device) for n in ("real", "fake"))
+    critic = Discriminator(16, 1, 16).to(bench.device)
+    real = torch.randn(64, 1, 16, 16, generator=stream(0, "real")).to(bench.device)
     times = bench.interleaved(
         {
             "matrix": lambda: probes.coupling_matrix(critic, real),
             "estimate": lambda: probes.estimate_coupling(critic, real),
-            "all": lambda: probes.batch_invariance(critic, real, fake),
-            "step": lambda: bare.step(real),
         },
         rounds=2,
     )
     what = "estimate_coupling at N=64"
     yield row("probes", what, times, "estimate", "matrix", True, "coupling_matrix", "≥ 10")
-    yield row("probes", "batch_invariance, 64 + 64", times, "all", "step", False, "a training step", "≤ 30")
+    large = Discriminator(32, 3, 32).to(bench.device)
+    images = [torch.randn(256, 3, 32, 32, generator=stream(0, n)).to(bench.device) for n in ("real", "fake")]
+
+    def forward() -> None:
+        with torch.no_grad():
+            large(images[0][:64])
+
+    times = bench.interleaved(
+        {
+            "full": lambda: probes.batch_invariance(large, *images),
+            "quick": lambda: probes.batch_invariance(large, *images, cost="quick"),
+            "forward": forward,
+        },
+        rounds=2,
+    )
+    for cost, most in (("quick", 64), ("full", 250)):
+        what = f"batch_invariance, {cost}, 256 + 256"
+        yield row("probes", what, times, cost, "forward", False, "a forward pass of 64 images", f"≤ {most}")

@@ -106,7 +106,7 @@ def _registry(names: str) -> Any:
     """The registry that a key's `names` mean."""
     from gannorm.data import DATASETS
     from gannorm.losses import LOSSES, PENALTIES
-    from gannorm.models import INITIALIZERS
+    from gannorm.models import AUGMENTATIONS, DISCRIMINATORS, GENERATORS, INITIALIZERS
     from gannorm.models.discriminator import MINIBATCH
     from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
 
@@ -114,6 +114,9 @@ def _registry(names: str) -> Any:
         "datasets": DATASETS,
         "losses": LOSSES,
         "penalties": PENALTIES,
+        "augmentations": AUGMENTATIONS,
+        "discriminators": DISCRIMINATORS,
+        "generators": GENERATORS,
         "initializers": INITIALIZERS,
         "minibatch": MINIBATCH,
         "normalizers": NORMALIZERS,

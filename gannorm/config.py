@@ -72,18 +72,26 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
-    """The discriminator."""
+class NetworkConfig:
+    """What discriminator and classifier have in common."""
 
     norm: str = factor("batch", "activation normalizer", names="normalizers")
     norm_options: dict[str, Any] = factor(dict, "of the normalizer, such as {groups: 4}")
     weight_norm: str = factor("none", "weight normalizer of every layer", names="weight_normalizers")
     width: int = factor(32, "channels of the first stage", FROM_ONE)
     minibatch: str = factor("none", "deliberate coupling by a minibatch layer", names="minibatch")
+    norm_layers: Literal["all", "all_but_first", "last"] = factor("all", "which convolutions the normalizer follows")
 
 
 @dataclass(frozen=True)
-class ClassifierNetworkConfig(DiscriminatorConfig):
+class DiscriminatorConfig(NetworkConfig):
+    """The discriminator."""
+
+    architecture: str = factor("vgg", "network, or one of your own", names="discriminators")
+
+
+@dataclass(frozen=True)
+class ClassifierNetworkConfig(NetworkConfig):
     """The classifier's network: a discriminator with a logit a class."""
 
     depth: int = factor(0, "layers with weights; 0 for the discriminator's layout", COUNT)
@@ -98,6 +106,7 @@ class GeneratorConfig:
     weight_norm: str = factor("none", "weight normalizer of every layer", names="weight_normalizers")
     width: int = factor(32, "channels of the last stage", FROM_ONE)
     latent_dim: int = factor(64, "numbers in a latent", FROM_ONE)
+    architecture: str = factor("vgg", "network, or one of your own", names="generators")
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ class GANModel:
     penalty: str = factor("none", "penalty of the discriminator", names="penalties")
     penalty_weight: float = factor(10.0, "its factor in the discriminator's loss", COUNT)
     moment_weight: float = factor(0.0, "factor of the penalty on layers' means and variances", COUNT)
+    augment: str = factor("none", "of real and fake images before the discriminator", names="augmentations")
     d_composition: Literal["separate", "joint"] = factor("separate", "real and fake images in the D step's batches")
     g_composition: Literal["fake", "joint"] = factor("fake", "what D sees in the G step: fakes alone, or with real")
     accumulate: int = factor(1, "microbatches that a batch is split into", FROM_ONE)

@@ -46,6 +46,9 @@ NAMES: dict[str, dict[str, str]] = {  # names of a registry → what is wanted
     "losses": _LOSSES,
     "penalties": _PENALTIES,
     "initializers": {"he": "'kaiming'", "glorot": "'xavier'", "normal": "'dcgan'"},
+    "augmentations": {"diff_augment": "'diffaugment'", "ada": "'diffaugment'"},
+    "discriminators": {"resnet": "'residual'", "dcgan": "'vgg'"},
+    "generators": {"resnet": "'residual'", "dcgan": "'vgg'"},
     "minibatch": {"minibatch_stddev": "'stddev'", "mbstd": "'stddev'"},
     "datasets": {"cifar": "'cifar10'", "image_folder": "'folder'", "imagefolder": "'folder'"},
 }

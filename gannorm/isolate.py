@@ -10,6 +10,7 @@ What a module keeps is followed through dictionaries, lists, tuples, sets, deque
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
@@ -155,6 +156,23 @@ def _without_wrapper(wrapper: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return wrapper.module(*args, **kwargs)  # type: ignore[operator]
 
 
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy of a module.
+
+    Raises:
+        UserError: a layer cannot be copied; it is named, with the remedy.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> copy_of(layer) is layer
+    False
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:  # of torch, and of pickle
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"a network must be copyable: {_not_copyable(module, reason)}") from error
+
+
 @contextmanager
 def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     """Hooks that are there for the length of the block.
@@ -231,6 +249,26 @@ def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:
             queue.extend((inner, f"{name}.{key}" if name else str(key)) for key, inner in _held(value))
     inner_modules = {id(m) for root in modules.values() for m in list(root.modules())[1:]}
     return {name: m for name, m in modules.items() if id(m) not in inner_modules}
+
+
+def _not_copyable(root: nn.Module, reason: str) -> str:
+    """The layer that cannot be copied, why, and what to do."""
+    for name, module in root.named_modules():
+        where = f"{name or 'it'} ({type(module).__name__})"
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                return (
+                    f"{where} keeps the computed tensor {key!r}, as the old torch.nn.utils.weight_norm and "
+                    "spectral_norm do; use those of torch.nn.utils.parametrizations, or keep it detached."
+                )
+            if key in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:
+                what = f"{where} keeps {key!r}, {type(value).__name__}"
+                return f"{what}: {reason}; give the class a __deepcopy__, or drop it."
+    return f"{type(root).__name__}: {reason}; give the class a __deepcopy__."
 
 
 def _held(value: Any) -> Iterable[tuple[Any, Any]]:

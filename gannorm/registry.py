@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import is_dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gannorm.errors import UserError
 
@@ -31,17 +30,22 @@ class Registry(Mapping[str, T]):
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.built_in: frozenset[str] = frozenset()
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T) -> None:
-        """Add an entry; it replaces its own earlier definition, as when a notebook runs a cell again.
+        """Add an entry. A user's replaces an earlier one of the same name, as when a notebook runs a cell again.
 
         Raises:
-            UserError: the name is taken by another, so that a plug-in cannot replace a built-in.
+            UserError: the name is built in.
         """
-        if name in self._entries and _definition(self._entries[name]) != _definition(entry):
-            raise UserError(f"{self.kind} names must be unique: {name!r} is registered already; choose another name.")
+        if name in self.built_in:
+            raise UserError(f"a built-in {self.kind} cannot be replaced: {name!r} is one; choose another name.")
         self._entries[name] = entry
+
+    def seal(self) -> None:
+        """Take what is registered so far for built in; the package calls this once its own entries are there."""
+        self.built_in = frozenset(self._entries)
 
     def __getitem__(self, name: str) -> T:
         try:
@@ -70,19 +74,6 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
     plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
     near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return [plain[match] for match in near]
-
-
-def _definition(entry: Any) -> list[tuple[str, str]] | int:
-    """Where the functions and classes of an entry were defined, module and name; by itself where that tells nothing.
-
-    So of what is built in, and of functions without a name of their own, unless they come from a notebook or script.
-    """
-    parts = [entry] if hasattr(entry, "__qualname__") else vars(entry).values() if is_dataclass(entry) else []
-    named = [part for part in parts if hasattr(part, "__qualname__")]
-    found = [(getattr(part, "__module__", None) or "", part.__qualname__) for part in named]  # methods in C have none
-    built_in = all(module.startswith("gannorm.") for module, _ in found)
-    nameless = any("<" in name and module != "__main__" for module, name in found)
-    return id(entry) if built_in or nameless else found
 
 
 def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:

@@ -195,7 +195,27 @@ MISTAKES = [
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4x"], "must be a shape such as 3x32x32"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--batch_size", "0"], "`batch_size` must be"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--mode", "tarin"], "must be one of train, eval"),
-    (["evaluate"], "`gannorm evaluate` needs what to work on: runs is missing"),
+    (["evaluate"], "takes runs, --module or --fake: got none of them; give one"),
+    (["evaluate", "empty_run", "--fake", "folder"], "takes runs, --module or --fake: got several of them"),
+    (["evaluate", "empty_run", "--real", "digits"], "`--real` belongs to --module or --fake: leave it out"),
+    (["evaluate", "empty_run", "--weights", "w"], "leave it out; the extractor's weights are --extractor_weights"),
+    (["evaluate", "--fake", "folder", "--again", "true"], "`--again` belongs to runs"),
+    (["evaluate", "--fake", "folder", "--latent_dim", "3"], "`--latent_dim` belongs to --module"),
+    (["evaluate", "--fake", "folder"], "`--real` must name the real images: got none"),
+    (["evaluate", "--fake", "nowhere", "--real", "digits"], "must hold some (.png"),
+    (["evaluate", "--module", "nets_for_cli:Critic", "--real", "digits"], "give latent_dim=100"),
+    (
+        ["evaluate", "--module", "nets_for_cli:Critic", "--latent_dim", "5", "--real", "digits"],
+        "the generator must take latents (N, 5): Critic gave RuntimeError",
+    ),
+    (
+        ["evaluate", "--module", "nets_for_cli:Critic", "--latent_dim", "4", "--real", "digits"],
+        "must return 2 images (N, C, H, W), floats or uint8: Critic returned float32 (2, 1)",
+    ),
+    (
+        ["evaluate", "--module", "nets_for_cli:Critic", "--latent_shape", "4by4", "--real", "digits"],
+        "`--latent_shape` must be a shape such as 100x1x1: got '4by4'",
+    ),
     (["evaluate", "empty_run", "--statistics", "runing"], "must be one of running, batch, standing, all"),
     (["extractor", "tran"], "`action` must be one of train"),
     (["compare", "empty_run"], "at least one run must have finished: got 1 damaged"),
@@ -439,8 +459,8 @@ def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path,
     assert json.loads((tmp_path / "found.json").read_text())["forward_coupling"] is True
     for innocent in ("independent", "OneSize"):  # which takes batches of the size that is measured and no other
         assert main(["probe", "--module", f"nets_for_cli:{innocent}", *options]) == 0
-        assert "it depends on no batch" in capsys.readouterr().out
+        assert "it depends on no batch" in capsys.readouterr().out  # and the images are noise
     assert main(["probe", "--module", "nets_for_cli:Restless", *options]) == 1
-    assert "two calls on the same batch give different answers" in capsys.readouterr().out
+    assert "undecided: two calls on the same batch give different answers" in capsys.readouterr().out
     assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--mode", "eval", "--figure", "f.png"]) == 0
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

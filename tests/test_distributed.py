@@ -131,7 +131,8 @@ TRAIN = [sys.executable, "-m", "gannorm.cli", "train"]
 ONE_RUN = ["--data.image_size=8", "--data.batch_size=8", "--model.discriminator.width=8", "--model.generator.width=8"]
 ONE_RUN += ["--model.discriminator.norm=sync", "--model.generator.norm=noisy", "--precision=exact", "--wandb=off"]
 ONE_RUN += ["--steps=4", "--log_every=1", "--checkpoint_every=2", "--sample_every=4", "--probe_every=4"]
-ONE_RUN += ["--probe_images=16", "--trainer.devices=2", "--trainer.accelerator=cpu", "--output=.", "--name=run"]
+ONE_RUN += ["--probe_images=16", "--trainer.devices=2", "--trainer.accelerator=cpu", "--output=.", "--study=runs"]
+ONE_RUN += ["--name=run"]
 
 
 def run(*flags, cwd):

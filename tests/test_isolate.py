@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import functools
 import random
+import threading
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gannorm.isolate import isolated, modules_in
+from gannorm.errors import UserError
+from gannorm.isolate import copy_of, isolated, modules_in
 from gannorm.state import RandomState
+from gannorm.training.callbacks.ema import EMA
 
 
 class Untidy(nn.Module):
@@ -179,3 +183,45 @@ def test_a_closure_leaves_its_module_untouched() -> None:
     with isolated(lambda x: net(x)) as pure:
         pure(torch.randn(4, 2))
     assert net.num_batches_tracked.item() == 0
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+
+def old_norm(norm):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, that these are old
+        network = nn.Sequential(nn.Flatten(), norm(nn.Linear(4, 2)))
+    network(torch.ones(1, 4))
+    return network
+
+
+class Locked(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+        self.lock = threading.Lock()
+
+
+NOT_COPYABLE = {
+    "old weight_norm": (lambda: old_norm(nn.utils.weight_norm), r"1 \(Linear\) keeps the computed tensor 'weight'"),
+    "old spectral_norm": (lambda: old_norm(nn.utils.spectral_norm), "use those of torch.nn.utils.parametrizations"),
+    "a lock": (lambda: nn.Sequential(Locked()), r"0 \(Locked\) keeps 'lock', lock: .*give the class a __deepcopy__"),
+}
+
+
+@pytest.mark.parametrize("make,line", NOT_COPYABLE.values(), ids=NOT_COPYABLE.keys())
+def test_a_layer_that_cannot_be_copied_is_named_with_the_remedy(make, line):
+    for copies in (copy_of, lambda module: EMA(module, 0.9)):
+        with pytest.raises(UserError, match=line) as error:
+            copies(make())
+        assert "\n" not in str(error.value)
+
+
+def test_a_copy_shares_nothing_with_the_module():
+    network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), nn.BatchNorm1d(2))
+    x = torch.randn(3, 4)
+    network(x)  # old hooks would now keep a computed weight
+    twin = copy_of(network)
+    assert torch.equal(twin(x), network(x))
+    shared = {t.data_ptr() for t in network.state_dict().values()} & {t.data_ptr() for t in twin.state_dict().values()}
+    assert not shared

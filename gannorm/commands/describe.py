@@ -43,7 +43,7 @@ def _described(config: TrainConfig) -> list[str]:
 
     from gannorm.data import GREY
     from gannorm.models import build_networks
-    from gannorm.models.describe import describe
+    from gannorm.models.describe import describe, remarks
     from gannorm.normalizers import NORMALIZERS
 
     model, images = config.model, config.data.batch_size
@@ -62,7 +62,7 @@ def _described(config: TrainConfig) -> list[str]:
         ("generator", generator, model.generator.norm, torch.zeros(2, generator.latent_dim), {"batch": images}),
         ("discriminator", discriminator, model.discriminator.norm, torch.zeros(2, channels, size, size), seen),
     ):
-        if norm == "sync":
+        if NORMALIZERS[norm].across_processes:
             batches = {kind: together * _processes(config.trainer) for kind, together in batches.items()}
         lines.append(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
@@ -71,9 +71,7 @@ def _described(config: TrainConfig) -> list[str]:
             cells = (row.name, row.kind, shape, f"{row.parameters:,}", row.weight_norm, row.coupling)
             table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
         lines += [f"  {line}" for line in aligned(table)]
-        if note := NORMALIZERS[norm].note:
-            lines.append(f"  {norm}: {note}")
-    return lines
+    return lines + remarks(config.to_dict()["model"], images)
 
 
 def _processes(trainer: Mapping[str, Any]) -> int:

@@ -1,35 +1,88 @@
-"""score generators: IS, FID, KID, precision and recall"""
+"""score generators or images: IS, FID, KID, precision and recall"""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import add_checkpoint_options, parser_for, settings
+from gannorm.arguments import add_checkpoint_options, output_file, parser_for, settings
+from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+WHAT_IT_DOES = (
+    "Score generators (IS, FID, KID, precision, recall): of runs, into their scores.json; or of --module with "
+    "--weights, or the images in --fake, against --real."
+)
+OF_RUNS = ("step", "all_checkpoints", "ema", "extractor_seed", "reconstruction", "again", "wandb")
+OF_MODULES = ("args", "weights", "weights_key", "latent_dim", "latent_shape", "module_output", "conditional")
+# Options of what is scored; the rest are of every score.
+OF_OTHERS = ("module", "fake", "real", "fake_range", "root", "json", *OF_MODULES)
+
+
+def run(argv: Sequence[str]) -> int:
+    flags = parser()
+    options = settings(flags, argv)
+    runs = options.pop("runs")
+    if sum(map(bool, (runs, options["module"], options["fake"]))) != 1:
+        arrived = "several" if runs or options["module"] or options["fake"] else "none"
+        raise UserError(f"`evaluate` takes runs, --module or --fake: got {arrived} of them; give one.")
+    defaults = flags.get_defaults().as_dict()
+    given = [name for name in (OF_OTHERS if runs else OF_RUNS) if options[name] != defaults[name]]
+    if not runs and not options["module"]:
+        given += [name for name in OF_MODULES if options[name] != defaults[name]]
+    if given:
+        of = "--module or --fake" if runs else "runs" if given[0] in OF_RUNS else "--module"
+        hint = "; the extractor's weights are --extractor_weights" if runs and given[0] == "weights" else ""
+        raise UserError(f"`--{given[0]}` belongs to {of}: leave it out{hint}.")
+    kept = {k: v for k, v in options.items() if k not in (OF_OTHERS if runs else OF_RUNS)}
+    if not runs:
+        return _score_others(kept)
+    from gannorm.rundir import find_runs
+
+    kept["weights"] = kept.pop("extractor_weights")
+    return score(find_runs(runs), kept.pop("wandb"), **kept)
+
 
 def parser() -> ArgumentParser:
-    parser = parser_for("evaluate", "Score runs' generators (IS, FID, KID, precision, recall) into their scores.json.")
-    parser.add_argument("runs", type=str, nargs="+", help="run directories, or folders of them")
+    """What is scored, what a score depends on, and where it goes."""
+    parser, text = parser_for("evaluate", WHAT_IT_DOES), str | None
+    parser.add_argument("runs", type=str, nargs="*", default=[], help="run directories, or folders of them")
     parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
     add_checkpoint_options(parser)
+    parser.add_argument("--fake", type=str, default="", help="instead of runs: a folder of generated images")
+    parser.add_argument("--module", type=str, default="", help="instead of runs: a generator, nets.py:Class or factory")
+    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
+    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
+    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netG")
+    parser.add_argument("--latent_dim", type=int | None, default=None, help="of --module: 100 for latents (N, 100)")
+    parser.add_argument("--latent_shape", type=str, default="", help="of --module: 100x1x1 for latents (N, 100, 1, 1)")
+    parser.add_argument(
+        "--module_output", type=str, default="", help="of --module: the images' key, index or attribute"
+    )
+    parser.add_argument("--conditional", type=bool, default=False, help="of --module: its second argument are labels")
+    parser.add_argument(
+        "--fake_range", type=list[float] | None, default=None, help="of --module: [0, 1]; default [-1, 1]"
+    )
+    parser.add_argument("--real", type=str, default="", help="real images: a folder, or the name of a data set")
+    parser.add_argument("--root", type=str, default="data", help="folder of that data set's files")
+    parser.add_argument("--json", type=str, default="", help="file for the result of --module or --fake")
     statistics = Literal["running", "batch", "standing", "all"]
     parser.add_argument(
         "--statistics", type=statistics, default="running", help="of G's normalizers; all: each, averaged and raw"
     )
-    name = str | None
     parser.add_argument(
-        "--extractor", type=name, default=None, help="default: Inception for colour, in_domain for grey"
+        "--extractor", type=text, default=None, help="default: Inception for colour, in_domain for grey"
     )
-    parser.add_argument("--weights", type=name, default=None, help="the extractor's weight file, instead of a download")
-    parser.add_argument("--sha256", type=name, default=None, help="of that file, all 64 digits: it is trusted to load")
+    parser.add_argument("--extractor_weights", type=text, default=None, help="its file, instead of a download")
+    parser.add_argument("--sha256", type=text, default=None, help="of that file, all 64 digits: it is trusted to load")
     parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
-    parser.add_argument("--device", type=name, default=None, help="such as cuda or cpu; default: the best there is")
+    parser.add_argument("--device", type=text, default=None, help="such as cuda or cpu; default: the best there is")
     splits = Literal["train", "test"] | None
     parser.add_argument("--split", type=splits, default=None, help="real images; default: test if 5,000, else train")
     parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
@@ -44,14 +97,6 @@ def parser() -> ArgumentParser:
     modes = Literal["auto", "online", "offline", "off"] | None
     parser.add_argument("--wandb", type=modes, default=None, help="where scores go too; default: as the run's training")
     return parser
-
-
-def run(argv: Sequence[str]) -> int:
-    options = settings(parser(), argv)
-
-    from gannorm.rundir import find_runs
-
-    return score(find_runs(options.pop("runs")), options.pop("wandb"), **options)
 
 
 def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> int:
@@ -75,3 +120,55 @@ def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> i
         if new := [r.record for r in results if r.run is run and r.record and r.new]:
             log_scores(run, new, wandb or run.config().get("wandb", "off"))
     return int(any(result.failed for result in results))
+
+
+def _score_others(options: dict[str, Any]) -> int:
+    """A module or a folder against real images; printed, and written to --json."""
+    from gannorm.evaluation import evaluate
+    from gannorm.evaluation.arithmetic import best_device, require_device
+    from gannorm.files import write_json
+    from gannorm.subjects import load_module
+
+    if not options["real"]:
+        raise UserError("`--real` must name the real images: got none; give a folder, or a data set such as digits.")
+    if options["statistics"] == "all":
+        raise UserError("`--statistics all` belongs to runs: choose running, batch or standing.")
+    device = options["device"] or str(best_device())
+    require_device(device)
+    json = options.pop("json")
+    file = output_file(json) if json else None
+    spec, args, weights, key = (options.pop(name) for name in ("module", "args", "weights", "weights_key"))
+    shape, output, remark = options.pop("latent_shape"), options.pop("module_output"), ""
+    generator: Any = Path(options.pop("fake"))
+    if spec:
+        generator, remark = load_module(spec, args, weights, key)
+        generator.to(device)
+    scores = evaluate(
+        generator,
+        options.pop("real"),
+        latent_shape=_shape(shape) if shape else None,
+        output=int(output) if output.isdecimal() else output or None,
+        fake_range=_range(options.pop("fake_range")),
+        weights=options.pop("extractor_weights"),
+        **options | {"device": device},
+    )
+    print(scores)
+    if remark:
+        print(f"({remark})")
+    if file:
+        write_json(file, scores.to_dict())
+    return 0
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+        raise UserError(f"`--latent_shape` must be a shape such as 100x1x1: got {text!r}.")
+    return tuple(int(part) for part in re.split("[x,]", text))
+
+
+def _range(ends: list[float] | None) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    if len(ends) != 2:
+        raise UserError(f"`--fake_range` must be black and white, such as [0, 1]: got {ends}.")
+    return ends[0], ends[1]

@@ -1,4 +1,4 @@
-"""train an in-domain feature extractor for evaluate --weights"""
+"""train an in-domain feature extractor for evaluate --extractor_weights"""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def parser() -> ArgumentParser:
-    parser = parser_for("extractor", "Train a classifier of a dataset's own labels, for `gannorm evaluate --weights`.")
+    what = "Train a classifier of a dataset's own labels, for `gannorm evaluate --extractor_weights`."
+    parser = parser_for("extractor", what)
     parser.add_argument("action", type=Literal["train"], help="what to do")
     data = ("name", "root", "image_size", "download", "skip_bad", "enlarge", "background", "follow_links")
     add_keys(parser, "data", *data)

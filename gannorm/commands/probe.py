@@ -84,7 +84,7 @@ def run(argv: Sequence[str]) -> int:
     if to_figure:
         with atomic_write(to_figure) as file:
             result.figure().savefig(file, format="png", dpi=150)
-    independent = result.swap.verdict in ("independent", "rounding") and not result.gradient_coupling
+    independent = result.swap.verdict in ("independent", "rounding") and not (result.gradient_coupling or result.hidden)
     return int(options.fail_on_coupling and not independent)
 
 

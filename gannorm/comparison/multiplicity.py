@@ -53,7 +53,7 @@ def holm(p: Mapping[Key, float]) -> dict[Key, float]:
     Source: Holm 1979.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
-    {"a": 0.03, "c": 0.06, "b": 0.06}
+    {'a': 0.03, 'c': 0.06, 'b': 0.06}
     """
     adjusted: dict[Key, float] = {}
     largest = 0.0

@@ -15,12 +15,28 @@ from gannorm.labels import short, text
 
 Flat = Mapping[str, Any]
 
-TITLES = {  # normalizers, as the literature calls them
+# Normalizers, as the literature calls them: what the normalizers declare (`Normalizer.title`), written out because a
+# comparison does without torch; tests/laws/test_titles.py holds the two together. One that is not here has its name.
+TITLES = {
     "batch": "BatchNorm",
+    "detached": "detached BatchNorm",
+    "dyt": "DyT",
+    "derf": "Derf",
+    "evonorm_s0": "EvoNorm-S0",
+    "frn": "filter response normalization",
+    "ghost": "ghost BatchNorm",
     "group": "GroupNorm",
     "instance": "InstanceNorm",
     "layer": "LayerNorm",
+    "local": "local BatchNorm",
+    "lp": "Lp normalization",
+    "noisy": "noisy BatchNorm",
     "none": "no normalizer",
+    "reference": "reference BatchNorm",
+    "renorm": "batch renormalization",
+    "running": "running BatchNorm",
+    "sync": "synchronized BatchNorm",
+    "virtual": "virtual BatchNorm",
 }
 STATISTICS, WEIGHTS = "evaluation.statistics", "evaluation.weights"  # factors within a run: how G was sampled
 PROSE = {  # how a factor's value reads in a title

@@ -18,6 +18,8 @@ from gannorm.data.datasets import DATASETS, GREY, images_of_run, load_images
 from gannorm.data.images import Images, to_float, to_uint8
 from gannorm.data.loader import ImageLoader
 
+DATASETS.seal()
+
 if TYPE_CHECKING:
     from gannorm.data.module import ImageData
 

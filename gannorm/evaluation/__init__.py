@@ -2,6 +2,9 @@
 
 runs            score_runs: the checkpoints of run directories, into their scores.json
 scores          Evaluator, evaluate, Scores: one extraction pass, protocol beside every number
+generators      anybody's generator, called in one way; warnings where an assumption about its images fails
+inputs          images as people have them, for either side: tensors, arrays, folders, data sets by name
+ruler           whether an extractor's features depend on their batch
 sampling        images from a generator, under running, batch or standing statistics
 extractors      Inception, the in-domain classifier and others, by name; weights verified before loading
 in_domain       a classifier trained on the dataset's labels in seconds (needs torch-fidelity, imported lazily)

@@ -8,12 +8,14 @@ weight file is read only after its sha256 was checked, or after torch has read i
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import os
 import re
 import time
 import urllib.error
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,12 +29,14 @@ from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
 from gannorm.evaluation.arithmetic import best_device, undisturbed
+from gannorm.isolate import switched
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
 
 IN_DOMAIN, INCEPTION = "in_domain", "inception-v3-compat"
 INCEPTION_PREFIX = "6726825d"  # the first digits of its sha256, as in the file's published name
 METRICS = ("isc", "fid", "kid", "prc")
+HUB = "facebookresearch/dinov2"  # the repository whose code torch.hub downloads and runs
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def build_extractor(
             the images, see `default_extractor`.
         dataset: the images to be scored against; their labels train "in_domain", unless `weights` are given.
         weights: a weight file; for "in_domain" the folder that a training wrote. By default "in_domain" is trained
-            once and kept in the cache, and the others are downloaded.
+            once and kept in the cache, and the others are downloaded. Of DINOv2 it replaces the weights alone.
         sha256: the digest of the weight file, 64 hex digits. It vouches for the file, which may then hold more than
             tensors.
         seed: of the in-domain training, which is on the CPU: there it is deterministic.
@@ -108,6 +112,9 @@ def build_extractor(
 
     Raises:
         UserError: an unknown name, weights that are missing, damaged or unsafe, images that it cannot take.
+
+    Warns:
+        UserWarning: DINOv2, whose code torch.hub downloads and runs.
     """
     registered = _registered()
     name = name or default_extractor(dataset)
@@ -122,6 +129,10 @@ def build_extractor(
             sha256 = sha256 or card["weights_sha256"]
         elif name == INCEPTION:
             path = path or _inception_file()
+        elif name.startswith("clip-") and path is not None:
+            sha256 = sha256 or _known_clip(name, path)
+        elif name.startswith("dinov2-"):
+            warnings.warn(f"{name} runs code that torch.hub downloads from github.com/{HUB}.", stacklevel=2)
         digest = None if path is None else _verified_digest(path, sha256)
         if name == INCEPTION and weights is None and not str(digest).startswith(INCEPTION_PREFIX):
             raise UserError(
@@ -194,10 +205,15 @@ def _inception_file() -> Path:
     return file
 
 
-def _verified_digest(path: Path, expected: str | None) -> str:
-    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
-    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected.lower()):
-        raise UserError(f"a sha256 must be 64 hex digits: got {expected!r}; `sha256sum` prints them all.")
+def _known_clip(name: str, path: Path) -> str | None:
+    """The digest of OpenAI's own file, where this is it: a TorchScript archive, of which no tensors alone are read."""
+    from torch_fidelity.feature_extractor_clip import MODEL_METADATA
+
+    published = MODEL_METADATA[name]["hash"]
+    return published if path.is_file() and _digest(path) == published else None
+
+
+def _digest(path: Path) -> str:
     state = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -205,7 +221,14 @@ def _verified_digest(path: Path, expected: str | None) -> str:
                 state.update(block)
     except OSError as error:
         raise UserError(f"the extractor's weights must be a readable file: {path} gave {error.strerror}.") from None
-    digest = state.hexdigest()
+    return state.hexdigest()
+
+
+def _verified_digest(path: Path, expected: str | None) -> str:
+    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
+    if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected.lower()):
+        raise UserError(f"a sha256 must be 64 hex digits: got {expected!r}; `sha256sum` prints them all.")
+    digest = _digest(path)
     if expected is not None:
         if digest != expected.lower():
             raise UserError(
@@ -227,20 +250,24 @@ def _create(name: str, cls: Any, path: Path | None, device: torch.device) -> nn.
     from torch_fidelity.utils import create_feature_extractor
 
     layers = sorted({cls.get_default_feature_layer_for_metric(metric) for metric in METRICS})
+    options: dict[str, Any] = {"cuda": False, "verbose": False}  # that flag knows CUDA alone: the module is moved below
     try:
-        # Not cuda=True: that flag knows CUDA alone. The module is moved below instead.
-        module = create_feature_extractor(
-            name,
-            layers,
-            cuda=False,
-            verbose=False,
-            feature_extractor_weights_path=None if path is None else str(path),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's to torch-fidelity, on TorchScript
+            if name.startswith("dinov2-") and path is not None:  # torch-fidelity takes no file for it
+                without_weights = functools.partial(torch.hub.load, pretrained=False)
+                with switched((torch.hub, "load", without_weights)):
+                    module = create_feature_extractor(name, layers, **options)
+                module.model.load_state_dict(torch.load(path, map_location="cpu", weights_only=False))  # verified above
+            else:
+                file = None if path is None else str(path)
+                module = create_feature_extractor(name, layers, feature_extractor_weights_path=file, **options)
     except urllib.error.URLError as error:
+        remedy = "the code needs the network once" if name.startswith("dinov2-") else "give the file's path"
         raise UserError(
-            f"extractor {name!r} needs its weights: downloading them gave {_reason(error)}; give the file's path."
+            f"extractor {name!r} needs its weights: downloading them gave {_reason(error)}; {remedy}."
         ) from None
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
         if path is None:
             raise
         raise UserError(f"{path} must hold the weights of {name}: {_reason(error)}.") from None

@@ -9,6 +9,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -254,9 +255,9 @@ def _latent_shape(
                 "latents (N, 100), or latent_shape=(100, 1, 1)."
             )
     shape = (latent_dim,) if latent_dim is not None else tuple(latent_shape or ())
-    if not all(isinstance(n, int) and n > 0 for n in shape):
+    if not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise UserError(f"latent_dim and latent_shape must be whole numbers above 0: got {shape}.")
-    return shape
+    return tuple(map(int, shape))
 
 
 def _required_arguments(generator: Callable[..., Any]) -> int:

@@ -178,7 +178,7 @@ def check_labels(dataset: Images) -> None:
     if dataset.labels is None:
         raise UserError(
             f"the in-domain extractor needs labels: {dataset.name} has none; put its images into class folders, "
-            "or choose another extractor."
+            "give real_labels, or choose another extractor."
         )
     if len(dataset) < 20 or int(dataset.labels.max()) < 1:
         raise UserError(

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,12 @@ import torch
 from torch import Tensor
 
 from gannorm.data import DATASETS, Images, load_images, to_uint8
-from gannorm.data.cache import decoded
-from gannorm.data.decoding import Form
-from gannorm.data.folder import SUFFIXES, read_folder
+from gannorm.data.folder import ALL, SUFFIXES, read_folder
 from gannorm.errors import UserError
 from gannorm.evaluation.generators import Range, on_signed_range, warn_of_no_picture
 from gannorm.registry import choices
 
 ENOUGH = 5000  # held-out images for a reference: below, the bias of FID by the number of images outweighs the honesty
-SPLIT_FOLDERS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval")
 RANGES = "real_range=(-1, 1) or (0, 1)"
 
 
@@ -109,7 +104,10 @@ def given_images(fakes: Any, value_range: Range | None = None) -> Tensor:
         return pixels_of(fakes, value_range, "images in place of a generator", "fake_range=(-1, 1) or (0, 1)")
     root = Path(fakes).expanduser()
     names = _files(root)
-    return _pixels(root, names, _size_of(root, names), "fakes")
+    pixels = read_folder(root, ALL, image_size=_size_of(root, names)).pixels
+    if len(pixels) != len(names):  # links that lead to further folders: their names are not known here
+        return pixels
+    return pixels[sorted(range(len(names)), key=lambda i: _natural(names[i]))]
 
 
 def is_given(fakes: Any) -> bool:
@@ -173,57 +171,28 @@ def _labelled(labels: Any, count: int) -> tuple[Tensor | None, tuple[str, ...]]:
 
 def _folder(folder: Path, split: str | None, channels: int, size: int) -> Real:
     """A folder's split, or all of its images."""
-    if split is not None:
-        parts = {part: _grey(read_folder(folder, part, image_size=size), channels) for part in {split, "train"}}
-        return Real(parts[split], parts["train"])
-    names = _files(folder)
-    pixels = grey_if(_pixels(folder, names, size, "all"), channels)
-    places = [Path(name).parent.parts for name in names]
-    if all(parts and parts[0].lower() in SPLIT_FOLDERS for parts in places):
-        places = [parts[1:] for parts in places]
-    classes = sorted({parts[0] for parts in places if parts})
-    labels = None
-    if len(classes) > 1 and all(places):
-        labels = torch.tensor([classes.index(parts[0]) for parts in places])
-    images = Images(pixels, labels, tuple(classes) if labels is not None else (), folder.name or "folder", "all")
-    return Real(images, images)
 
+    def read(part: str) -> Images:
+        images = read_folder(folder, part, image_size=size)
+        return replace(images, pixels=grey_if(images.pixels, channels), name=folder.name or "folder")
 
-def _pixels(root: Path, names: list[str], size: int, part: str) -> Tensor:
-    """All of a folder's files, decoded: (N, 3, size, size)."""
-    found = decoded(root, dict.fromkeys(names, part), part, Form(size))
-    pixels, bad = found.pixels, found.bad
-    if bad:
-        name, reason = next(iter(bad.items()))
-        raise UserError(
-            f"every image must be readable and at least {size} pixels a side: {len(bad)} of {len(names)} in {root} are "
-            f"not ({name!r}: {reason}); mend or remove them."
-        )
-    return pixels
-
-
-def _grey(images: Images, channels: int) -> Images:
-    return Images(grey_if(images.pixels, channels), images.labels, images.classes, images.name, images.split)
+    images = read(split or ALL)
+    return Real(images, read("train") if split == "test" else images)
 
 
 def _files(root: Path) -> list[str]:
-    """Image files at any depth, numbers in their names in order; the others are counted in a warning."""
-    names: list[str] = []
-    others: Counter[str] = Counter()
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(tuple(SUFFIXES)):
-                names.append(os.path.relpath(os.path.join(folder, name), root))
-            elif not name.startswith("."):
-                others[Path(name).suffix.lower() or "without a suffix"] += 1
-    if not names:
+    """Image files at any depth, in the order of `read_folder`."""
+    names = [
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, files in os.walk(root)
+        for name in files
+        if name.lower().endswith(SUFFIXES)
+    ]
+    shown = [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
+    if not shown:
         what = "holds none" if root.is_dir() else "is no folder"
         raise UserError(f"a folder of images must hold some ({' '.join(SUFFIXES)}): {root} {what}.")
-    if others:
-        counts = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
-        warnings.warn(f"{others.total()} files in {root} are left out, being no images: {counts}.", stacklevel=2)
-    return sorted(names, key=_natural)
+    return sorted(shown)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -30,7 +30,8 @@ TOLERANCE = 1e-3  # of a feature's size; rounding in float32 is a thousandth of 
 def batch_dependence(extractor: Extractor, shape: tuple[int, ...]) -> float:
     """The largest change of an image's features between a batch of its own and a batch of 16, over their size.
 
-    max over images of ‖f(x | alone) − f(x | batch)‖ / ‖f(x | alone)‖, the largest over layers, on images of noise.
+    max over images of ‖f(x | alone) − f(x | batch)‖ / max(‖f(x | alone)‖, ‖f(x | batch)‖), the largest over layers, on
+    images of noise.
     Measured once for an extractor, its weights, device and the images' shape, and kept in the cache.
 
     Args:
@@ -77,7 +78,7 @@ def _measured(extractor: Extractor, shape: tuple[int, ...]) -> float:
     alone, _ = extractor.features(noise.split(1), bar)
     changes = [0.0]
     for layer, features in alone.items():
-        size = features.double().norm(dim=1)
-        change = (features.double() - together[layer].double()).norm(dim=1)
+        one, other = features.double(), together[layer].double()
+        size, change = torch.maximum(one.norm(dim=1), other.norm(dim=1)), (one - other).norm(dim=1)
         changes.append(float((change / size.clamp(min=torch.finfo(torch.float32).tiny)).max()))
     return max(changes)

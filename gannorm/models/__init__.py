@@ -1,6 +1,7 @@
 """The two networks, built from the two normalizer slots; their initialization; their checkpoints."""
 
-from gannorm.models.build import build_networks
+from gannorm.models.augmentation import AUGMENTATIONS
+from gannorm.models.build import DISCRIMINATORS, GENERATORS, build_networks, discriminator, generator
 from gannorm.models.checkpoint import Networks, find_checkpoint, load_networks, read_checkpoint
 from gannorm.models.discriminator import Discriminator
 from gannorm.models.generator import Generator
@@ -8,6 +9,9 @@ from gannorm.models.initialization import INITIALIZERS, equalize_bias, initializ
 from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
 
 __all__ = [
+    "AUGMENTATIONS",
+    "DISCRIMINATORS",
+    "GENERATORS",
     "INITIALIZERS",
     "Discriminator",
     "Generator",
@@ -15,8 +19,10 @@ __all__ = [
     "ResidualDiscriminator",
     "ResidualGenerator",
     "build_networks",
+    "discriminator",
     "equalize_bias",
     "find_checkpoint",
+    "generator",
     "initialize",
     "load_networks",
     "read_checkpoint",

@@ -30,13 +30,18 @@ class Slots:
         if norm == "none" and self.norm_options:
             raise UserError(f"normalizer 'none' takes no options: got {self.norm_options}; leave norm_options out.")
 
-    def block(self, convolution: nn.Conv2d | nn.ConvTranspose2d, size: int) -> nn.Sequential:
+    def block(self, convolution: nn.Conv2d | nn.ConvTranspose2d, size: int, normalize: bool = True) -> nn.Sequential:
         """The convolution with its normalizers and nonlinearity; its maps are size × size.
 
-        The convolution keeps its bias only where no normalizer, which has a shift of its own, follows.
+        The convolution keeps its bias only where no activation normalizer follows; the centring of one would remove it.
+
+        Args:
+            convolution: whose bias is removed or kept.
+            size: H = W of its output.
+            normalize: whether the activation normalizer follows it; the weight normalizer always acts.
         """
         channels = convolution.out_channels
-        normalize = self.norm.name != "none"
+        normalize = normalize and self.norm.name != "none"
         if normalize:
             self.norm.check(size)
             convolution.register_parameter("bias", None)
@@ -44,7 +49,7 @@ class Slots:
         layers.add_module("conv", self.weight_norm(convolution))
         if normalize:
             layers.add_module("norm", self.norm(channels, **self.norm_options))
-        if not self.norm.activation:
+        if not (normalize and self.norm.activation):
             layers.add_module("activation", self.nonlinearity(channels))
         return layers
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gannorm.isolate import isolated
+from gannorm.losses import LOSSES
 from gannorm.models.blocks import is_normalizer
 from gannorm.normalizers import NORMALIZERS, set_reference
-from gannorm.normalizers.batch import GhostBatchNorm
-from gannorm.normalizers.minibatch import MinibatchStddev
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,49 @@ def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int
     return rows
 
 
+def remarks(model: Mapping[str, Any], images: int) -> list[str]:
+    """What the tables of a GAN's networks do not show: what else passes through them, and what couples beside a layer.
+
+    Args:
+        model: the `model` part of a config.
+        images: in the batch that a network is shown in one pass.
+
+    Returns:
+        One line each.
+    """
+    loss, lines = LOSSES[model["loss"]], []
+    for name in ("generator", "discriminator"):
+        entry = NORMALIZERS[model[name]["norm"]]
+        passes = "" if name == "generator" else f": {_passes(model)}"
+        if entry.reference == "fresh":
+            lines.append(f"{name}: every pass in training also takes {images} of the step before as reference{passes}")
+        elif entry.reference:
+            lines.append(f"{name}: every pass in training also takes its fixed reference batch{passes}")
+        if entry.note:
+            lines.append(f"{name}: {entry.name} {entry.note}")
+        if entry.eval_coupling:
+            lines.append(f"{name}: {entry.name} couples the batch in eval mode, too")
+    if loss.needs_real and model["g_composition"] == "fake":
+        lines.append(f"G step: loss {model['loss']} compares with the real images, which pass too")
+    if loss.couples_batch:
+        judge = NORMALIZERS[model["discriminator"]["norm"]]
+        if judge.forward_coupling or judge.gradient_coupling:
+            beside = "as the discriminator does"
+        else:
+            beside = "although no normalizer of the discriminator does: its probes cannot see it"
+        lines.append(f"loss {model['loss']} couples the images of a batch, {beside}")
+    if model.get("augment", "none") != "none":
+        lines.append(f"discriminator: real and fake images alike pass through {model['augment']} first")
+    return lines
+
+
+def _passes(model: Mapping[str, Any]) -> str:
+    """How many times the discriminator runs in a step of each kind, its reference as often."""
+    d_step = 1 if model["d_composition"] == "joint" else 2
+    apart = LOSSES[model["loss"]].needs_real and model["g_composition"] == "fake"
+    return f"{d_step} in a D step, {2 if apart else 1} in a G step"
+
+
 def _rows(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, int]]:
     """(name, module, parameters) of each row; a normalizer is one row, whatever it is made of."""
     children = [(key, child) for key, child in module.named_children() if key != "parametrizations"]
@@ -104,9 +147,6 @@ def _weight_norm(module: nn.Module) -> str:
 
 
 def _together(module: nn.Module, images: int) -> int:
-    """How many of a batch's images a coupled layer takes together."""
-    if isinstance(module, GhostBatchNorm):
-        return module.size
-    if isinstance(module, MinibatchStddev):
-        return min(module.group, images)
-    return images
+    """How many of a batch's images a coupled layer takes together: all, unless it declares otherwise."""
+    declared = getattr(module, "together", None)
+    return declared(images) if declared else images

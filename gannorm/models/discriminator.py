@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError, require_positive
 from gannorm.models.blocks import SMALLEST, Slots, stages
-from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev
+from gannorm.models.minibatch import MinibatchDiscrimination, MinibatchStddev
 from gannorm.registry import choices
 
 MINIBATCH = ("none", "stddev", "discrimination")
+NORM_LAYERS = ("all", "all_but_first", "last")
 
 
 class Discriminator(nn.Module):
@@ -36,6 +37,8 @@ class Discriminator(nn.Module):
         minibatch: deliberate coupling: "stddev" appends a channel of deviations over the batch before the last
             convolution (Karras et al. 2018), "discrimination" features of closeness before the logit (Salimans et al.
             2016).
+        norm_layers: which convolutions the activation normalizer follows: "all" of them, "all_but_first" or only the
+            "last". The others have a bias instead.
         depth: layers with weights; 0 for the layout above, 2·log₂(image_size/4) + 2 of them. More are 3×3 convolutions
             before each stage's strided one and before the last, shared out evenly, the earlier stages first.
         outputs: 1 for the logit, otherwise classes.
@@ -57,11 +60,14 @@ class Discriminator(nn.Module):
         weight_norm: str = "none",
         norm_options: Mapping[str, Any] | None = None,
         minibatch: str = "none",
+        norm_layers: str = "all",
         depth: int = 0,
         outputs: int = 1,
     ) -> None:
         super().__init__()
         require_positive(channels=channels, width=width, outputs=outputs)
+        if norm_layers not in NORM_LAYERS:
+            raise UserError(f"unknown norm_layers {norm_layers!r}: {choices(norm_layers, NORM_LAYERS)}")
         if minibatch not in MINIBATCH:
             raise UserError(f"unknown minibatch layer {minibatch!r}: {choices(minibatch, MINIBATCH)}")
         slots = Slots(norm, weight_norm, norm_options, leak=0.2)
@@ -69,22 +75,28 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential()
         more = _more_layers(depth, image_size)
         size, before = image_size, channels
+
+        def append(convolution: nn.Conv2d, last: bool = False) -> None:
+            first = not self.features
+            normalize = {"all": True, "all_but_first": not first, "last": last}[norm_layers]
+            self.features.append(slots.block(convolution, size, normalize))
+
         for stage in range(stages(image_size)):
             wide = width << stage
             for _ in range(1 + more[stage]):
-                self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+                append(nn.Conv2d(before, wide, 3, 1, 1))
                 before = wide
             size //= 2
-            self.features.append(slots.block(nn.Conv2d(wide, wide, 4, 2, 1), size))
+            append(nn.Conv2d(wide, wide, 4, 2, 1))
         wide = 2 * before
         for _ in range(more[-1]):
-            self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+            append(nn.Conv2d(before, wide, 3, 1, 1))
             before = wide
         if minibatch == "stddev":
             stddev = MinibatchStddev()
             self.features.append(stddev)
             before += stddev.extra_channels
-        self.features.append(slots.block(nn.Conv2d(before, wide, 3, 1, 1), size))
+        append(nn.Conv2d(before, wide, 3, 1, 1), last=True)
         self.features.append(nn.Flatten())
         features = wide * SMALLEST * SMALLEST
         if minibatch == "discrimination":

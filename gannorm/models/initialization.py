@@ -5,8 +5,8 @@ normalizers and activations keep the values of their construction. Layers draw i
 nothing else draws, so two networks that differ in their normalizer alone start from the same weights.
 
 A weight normalizer receives the drawn weight as the one to be normalized. Two initializations cannot work through
-one, and the pair is refused: fixup sets weights to zero, which a normalizer would divide by their norm, zero; and
-lsuv acts by the scale of a weight, which spectral and strict weight normalization remove.
+one, and the pair is refused: fixup scales weights, and sets some to zero, which a normalizer would divide by 0; and
+lsuv acts by the scale of a weight, which spectral and strict weight normalization and standardization remove.
 
 Fan-in counts what one output pixel sums: A·kh·kw for A input channels, divided by the strides in a transposed
 convolution. A transposed convolution of stride 1 without padding is taken for the linear layer that it is in a
@@ -27,8 +27,8 @@ from torch import Generator, Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import hooked, isolated
 from gannorm.models.residual import ResidualBlock, Shift
+from gannorm.normalizers.reference import collecting
 from gannorm.normalizers.slots import check_options
-from gannorm.normalizers.virtual import collecting
 from gannorm.normalizers.weights import TPReLU, is_projection
 from gannorm.registry import Registry
 from gannorm.state import RandomState
@@ -213,9 +213,15 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
     kaiming(network, generator)
     for block in blocks:
         *inner, last = block.convolutions
-        for layer in inner:
-            _set_weight(layer, layer.weight * len(blocks) ** (-1 / (2 * len(inner))))  # m − 1 = len(inner)
         _set_zero(last)
+        for layer in inner:
+            scaled = layer.weight * len(blocks) ** (-1 / (2 * len(inner)))  # m − 1 = len(inner)
+            _set_weight(layer, scaled)
+            if not torch.allclose(torch.as_tensor(layer.weight), scaled, rtol=1e-3):
+                raise UserError(
+                    "fixup works by the scale of the weights, which this network's weight normalizer removes; "
+                    "choose weight_norm none or another initialization."
+                )
         block.scale.fill_(1)
         if isinstance(block.shortcut, nn.Conv2d):
             _set_weight(block.shortcut, block.shortcut.weight / _gain(_slope(network)))
@@ -231,6 +237,7 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
 
 for _function in (dcgan, kaiming, xavier, orthogonal, delta_orthogonal, lsuv, fixup):
     INITIALIZERS.register(_function.__name__, _function)
+INITIALIZERS.seal()
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------

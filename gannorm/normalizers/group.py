@@ -8,7 +8,14 @@ from gannorm.errors import UserError
 from gannorm.normalizers.slots import normalizer
 
 
-@normalizer("group", forward_coupling=False, gradient_coupling=False)
+@normalizer(
+    "group",
+    title="GroupNorm",
+    forward_coupling=False,
+    gradient_coupling=False,
+    # 10 % faster in float32; torch's bfloat16 kernel for this layout is slow and loses 20 %.
+    channels_last="float32",
+)
 def group(
     channels: int, groups: int | None = None, channels_per_group: int | None = None, eps: float = 1e-5
 ) -> nn.Module:
@@ -41,7 +48,7 @@ def group(
     return nn.GroupNorm(group_count(channels, groups, channels_per_group), channels, eps=eps)
 
 
-@normalizer("instance", forward_coupling=False, gradient_coupling=False, min_pixels=2)
+@normalizer("instance", title="InstanceNorm", forward_coupling=False, gradient_coupling=False, min_pixels=2)
 def instance(channels: int, eps: float = 1e-5) -> nn.Module:
     """Statistics over the pixels of one channel of one image, in training and eval mode alike.
 
@@ -59,7 +66,7 @@ def instance(channels: int, eps: float = 1e-5) -> nn.Module:
     return nn.InstanceNorm2d(channels, eps=eps, affine=True, track_running_stats=False)
 
 
-@normalizer("layer", forward_coupling=False, gradient_coupling=False)
+@normalizer("layer", title="LayerNorm", forward_coupling=False, gradient_coupling=False, channels_last=True)
 def layer(channels: int, eps: float = 1e-5) -> nn.Module:
     """Statistics over all channels and pixels of one image: GroupNorm with one group.
 
@@ -75,7 +82,7 @@ def layer(channels: int, eps: float = 1e-5) -> nn.Module:
     return nn.GroupNorm(1, channels, eps=eps)
 
 
-@normalizer("none", forward_coupling=False, gradient_coupling=False)
+@normalizer("none", title="no normalizer", forward_coupling=False, gradient_coupling=False, channels_last=True)
 def none(channels: int) -> nn.Module:
     """No activation normalizer, as a choice of its own: y = x."""
     return nn.Identity()

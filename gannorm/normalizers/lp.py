@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.normalizers.slots import normalizer
-from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments
+from gannorm.normalizers.statistics import BatchStatistics, Running, batch_dims, shares
 
 
-@normalizer("lp", forward_coupling=True, gradient_coupling=True)
+@normalizer("lp", title="Lp normalization", forward_coupling=True, gradient_coupling=True, channels_last=True)
 class LpNorm(BatchStatistics):
     """x̂ = (x − μ)/√(s_p² + ε), s_p = (mean|x|^p)^{1/p} of the values before centring, s_∞ = max|x|; y = γ·x̂ + β.
 
@@ -34,26 +34,37 @@ class LpNorm(BatchStatistics):
     tensor([-0.7500,  0.2500,  0.2500,  0.2500], grad_fn=<ViewBackward0>)
     """
 
+    taken_apart = True
+
     def __init__(self, channels: int, p: float | str = 1, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(channels, eps, momentum)
         if p not in (1, 2, math.inf, "inf"):
             raise UserError(f"the norm's `p` must be 1, 2 or inf: got {p!r}.")
         self.p = float(p)
 
-    def normalize(self, x: Tensor) -> Tensor:
-        mean, size = self.statistics(x)
-        squared_norm = self.squared_norm(mean, size)
-        self.track(mean, squared_norm)
-        scale = self.weight * torch.rsqrt(squared_norm + self.eps)
-        return affine(x, scale, self.bias - mean * scale)
-
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean, and mean|x| (p = 1), the variance (p = 2) or max|x| (p = ∞), (C,) each."""
+    def statistics(self, x: Tensor) -> Tensor:
+        """(2, C): the mean, and mean|x| (p = 1), the variance (p = 2) or max|x| (p = ∞)."""
         if self.p == 2:
-            return moments(x, batch_dims(x))
+            return super().statistics(x)
+        wide, dims = x.to(torch.promote_types(x.dtype, torch.float32)), batch_dims(x)
         if self.p == 1:
-            return _MeanAndMeanAbsolute.apply(x)
-        return x.mean(batch_dims(x), dtype=torch.promote_types(x.dtype, torch.float32)), _max_absolute(x)
+            return torch.stack([wide.mean(dims), wide.abs().mean(dims)])
+        # The gradient of a maximum goes to the first value that attains it, as that of the pool does.
+        return torch.stack([wide.mean(dims), wide.abs().transpose(0, 1).flatten(1).max(1).values])
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running) -> Tensor:
+        mean, size = statistics
+        return self.by_moments(x, mean, self.squared_norm(mean, size))
+
+    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
+        if self.p == 2 or len(table) == 1:
+            return super().pool(table, counts)
+        mean, size = (shares(table, counts)[:, None] * table).sum(0)
+        return torch.stack([mean, table[:, 1].max(0).values if self.p == math.inf else size])
+
+    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        mean, size = self.pool(torch.stack(table), counts)
+        yield mean, self.squared_norm(mean, size)
 
     def squared_norm(self, mean: Tensor, size: Tensor) -> Tensor:
         """s_p² from the statistics."""
@@ -61,36 +72,3 @@ class LpNorm(BatchStatistics):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, p={self.p:g}"
-
-
-class _MeanAndMeanAbsolute(torch.autograd.Function):
-    """mean x and mean|x| of each channel; left to autograd, their derivatives make three maps where one will do."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        mean = x.mean(batch_dims(x), dtype=dtype)
-        return mean, torch.linalg.vector_norm(x, 1, batch_dims(x), dtype=dtype) * (x.shape[1] / x.numel())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_norm: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        shares = torch.stack([grad_mean, grad_norm]) * (x.shape[1] / x.numel())
-        mean_share, norm_share = shares.to(x.dtype).view(2, -1, 1, 1).unbind()
-        # |x| is the leaky ReLU of slope −1.
-        return torch.ops.aten.leaky_relu_backward(norm_share.expand_as(x), x, -1.0, False).add_(mean_share)
-
-
-def _max_absolute(x: Tensor) -> Tensor:
-    """max|x| of each channel; the gradient goes to the first image that attains it."""
-    with torch.no_grad():
-        largest = torch.maximum(x.amax((2, 3)), -x.amin((2, 3)))  # (N, C)
-        image = largest.argmax(0)
-    rows = x[image, torch.arange(x.shape[1], device=x.device)]  # (C, H, W)
-    return rows.to(torch.promote_types(x.dtype, torch.float32)).abs().amax((1, 2))

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.normalizers.slots import normalizer
-from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments
+from gannorm.normalizers.statistics import BatchStatistics, Running, affine, batch_dims, moments
 
 
 @normalizer(
     "renorm",
+    title="batch renormalization",
+    channels_last=True,
     forward_coupling=False,
     gradient_coupling=True,
     note="forward coupling no inside its clip range; it starts as BatchNorm (r_max = 1, d_max = 0), with coupling",
@@ -27,7 +29,8 @@ class BatchRenorm(BatchStatistics):
     linearly to their values at `r_end` and `d_end`, counted in training-mode forward passes of the layer. A GAN's
     discriminator makes two or three of them a step, so with the published schedule it is plain BatchNorm for the first
     1,700 to 2,500 steps: a shorter run must scale it, for example norm_options {start: 300, r_end: 2400, d_end: 1500}
-    for 1,200 steps.
+    for 1,200 steps. With {start: 100, r_end: 300, d_end: 300, r_max: 100, d_max: 100} it opens early: from then on
+    it has gradient coupling without forward coupling.
 
     Args:
         channels: C.
@@ -44,6 +47,8 @@ class BatchRenorm(BatchStatistics):
     Source: Ioffe 2017, Algorithm 1 and section 3; the schedule and averaging rate of its section 4 are the defaults.
     That the running statistics average the unbiased variance is defined here.
     """
+
+    taken_apart = True
 
     def __init__(
         self,
@@ -64,7 +69,7 @@ class BatchRenorm(BatchStatistics):
         self.r_max, self.d_max, self.start, self.r_end, self.d_end = r_max, d_max, start, r_end, d_end
 
     def normalize(self, x: Tensor) -> Tensor:
-        population_mean, population_variance = self._population()
+        population_mean, population_variance, _ = self.running()
         mean, variance = moments(x, batch_dims(x))
         inverse = torch.rsqrt(variance + self.eps)  # 1/σ_B
         with torch.no_grad():
@@ -84,6 +89,15 @@ class BatchRenorm(BatchStatistics):
         self.track(mean, variance * (n / (n - 1)))
         return affine(x, self.weight * scale, self.weight * shift + self.bias)
 
+    def output(self, x: Tensor, statistics: Tensor, running: Running) -> Tensor:
+        (mean, variance), (running_mean, running_variance, passes) = statistics, running
+        inverse = torch.rsqrt(variance + self.eps)
+        with torch.no_grad():
+            running_inverse = torch.rsqrt(running_variance + self.eps)
+            r, d, _ = self.correction(mean, inverse, running_mean, running_inverse, passes + 1)
+        scale = self.weight * inverse * r
+        return affine(x, scale, self.weight * d + self.bias - mean * scale)
+
     def correction(
         self, mean: Tensor, inverse: Tensor, running_mean: Tensor, running_inverse: Tensor, passes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,10 +108,6 @@ class BatchRenorm(BatchStatistics):
         r = torch.minimum(torch.maximum(ratio, 1 / r_max), r_max)
         d = torch.minimum(torch.maximum(offset, -d_max), d_max)
         return r, d, (r == ratio) & (d == offset)
-
-    @torch.compiler.disable  # a compiled backward pass would read these buffers again, after `track` has moved them
-    def _population(self) -> tuple[Tensor, Tensor]:
-        return self.running_mean.clone(), self.running_var.clone()
 
     def _progress(self, passes: Tensor, end: int) -> Tensor:
         """0 until `start`, then linearly to 1 at `end`."""

@@ -19,7 +19,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -40,8 +40,11 @@ class Normalizer:
         name: its name in a config.
         build: (channels, **options) → a layer acting on (N, C, H, W).
         forward_coupling, gradient_coupling: declared, and checked against the measured ones for every entry.
+        title: what the literature calls it, for tables and figures; its name if it has no other.
+        eval_coupling: in eval mode, too, the images of a batch depend on each other.
         activation: it brings its own nonlinearity; the network then puts none behind it.
-        needs_reference: it must be given a reference batch by `set_reference` before its first use.
+        channels_last: whether a training step on a CPU gains from channels innermost in memory: always, in "float32"
+            only, or, as where it reduces over the pixels of one image or draws noise in the order of the memory, not.
         min_pixels: H·W of the smallest map on which it is defined for a single image.
         note: one line for tables, where a flag needs a condition.
     """
@@ -50,10 +53,22 @@ class Normalizer:
     build: Callable[..., nn.Module]
     forward_coupling: bool
     gradient_coupling: bool
+    title: str = ""
+    eval_coupling: bool = False
     activation: bool = False
-    needs_reference: bool = False
+    channels_last: bool | Literal["float32"] = False
     min_pixels: int = 1
     note: str = ""
+
+    @property
+    def reference(self) -> str:
+        """Which reference batch its layers need, "fixed" or "fresh" (see `set_reference`); "" for none."""
+        return getattr(self.build, "reference_kind", "")
+
+    @property
+    def across_processes(self) -> bool:
+        """Whether it couples the batches of all processes, not of one."""
+        return getattr(self.build, "across_processes", False)
 
     def __call__(self, channels: int, **options: Any) -> nn.Module:
         """A layer for `channels` channels.
@@ -149,18 +164,22 @@ def normalizer(
     *,
     forward_coupling: bool,
     gradient_coupling: bool,
+    title: str = "",
+    eval_coupling: bool = False,
     activation: bool = False,
-    needs_reference: bool = False,
+    channels_last: bool | Literal["float32"] = False,
     min_pixels: int = 1,
     note: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a class or function (channels, **options) → layer as an activation normalizer.
 
     Args:
-        name: the name in configs; must be new, or that of an earlier definition of the same function or class, which
-            is replaced.
+        name: the name in configs. A built-in one cannot be replaced; one of your own is, by its next definition.
         forward_coupling, gradient_coupling: what it does to the batch in training mode; the probes check it.
-        activation, needs_reference, min_pixels, note: as in `Normalizer`.
+        title, eval_coupling, activation, channels_last, min_pixels, note: as in `Normalizer`.
+
+    A layer class may declare more: `reference_kind`, "fixed" or "fresh", for a reference batch (see
+    `gannorm.normalizers.reference`), `across_processes`, and for exact accumulation the steps of `BatchStatistics`.
 
     >>> @normalizer("pixel_centred", forward_coupling=False, gradient_coupling=False)
     ... class Centred(nn.Module):
@@ -174,7 +193,16 @@ def normalizer(
 
     def add(factory: Factory) -> Factory:
         entry = Normalizer(
-            name, factory, forward_coupling, gradient_coupling, activation, needs_reference, min_pixels, note
+            name,
+            factory,
+            forward_coupling,
+            gradient_coupling,
+            title or name,
+            eval_coupling,
+            activation,
+            channels_last,
+            min_pixels,
+            note,
         )
         NORMALIZERS.register(name, entry)
         return factory

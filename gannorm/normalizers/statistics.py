@@ -1,16 +1,15 @@
 """What the hand-written normalizers share: differentiable moments, one affine pass, and running statistics.
 
 A normalizer is a few numbers per channel (or per image and channel) computed from the map, and one multiply-add over
-the map. On a CPU the time goes into touching maps, above all freshly allocated ones, so both steps are written to
-make one new map each in the forward and in the backward pass. Statistics are computed in at least float32, whatever
-the input.
+the map. Those two steps are written for speed, each one new map forward and backward; all else is the formula.
+Statistics are computed in at least float32, whatever the input.
 
 N batch, C channels, H W pixels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from gannorm.errors import UserError
 
+Running = tuple[Tensor, Tensor, Tensor]  # running mean, running variance, forward passes
 CACHED = 2**16  # values, 512 KiB in float64
 
 
@@ -92,17 +92,28 @@ def channel_products(a: Tensor, b: Tensor, origin: Tensor) -> Tensor:
     return backward(a, b, one, None, None, origin, one, True, 0.0, [False, True, False])[1]
 
 
-class BatchStatistics(nn.Module, ABC):
+class BatchStatistics(nn.Module):
     """A normalizer with statistics over the batch, which keeps running averages for eval mode.
 
     It holds the names of torch's BatchNorm2d (weight γ, bias β, running_mean, running_var), so that state dicts can be
-    exchanged with it, and it is BatchNorm2d in eval mode. A subclass says what happens in training mode.
+    exchanged with it, and it is BatchNorm2d in eval mode.
+
+    In training mode it is made of three steps, which a subclass gives: the statistics of a batch, differentiable and
+    small; the output, given statistics; what the running statistics move toward. Exact accumulation of gradients
+    (`gannorm.training.accumulation`) uses the steps by themselves, and one more: pooling the statistics of several
+    microbatches into those of all of them.
+
+    A class whose steps may be used so says `taken_apart = True`; this is not inherited, since a subclass may compute
+    something else. `pools = False`: its statistics belong to a part of a batch, and there is nothing to pool.
 
     Args:
         channels: C.
         eps: ε > 0, added to the variance.
         momentum: weight of the new batch in the running statistics, in [0, 1].
     """
+
+    taken_apart = False
+    pools = True
 
     running_mean: Tensor
     running_var: Tensor
@@ -117,24 +128,53 @@ class BatchStatistics(nn.Module, ABC):
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
-    @abstractmethod
     def normalize(self, x: Tensor) -> Tensor:
         """The training-mode forward pass; it moves the running statistics."""
+        running = self.running()  # first: a compiled graph breaks here, and no value with a gradient may cross it
+        statistics = self.statistics(x)
+        for mean, variance in self.targets([statistics.detach()], [x.numel() // x.shape[1]]):
+            self.track(mean, variance)
+        return self.output(x, statistics, running)
+
+    def statistics(self, x: Tensor) -> Tensor:
+        """(2, C), differentiable, in at least float32: here the mean and the biased variance."""
+        return torch.stack(moments(x, batch_dims(x)))
+
+    def output(self, x: Tensor, statistics: Tensor, running: Running) -> Tensor:
+        """y by the statistics of its batch; `running` are the layer's own before this pass."""
+        return self.by_moments(x, *statistics)
+
+    def by_moments(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """γ·(x − mean)/√(variance + ε) + β."""
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return affine(x, scale, self.bias - mean * scale)
+
+    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
+        """(K, 2, C) and the values a channel behind each of the K -> (2, C), differentiable."""
+        if len(table) == 1:
+            return table[0]
+        return torch.stack(pooled_moments(table[:, 0], table[:, 1], shares(table, counts)))
+
+    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the running statistics move toward, one after the other."""
+        mean, variance = self.pool(torch.stack(table), counts)
+        yield mean, variance * unbiased(sum(counts))
+
+    def together(self, images: int) -> int:
+        """How many images of a batch of that many share statistics."""
+        return images
+
+    @torch.compiler.disable  # a compiled backward pass would read these buffers again, after `track` has moved them
+    def running(self) -> Running:
+        """Copies of the running mean, variance and the number of forward passes."""
+        return self.running_mean.clone(), self.running_var.clone(), self.num_batches_tracked.clone()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        self.require_values(x)
+        require_values(x)
         self.num_batches_tracked.add_(1)
         return self.normalize(x)
-
-    def require_values(self, x: Tensor) -> None:
-        """Raises UserError for a batch, or part of one, without a variance."""
-        if x.numel() == x.shape[1]:
-            raise UserError(
-                f"batch statistics need more than one value a channel: got a batch of shape {tuple(x.shape)}; "
-                "use more images, larger maps or eval mode."
-            )
 
     @torch.no_grad()
     def track(self, mean: Tensor, variance: Tensor) -> None:
@@ -149,6 +189,25 @@ class BatchStatistics(nn.Module, ABC):
 def batch_dims(x: Tensor) -> tuple[int, ...]:
     """The batch and the pixels: everything but the channels."""
     return (0, *range(2, x.dim()))
+
+
+def require_values(x: Tensor) -> None:
+    """Raises UserError for a batch, or part of one, without a variance."""
+    if x.numel() == x.shape[1]:
+        raise UserError(
+            f"batch statistics need more than one value a channel: got a batch of shape {tuple(x.shape)}; "
+            "use more images, larger maps or eval mode."
+        )
+
+
+def shares(table: Tensor, counts: list[int]) -> Tensor:
+    """n_k/n, (K, 1), on the device of a table (K, …)."""
+    return table.new_tensor([count / sum(counts) for count in counts])[:, None]
+
+
+def unbiased(count: int) -> float:
+    """What makes the biased variance of so many values unbiased."""
+    return count / (count - 1)
 
 
 def _exact_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:

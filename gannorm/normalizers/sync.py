@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, distributed
 
 from gannorm.normalizers.slots import normalizer
-from gannorm.normalizers.statistics import BatchStatistics, affine, batch_dims, moments, pooled_moments
+from gannorm.normalizers.statistics import BatchStatistics, batch_dims, moments, pooled_moments
 
 
-@normalizer("sync", forward_coupling=True, gradient_coupling=True, note="the batch of all processes together")
+@normalizer(
+    "sync",
+    title="synchronized BatchNorm",
+    forward_coupling=True,
+    gradient_coupling=True,
+    channels_last=True,
+    note="the batch of all processes together",
+)
 class SyncBatchNorm(BatchStatistics):
     """BatchNorm whose μ and σ² are those of the batches of all processes taken together, with gradients across them.
 
@@ -28,6 +35,8 @@ class SyncBatchNorm(BatchStatistics):
     Source: the parallel variance of Chan et al. 1979; synchronized statistics as in Peng et al. 2018 (1711.07240).
     """
 
+    taken_apart = across_processes = True
+
     def normalize(self, x: Tensor) -> Tensor:
         mean, variance = moments(x, batch_dims(x))
         count = mean.new_full((), x.numel() / x.shape[1])  # made on the device
@@ -40,8 +49,7 @@ class SyncBatchNorm(BatchStatistics):
             count = counts.sum()
             mean, variance = pooled_moments(means, variances, counts / count)
         self.track(mean, variance * (count / (count - 1)))
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return affine(x, scale, self.bias - mean * scale)
+        return self.by_moments(x, mean, variance)
 
 
 _alone = False

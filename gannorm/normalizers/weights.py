@@ -1,4 +1,4 @@
-"""Weight normalizers: none, spectral, weight, and strict weight normalization with its TPReLU.
+"""Weight normalizers: none, spectral, weight, standardization, and strict weight normalization with its TPReLU.
 
 They constrain a layer's weight and never see an activation, so they cannot couple the batch.
 
@@ -7,6 +7,8 @@ A transposed convolution of stride 1 without padding is taken for what it is in 
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +59,28 @@ def strict_weight(module: nn.Module, last: bool = False) -> nn.Module:
     if last:
         return weight(module)
     module.register_parameter("bias", None)
-    every = range(module.get_parameter("weight").dim())
-    summed = (0,) if is_projection(module) else tuple(d for d in every if d != _output_dim(module))
-    share = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
-    parametrize.register_parametrization(module, "weight", StrictWeightNorm(summed, share))
+    parametrize.register_parametrization(module, "weight", StrictWeightNorm(*_summed(module)))
+    return module
+
+
+def standardization(module: nn.Module, last: bool = False) -> nn.Module:
+    """ŵ = g·(w − mean w)/√(fan_in·var w) for each output unit, with the gain g learned; the output layer stays plain.
+
+    Mean and variance run over what one output pixel sums: the input channels and the kernel (in a generator's first
+    layer the input channels alone). A transposed convolution of stride (s_h, s_w) sums 1/(s_h·s_w) of its kernel, which
+    is its fan-in. g starts at √(2/(1 − 1/π)), which keeps the variance from ReLU to ReLU.
+
+    Source: Qiao et al. 2019 (1903.10520), Eq. 3; scaled by the fan-in and with that gain: Brock et al. 2021
+    (2101.08692), section 4.3, as is the learned gain of their later networks (2102.06171) [recalled]; transposed
+    layers are defined here.
+    """
+    if last:
+        return module
+    summed, share = _summed(module)
+    weight = module.get_parameter("weight")
+    kept = [1 if d in summed else size for d, size in enumerate(weight.shape)]
+    fan_in = weight.numel() / math.prod(kept) / share
+    parametrize.register_parametrization(module, "weight", WeightStandardization(summed, fan_in, kept))
     return module
 
 
@@ -78,6 +98,25 @@ class StrictWeightNorm(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         return w * (self.share**0.5 / torch.linalg.vector_norm(w, dim=self.summed, keepdim=True))
+
+    def right_inverse(self, w: Tensor) -> Tensor:
+        return w
+
+
+class WeightStandardization(nn.Module):
+    """The parametrization of `standardization`: g·(w − mean)/√max(fan_in·var, 1e-4), over the dimensions in `summed`.
+
+    The floor is that of Brock et al.'s published code; a weight that is 0 stays 0.
+    """
+
+    def __init__(self, summed: tuple[int, ...], fan_in: float, gains: list[int]) -> None:
+        super().__init__()
+        self.summed, self.fan_in = summed, fan_in
+        self.gain = nn.Parameter(torch.full(gains, math.sqrt(2 / (1 - 1 / math.pi))))
+
+    def forward(self, w: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(w, self.summed, correction=0, keepdim=True)
+        return self.gain * (w - mean) * torch.rsqrt((self.fan_in * variance).clamp(min=1e-4))
 
     def right_inverse(self, w: Tensor) -> Tensor:
         return w
@@ -111,8 +150,18 @@ class TPReLU(nn.Module):
 WEIGHT_NORMALIZERS.register("none", WeightNormalizer("none", none))
 WEIGHT_NORMALIZERS.register("spectral", WeightNormalizer("spectral", spectral))
 WEIGHT_NORMALIZERS.register("weight", WeightNormalizer("weight", weight))
+WEIGHT_NORMALIZERS.register("standardization", WeightNormalizer("standardization", standardization))
 WEIGHT_NORMALIZERS.register("strict_weight", WeightNormalizer("strict_weight", strict_weight, activation=TPReLU))
 
 
 def _output_dim(module: nn.Module) -> int:
     return 1 if isinstance(module, nn.ConvTranspose2d) else 0
+
+
+def _summed(module: nn.Module) -> tuple[tuple[int, ...], int]:
+    """The dimensions of a weight over which one output pixel sums, and how many output pixels share a kernel's taps."""
+    share = module.stride[0] * module.stride[1] if isinstance(module, nn.ConvTranspose2d) else 1
+    if is_projection(module):
+        return (0,), share
+    every = range(module.get_parameter("weight").dim())
+    return tuple(d for d in every if d != _output_dim(module)), share

@@ -22,6 +22,7 @@ from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estima
 from gannorm.probes.dependence.icc import IntraclassCorrelation, icc
 from gannorm.probes.dependence.judgements import Cells
 from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_ratio
+from gannorm.probes.dependence.loss_coupling import LossCoupling, loss_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity
 from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
@@ -62,6 +63,7 @@ __all__ = [
     "Landscape",
     "LayerCoupling",
     "LeakRatio",
+    "LossCoupling",
     "LossSurface",
     "MeanGradient",
     "Problem",
@@ -90,6 +92,7 @@ __all__ = [
     "landscape",
     "leak_ratio",
     "locate_coupling",
+    "loss_coupling",
     "loss_surface",
     "mean_gradient",
     "one_neuron_chain",

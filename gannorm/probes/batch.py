@@ -46,7 +46,7 @@ class Run:
 def running(f: Function, x: Any) -> Iterator[Run]:
     """Yield x -> f(x), pure (see `isolated`), for inputs of the structure of `x`, which f is given copies of."""
     spread = _spreads(f, x)
-    with isolated(f) as pure, progress(getattr(inspect.unwrap(f), "__name__", type(f).__name__)):
+    with isolated(f) as pure, progress("measuring"):
         yield Run(pure, spread)
 
 

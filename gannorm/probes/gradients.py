@@ -96,7 +96,7 @@ def graph(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Ite
         stack.enter_context(torch.enable_grad())
         stack.enter_context(eager())
         inputs: list[Tensor] = []
-        outputs = scalars(run(map_tensors(lambda t: _leaf(t, inputs), x)), n, batch_dim)
+        outputs = scalars(run(map_tensors(lambda t: as_leaf(t, inputs), x)), n, batch_dim)
         leaves = [(leaf, Layout("plain", batch_dim)) for leaf in inputs]
         leaves += [(e, layout) for e, layout in zip(embedded, by_tokens, strict=False) if layout is not None]
         if not leaves:
@@ -155,7 +155,8 @@ def _has_gradient(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
-def _leaf(t: Tensor, leaves: list[Tensor]) -> Tensor:
+def as_leaf(t: Tensor, leaves: list[Tensor]) -> Tensor:
+    """A copy of `t` to be differentiated by, the leaf of which is added to `leaves`; integers are copied alone."""
     if not _has_gradient(t):
         return t.clone()
     leaves.append(t.detach().clone().requires_grad_())

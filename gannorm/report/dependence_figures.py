@@ -142,8 +142,14 @@ def _panel(title: str, curves: Mapping[str, Curve], colour: str, label: str) -> 
             words, style = STYLES[end]
             draw_curve(ax, curve, INK if end == "mixed" else colour, words, linestyle=style)
         ax.set(ylim=(-0.02, 1.02), xlabel="step", ylabel=label, title=cut(title))
-        below = {"loc": "upper left", "bbox_to_anchor": (0, -0.24)}  # conflict may run along the axis
-        ax.legend(**below, ncols=len(curves), borderaxespad=0, handlelength=2.2, columnspacing=1)
+        ax.legend(  # below the axes, along which the line of the conflict end may run
+            loc="upper left",
+            bbox_to_anchor=(0, -0.24),
+            ncols=len(curves),
+            borderaxespad=0,
+            handlelength=2.2,
+            columnspacing=1,
+        )
 
     ends = ", ".join(f"{curve[-1][1]:.2f} {STYLES[end][0]}" for end, curve in curves.items())
     return Panel(draw, f"{title}: {label} over training, at the last probe {ends}.")

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def page(
     return render(
         INDEX,
         script=is_gan,
-        about=facts,
+        about=facts if comparison.headline else replace(facts, question=""),  # then the question is the headline
         task=comparison.task,
         title=TITLES[comparison.task],
         question=comparison.question,

@@ -16,7 +16,7 @@ EVALUATE_OPTIONS = {
     "ema": "ema",
     "statistics": "statistics",
     "extractor": "extractor",
-    "weights": "",
+    "extractor_weights": "",
     "split": "split",
     "samples": "fake_images",
     "splits": "inception_splits",

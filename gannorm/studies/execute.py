@@ -67,7 +67,7 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
         baseline=study.baseline,
         by_mode=study.by_mode,
         question=study.question,
-        command=f"gannorm compare {shlex.quote(str(study.folder))}",
+        command=_comparing(study),
     )
     print(comparison.to_text())
     print(report / "index.html")
@@ -78,6 +78,16 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
         if names:
             print(f"failed twice, and {what}: {', '.join(names)}; the same command tries again.", file=sys.stderr)
     return 1 if failed or unscored else 0
+
+
+def _comparing(study: Study) -> str:
+    """The command that makes the study's comparison again."""
+    words = ["gannorm", "compare", str(study.folder)]
+    if study.baseline is not None:
+        words += ["--baseline", study.baseline]
+    if study.by_mode:
+        words += ["--by_mode", "true"]
+    return shlex.join(words)
 
 
 def describe(study: Study, engine: Engine, *, table: bool = True) -> str:

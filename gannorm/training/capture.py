@@ -24,7 +24,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from gannorm.losses import BUILT_IN
+from gannorm.losses import LOSSES, PENALTIES
+from gannorm.models.augmentation import AUGMENTATIONS
+from gannorm.registry import Registry
 from gannorm.training.gan import GAN
 
 WARM_UP = 3  # steps before recording: libraries choose kernels, and optimizers make their states, in the first ones
@@ -81,7 +83,8 @@ def _obstacle(trainer: pl.Trainer, gan: GAN) -> str:
     """Why a step is not one program that nothing looks into, or ""."""
     kinds = {type(module) for network in (gan.generator, gan.discriminator) for module in network.modules()}
     foreign = [kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] not in ("gannorm", "torch")]
-    foreign += [gan.hparams[key] for key in ("loss", "penalty") if gan.hparams[key] not in BUILT_IN]
+    registries: dict[str, Registry[Any]] = {"loss": LOSSES, "penalty": PENALTIES, "augment": AUGMENTATIONS}
+    foreign += [gan.hparams[key] for key, names in registries.items() if gan.hparams[key] not in names.built_in]
     if foreign:
         return f"whether {', '.join(sorted(foreign))} does the same at every step is not known"
     if gan.hparams["accumulate"] > 1:

@@ -24,6 +24,7 @@ from gannorm.isolate import isolated
 from gannorm.models import initialize
 from gannorm.models.build import build_classifier as build_network
 from gannorm.normalizers import set_reference
+from gannorm.normalizers.reference import fresh_references, refresh_reference, restore_references
 from gannorm.seeds import stream
 from gannorm.training.callbacks.every import Every, record
 
@@ -70,6 +71,7 @@ class Classifier(LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
+        refresh_reference(self.network, images)
         self.step += 1
         self.losses = {"loss": loss.detach()}
         self.parts = {"train/accuracy": (logits.detach().argmax(1) == labels).float().mean()}
@@ -83,9 +85,11 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
+        checkpoint["references"] = fresh_references(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["step"]
+        restore_references(self, checkpoint.get("references", {}))
 
 
 class TestAccuracy(Every):
@@ -138,6 +142,7 @@ def build_classifier(config: TrainConfig, images: Images) -> Classifier:
         **model.initialization_options,
     )
     set_reference(network, reference)
+    refresh_reference(network, reference[: config["data"]["batch_size"]])
     with torch.no_grad(), isolated(network) as judge:
         judge(images.take(min(config.data.batch_size, len(images)), seed))
     return Classifier(network, **taken_by(Classifier, model))

@@ -16,7 +16,9 @@ from gannorm import probes
 from gannorm.errors import UserError, require_positive
 from gannorm.isolate import switched
 from gannorm.losses import LOSSES, PENALTIES
-from gannorm.normalizers.moments import moment_penalty, record_activations
+from gannorm.losses.moments import moment_penalty, record_activations
+from gannorm.models.augmentation import AUGMENTATIONS, augmented
+from gannorm.normalizers.reference import fresh_references, refresh_reference, restore_references
 from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
 from gannorm.training.accumulation.microbatches import UNCOUPLED, Gradients, Microbatches, WholeBatch, logits
@@ -42,6 +44,7 @@ class GAN(LightningModule):
         penalty_weight: factor of the penalty in the discriminator's loss.
         moment_weight: factor of the penalty that pulls each of the discriminator's layers toward zero mean and unit
             variance, an alternative to normalizing; its parts are logged by layer.
+        augment: what is done to real and fake images alike before the discriminator, a name in AUGMENTATIONS.
         d_composition: in the discriminator's step, real and fake images in "separate" batches or one "joint" batch.
         g_composition: in the generator's step, the discriminator sees the "fake" batch alone, or "joint" with the real.
         d_steps: discriminator updates for each generator update.
@@ -70,6 +73,7 @@ class GAN(LightningModule):
         penalty: str = "none",
         penalty_weight: float = 10.0,
         moment_weight: float = 0.0,
+        augment: str = "none",
         d_composition: Literal["separate", "joint"] = "separate",
         g_composition: Literal["fake", "joint"] = "fake",
         d_steps: int = 1,
@@ -85,6 +89,8 @@ class GAN(LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["generator", "discriminator"], logger=False)
         self.loss, self.penalty = LOSSES[loss], PENALTIES[penalty]
+        self.view = AUGMENTATIONS[augment]
+        self.judge = augmented(discriminator, self.view)  # the discriminator as both losses see it
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         require_positive(d_steps=d_steps, accumulate=accumulate)
@@ -96,6 +102,11 @@ class GAN(LightningModule):
             accumulate == 1 or not moment_weight,
             f"`moment_weight` pulls at the whole batch's moments, not a microbatch's: got accumulate={accumulate}; "
             "set accumulate 1 or moment_weight 0.",
+        )
+        _require(
+            accumulate == 1 or not self.loss.couples_batch,
+            f"loss {loss!r} compares each image with the mean of its batch, not of a microbatch: got "
+            f"accumulate={accumulate}; set accumulate 1 or choose another loss.",
         )
         _require(max_loss > 0, f"`max_loss` must be positive: got {max_loss}.")
         self.automatic_optimization = False
@@ -146,6 +157,9 @@ class GAN(LightningModule):
             figures["loss/g"] = self.gradients.generator(self, real, z, fake)
             g_optimizer.step()
 
+        # For normalizers that ask for it: images beside which the next step's are judged, and latents.
+        refresh_reference(self.discriminator, real, fake, view=self.view)
+        refresh_reference(self.generator, z)
         self.ema.update(self.generator)
         return figures
 
@@ -160,17 +174,17 @@ class GAN(LightningModule):
         for batch in batches:
             if self.moment_weight:
                 with record_activations(self.discriminator) as activations:
-                    judged.append(logits(self.discriminator, batch))
+                    judged.append(logits(self.judge, batch))
                 moments, by_layer = moment_penalty(activations)  # those of the last batch are logged
                 penalties.append(moments)
             else:
-                judged.append(logits(self.discriminator, batch))
+                judged.append(logits(self.judge, batch))
         of_real, of_fake = torch.cat(judged).tensor_split([len(real)])
         loss = self.loss.discriminator(of_real, of_fake)
         if self.moment_weight:
             loss = loss + self.moment_weight * torch.stack(penalties).mean()
         if self.penalty_weight:
-            penalty = self.penalty(self.discriminator, real, fake, self._penalty_randomness)
+            penalty = self.penalty(self.judge, real, fake, self._penalty_randomness)
             loss = loss + self.penalty_weight * penalty.mean()
         parts = {"logit/real": of_real.detach().mean(), "logit/fake": of_fake.detach().mean()}
         return loss, parts | {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}
@@ -182,8 +196,10 @@ class GAN(LightningModule):
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images, ()."""
         if self.g_composition == "joint":
-            return self.loss.generator(logits(self.discriminator, torch.cat([real, fake]))[len(real) :])
-        return self.loss.generator(logits(self.discriminator, fake))
+            of_real, of_fake = logits(self.judge, torch.cat([real, fake])).tensor_split([len(real)])
+            return self.loss.generator(of_fake, of_real)
+        of_fake = logits(self.judge, fake)
+        return self.loss.generator(of_fake, logits(self.judge, real) if self.loss.needs_real else None)
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""
@@ -219,6 +235,12 @@ class GAN(LightningModule):
     def on_fit_start(self) -> None:
         self._optimizers = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
         self.start_randomness()
+        if self.loss.couples_batch and self.coupling_ratio() <= UNCOUPLED:
+            warnings.warn(
+                f"the discriminator judges each image alone, but loss {self.hparams['loss']!r} compares it with the "
+                "mean of its batch, so the gradient couples the batch all the same; use --model.loss relativistic.",
+                stacklevel=2,
+            )
         if self.penalty_weight and (ratio := self.coupling_ratio()) > UNCOUPLED:
             warnings.warn(
                 "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
@@ -234,9 +256,11 @@ class GAN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
+        checkpoint["references"] = fresh_references(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["step"]
+        restore_references(self, checkpoint.get("references", {}))
 
 
 def _require(holds: bool, message: str) -> None:

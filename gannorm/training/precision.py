@@ -17,10 +17,7 @@ import torch
 
 from gannorm.config import TrainConfig, keys
 from gannorm.isolate import determinism_kept, in_float32, switched
-
-# Normalizers that gain from channels_last in a CPU's training step, by 5 to 25 %. The others reduce over the pixels of
-# one image and channel, or draw noise in the order of the memory: they lose as much, or would become another run.
-CHANNELS_LAST = ("batch", "ghost", "sync", "renorm", "lp", "layer", "none")
+from gannorm.normalizers import NORMALIZERS
 
 
 @dataclass(frozen=True)
@@ -73,9 +70,9 @@ def choose(config: TrainConfig | Mapping[str, Any]) -> Arithmetic:
         precision = "bf16-mixed" if hardware else "32-true"
         why = f"precision auto: {hardware or 'bf16 would not be faster here'}"
     norms = {config[key] for key in keys(config.task) if key.endswith(".norm")}
-    # GroupNorm gains 10 % in float32; torch's bf16 kernel for this layout is slow and loses 20 %.
-    helped = {*CHANNELS_LAST, *(("group",) if precision.startswith("32") else ())}
-    return Arithmetic(precision, channels_last=norms <= helped, exact=mode == "exact", why=why)
+    gains = [NORMALIZERS[norm].channels_last for norm in norms]
+    channels_last = all(gain is True or (gain == "float32" and precision.startswith("32")) for gain in gains)
+    return Arithmetic(precision, channels_last=channels_last, exact=mode == "exact", why=why)
 
 
 def fast_bf16(device: str) -> str:

@@ -26,9 +26,9 @@ from gannorm.distributed import Replicas, is_first, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
-from gannorm.models.checkpoint import Discriminators, Generators
+from gannorm.models.build import Discriminators, Generators
 from gannorm.models.initialization import seeded
-from gannorm.normalizers import set_reference
+from gannorm.normalizers import refresh_reference, set_reference
 from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
 from gannorm.training.accumulation.microbatches import Microbatches
@@ -237,6 +237,8 @@ def _initialize(
         set_reference(network, reference)
     with seeded(stream(seed, "initialization", "noise")):
         fake = generate(generator, latents, batch_size, training=True)
+        refresh_reference(discriminator, real[:batch_size], fake[:batch_size])
+        refresh_reference(generator, latents[:batch_size])
         pairs = list(zip(real.split(batch_size), fake.split(batch_size), strict=True))
         d_batches = [batch for pair in pairs for batch in _composed(pair, model.d_composition)]
         if model.equalize_bias:

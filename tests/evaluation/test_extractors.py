@@ -1,18 +1,23 @@
 """Extractors by name: weights are verified before they are loaded, and a mistake is one line."""
 
+import functools
 import hashlib
 import os
 import pickle
 import urllib.error
+import warnings
 
 import pytest
 import torch
 import torch_fidelity
 from known_images import Pixels, Replay, images_of
+from torch import nn
+from torch_fidelity import feature_extractor_clip
+from torch_fidelity.feature_extractor_clip import VisionTransformer
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from gannorm.errors import UserError
-from gannorm.evaluation import Evaluator, build_extractor
+from gannorm.evaluation import Evaluator, build_extractor, evaluate
 from gannorm.evaluation.extractors import INCEPTION, default_extractor
 
 COLOUR = images_of(
@@ -153,3 +158,100 @@ def test_a_layer_that_cannot_take_the_images_is_one_line(monkeypatch):
     monkeypatch.setattr(type(build_extractor("pass_through", COLOUR, device="cpu").module), "forward", forward)
     with pytest.raises(UserError, match=r"'pass_through' cannot take colour images of \(3, 8, 8\): RuntimeError"):
         build_extractor("pass_through", COLOUR, device="cpu")
+
+
+# -- CLIP and DINOv2, with networks as small as their loaders take --------------------------------------------------
+
+
+class Clip(nn.Module):
+    """The names and shapes of a CLIP archive: a vision transformer of one block, and what is read of the text half."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual = VisionTransformer(8, 4, 64, 1, 1, 6)
+        self.text_projection = nn.Parameter(torch.zeros(3, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.fixture(scope="module")
+def clip_weights(tmp_path_factory):
+    file = tmp_path_factory.mktemp("clip") / "clip.pt"
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, on tracing
+        torch.jit.trace(Clip().half(), torch.zeros(1)).save(str(file))
+    return file
+
+
+def test_an_archive_of_clip_is_trusted_by_its_whole_digest_alone(clip_weights, monkeypatch):
+    build = functools.partial(build_extractor, "clip-vit-b-32", COLOUR, weights=clip_weights, device="cpu")
+    with pytest.raises(UserError, match=r"must hold tensors alone.*give its whole sha256"):
+        build()
+    digest = hashlib.sha256(clip_weights.read_bytes()).hexdigest()
+    extractor = build(sha256=digest)
+    assert extractor.weights_sha256 == digest and not extractor.classifies
+    monkeypatch.setitem(feature_extractor_clip.MODEL_METADATA, "clip-vit-b-32", {"hash": digest, "filename": ""})
+    assert build().weights_sha256 == digest  # as OpenAI published it
+
+
+def test_the_kernel_of_cmmd_scores_clip_features(clip_weights):
+    digest = hashlib.sha256(clip_weights.read_bytes()).hexdigest()
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    scores = evaluate(
+        pixels // 4,
+        images_of(pixels),
+        extractor="clip-vit-b-32",
+        weights=clip_weights,
+        sha256=digest,
+        kid_kernel="rbf",
+        device="cpu",
+        splits=1,
+    )
+    assert scores.inception_score is None and scores.protocol["kid_kernel"] == "rbf"
+    assert scores.kid > 3 * scores.kid_std > 0  # darker images lie apart
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """DINOv2's hub, with a linear map in the place of its network."""
+    asked = []
+
+    def load(repository, name, pretrained=True):
+        asked.append((repository, name, pretrained))
+        torch.manual_seed(0 if pretrained else 1)
+        return nn.Sequential(nn.AvgPool2d(56), nn.Flatten(), nn.Linear(48, 5))
+
+    monkeypatch.setattr(torch.hub, "load", load)
+    return asked
+
+
+def test_dinov2_says_that_it_runs_downloaded_code(hub):
+    with pytest.warns(UserWarning, match="dinov2-vit-s-14 runs code that torch.hub downloads"):
+        extractor = build_extractor("dinov2-vit-s-14", COLOUR, device="cpu")
+    assert hub == [("facebookresearch/dinov2", "dinov2_vits14", True)] and not extractor.classifies
+
+
+@pytest.mark.filterwarnings("ignore:dinov2")
+def test_dinov2_takes_its_weights_from_a_file(hub, tmp_path):
+    file, load = tmp_path / "dino.pth", torch.hub.load
+    torch.save(load("", "").state_dict(), file)
+    hub.clear()
+    extractor = build_extractor("dinov2-vit-s-14", COLOUR, weights=file, device="cpu")
+    assert [pretrained for *_, pretrained in hub] == [False] and torch.hub.load is load
+    assert torch.equal(extractor.module.model[2].weight, load("", "")[2].weight)
+    assert extractor.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    torch.save({"weight": torch.zeros(2)}, file)
+    with pytest.raises(UserError, match="must hold the weights of dinov2-vit-s-14"):
+        build_extractor("dinov2-vit-s-14", COLOUR, weights=file, device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:dinov2")
+def test_dinov2_without_a_network_is_one_line(monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError(OSError("no route to host"))
+
+    monkeypatch.setattr(torch.hub, "load", offline)
+    with pytest.raises(UserError, match=r"no route to host\); the code needs the network once"):
+        build_extractor("dinov2-vit-l-14", COLOUR, device="cpu")

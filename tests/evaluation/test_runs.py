@@ -212,11 +212,11 @@ def test_an_extractor_is_trained_into_a_folder_that_evaluate_takes(run, capsys):
     assert main(["extractor", "train", "--data.name=digits", "--data.image_size=8", "--output=judge", "--seed=3"]) == 0
     card = json.loads((run.path.parent / "judge" / "card.json").read_text())
     assert f"judge: accuracy {card['held_out_accuracy']:.4f} on 144 held-out images" in capsys.readouterr().out
-    assert main(["evaluate", "run", "--weights=judge", *FEW]) == 0
+    assert main(["evaluate", "run", "--extractor_weights=judge", *FEW]) == 0
     (record,) = run.scores()
     assert record["protocol"]["extractor_weights_sha256"] == card["weights_sha256"]
     assert main(["extractor", "tran"]) == 2
-    assert main(["evaluate", "run", "--weights=judge", f"--sha256={'0' * 64}", *FEW]) == 2
+    assert main(["evaluate", "run", "--extractor_weights=judge", f"--sha256={'0' * 64}", *FEW]) == 2
     assert f"must be {'0' * 64}: it is" in capsys.readouterr().err
 
 

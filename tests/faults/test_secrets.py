@@ -27,6 +27,7 @@ class Failing(nn.Module):
 
 tiny = "--data.image_size=8 --data.batch_size=16 --steps=2 --log_every=1 --checkpoint_every=1 --sample_every=1".split()
 tiny += "--model.discriminator.width=8 --model.generator.width=8 --probe_every=2 --probe_images=16".split()
+tiny += ["--study=runs"]
 mode = sys.argv[1]
 assert main(["train", *tiny, "--wandb", mode, "--name=good"]) == 0
 try:

@@ -49,6 +49,20 @@ def test_a_convolution_keeps_its_bias_only_where_nothing_shifts_after_it():
     assert all(m.bias is not None for m in plain.modules() if isinstance(m, nn.Conv2d))
 
 
+@pytest.mark.parametrize(
+    "norm_layers,normalized", [("all", [0, 1, 2, 3, 4]), ("all_but_first", [1, 2, 3, 4]), ("last", [4])]
+)
+@pytest.mark.parametrize("norm", ["group", "frn"])
+def test_which_layers_are_normalized(norm, norm_layers, normalized):
+    network = Discriminator(16, 1, 8, norm=norm, norm_layers=norm_layers)
+    blocks = network.features[:-1]
+    assert [i for i, block in enumerate(blocks) if hasattr(block, "norm")] == normalized
+    for i, block in enumerate(blocks):
+        assert (block.conv.bias is None) == (i in normalized)  # nothing else would shift
+        assert hasattr(block, "activation") == (norm == "group" or i not in normalized)  # frn brings its own
+    assert network(torch.zeros(3, 1, 16, 16)).shape == (3,)
+
+
 @pytest.mark.parametrize("weight_norm", WEIGHT_NORMALIZERS)
 @pytest.mark.parametrize("norm", NORMALIZERS)
 def test_every_cross_of_the_slots_trains_both_networks(norm, weight_norm):

@@ -74,9 +74,6 @@ def test_each_value_has_uniform_and_normal_noise_of_its_own(dtype):
     pairs = ((s, m), ((s - 1).square(), m.square()), (s, m.square()), (s[1:], s[:-1]), (m[1:], m[:-1]))
     correlations = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
     assert max(abs(c.item()) for c in correlations) < 4 / len(s) ** 0.5  # four standard errors
-    # The two come from one word on a CPU: the normal of a value says nothing of where its uniform lies.
-    assert stats.kstest(m[s > 1.3], stats.uniform(-0.3, 0.6).cdf).pvalue > 1e-3
-    assert stats.kstest(s[m > 0.28], stats.norm(1, 0.2).cdf).pvalue > 1e-3
 
 
 LAYOUTS = {
@@ -154,6 +151,6 @@ def test_bad_options_say_what_must_hold():
         NORMALIZERS["noisy"](3, scale=0.5)
     with pytest.raises(UserError, match="more than one value a channel"):  # of a ghost batch, though not of the batch
         NORMALIZERS["ghost"](3, size=1)(torch.zeros(4, 3, 1, 1))
-    for name in ("ghost", "sync", "noisy", "lp", "renorm"):
+    for name in ("ghost", "sync", "noisy", "lp", "renorm", "local", "detached", "running"):
         with pytest.raises(UserError, match="more than one value a channel"):
             NORMALIZERS[name](3)(torch.zeros(1, 3, 1, 1))

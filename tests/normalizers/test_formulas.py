@@ -79,6 +79,24 @@ def virtual(layer, x):
     return scaled(layer, (x - mean) / (square - mean.square() + layer.eps).sqrt())
 
 
+def detached(layer, x):
+    mean, var = x.mean((0, 2, 3), keepdim=True).detach(), x.var((0, 2, 3), correction=0, keepdim=True).detach()
+    return scaled(layer, (x - mean) / (var + layer.eps).sqrt())
+
+
+def running(layer, x):
+    mean, var = per_channel(layer.running_mean.clone()), per_channel(layer.running_var.clone())
+    return scaled(layer, (x - mean) / (var + layer.eps).sqrt())
+
+
+def reference(layer, x):
+    return scaled(layer, (x - per_channel(layer.ref_mean)) / (per_channel(layer.ref_var) + layer.eps).sqrt())
+
+
+def local(layer, x):
+    return torch.cat([batch(layer, part) for part in x.tensor_split(math.ceil(len(x) / layer.size))])
+
+
 def frn(layer, x):
     y = scaled(layer, x / (x.square().mean((2, 3), keepdim=True) + layer.eps).sqrt())
     return torch.maximum(y, per_channel(layer.threshold))
@@ -92,7 +110,12 @@ def evonorm_s0(layer, x):
 
 CASES = {
     "batch": ("batch", {}, batch),
+    "batch without affine": ("batch", {"affine": False}, lambda layer, x: standardize(x, (0, 2, 3), layer.eps)),
     "sync": ("sync", {}, batch),
+    "detached": ("detached", {}, detached),
+    "running": ("running", {}, running),
+    "local": ("local", {"size": 4}, local),
+    "local uneven": ("local", {"size": 3}, local),
     "ghost": ("ghost", {"size": 4}, ghost),
     "group": ("group", {"groups": 4}, lambda layer, x: grouped(layer, x, 4)),
     "instance": ("instance", {}, instance),
@@ -107,6 +130,10 @@ CASES = {
     "renorm unclipped": ("renorm", {"r_max": 1e3, "d_max": 1e3, "start": 0, "r_end": 0, "d_end": 0}, renorm),
     "noisy without noise": ("noisy", {"shift": 0, "scale": 1, "shift_spread": 0, "scale_spread": 0}, batch),
     "virtual": ("virtual", {}, virtual),
+    "reference": ("reference", {}, reference),
+    "reference without gradient": ("reference", {"gradient": False}, reference),
+    "dyt": ("dyt", {}, lambda layer, x: scaled(layer, torch.tanh(layer.alpha * x))),
+    "derf": ("derf", {}, lambda layer, x: scaled(layer, torch.erf(layer.alpha * x + layer.shift))),
     "frn": ("frn", {}, frn),
     "evonorm_s0": ("evonorm_s0", {"groups": 4}, evonorm_s0),
 }
@@ -202,7 +229,10 @@ def test_eval_mode_treats_images_one_by_one_and_keeps_its_state(case):
     layer.eval()
     before = copy.deepcopy(layer.state_dict())
     together, alone = layer(x), torch.cat([layer(image[None]) for image in x])
-    torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)  # sums of another batch size, in float64
+    if NORMALIZERS[CASES[case][0]].eval_coupling:
+        assert not torch.allclose(together, alone, atol=0.01)
+    else:
+        torch.testing.assert_close(together, alone, atol=1e-12, rtol=0)  # sums of another batch size, in float64
     assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())
 
 

@@ -5,6 +5,7 @@ hundred roundings of values of order ten; bfloat16 has 8 bits, so 2e-2 of the la
 """
 
 import copy
+import math
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from support.toys import close, gradients
 from torch import nn
 from torch.nn import functional as F
 
+from gannorm.models.minibatch import MinibatchDiscrimination, MinibatchStddev
 from gannorm.normalizers import WEIGHT_NORMALIZERS
-from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev
 from gannorm.normalizers.weights import TPReLU
 
 # kind: (layer, the layer with a given weight, input shape, dimension of the outputs)
@@ -42,6 +43,15 @@ def strict_weight(layer, kind):
     w = layer.parametrizations.weight.original
     others = [0] if kind == "projection" else [d for d in range(w.dim()) if d != KINDS[kind][3]]
     return w / (w.square().sum(others, keepdim=True) / (4 if kind == "transposed" else 1)).sqrt()
+
+
+def standardization(layer, kind):
+    """g·(w − mean)/√(fan_in·var), the mean and variance over what one output pixel sums."""
+    w, norm = layer.parametrizations.weight.original, layer.parametrizations.weight[0]
+    others = [0] if kind == "projection" else [d for d in range(w.dim()) if d != KINDS[kind][3]]
+    fan_in = math.prod(w.shape[d] for d in others) / (4 if kind == "transposed" else 1)
+    centred = w - w.mean(others, keepdim=True)
+    return norm.gain * centred / (fan_in * centred.square().mean(others, keepdim=True)).sqrt()
 
 
 def spectral(layer, kind):
@@ -81,7 +91,7 @@ def weighted(kind, name, effective):
 CASES = {
     **{
         f"{f.__name__} {kind}": weighted(kind, f.__name__, f)
-        for f in (weight, strict_weight, spectral)
+        for f in (weight, strict_weight, standardization, spectral)
         for kind in KINDS
     },
     "tprelu": (lambda: TPReLU(3), tprelu, (8, 3, 6, 6)),

@@ -1,75 +1,54 @@
 """The registries: entries describe themselves, strangers can add to them, and mistakes are answered with a remedy."""
 
-import functools
 import math
 
 import pytest
-import torch
 from torch import nn
 
+from gannorm.data import DATASETS
 from gannorm.errors import UserError
-from gannorm.losses import AdversarialLoss
+from gannorm.losses import LOSSES, PENALTIES
+from gannorm.models import AUGMENTATIONS, DISCRIMINATORS, GENERATORS, INITIALIZERS
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, Normalizer, normalizer
-from gannorm.registry import Registry
+
+ALL = [
+    NORMALIZERS,
+    WEIGHT_NORMALIZERS,
+    LOSSES,
+    PENALTIES,
+    AUGMENTATIONS,
+    DISCRIMINATORS,
+    GENERATORS,
+    INITIALIZERS,
+    DATASETS,
+]
 
 
-def test_own_normalizer_in_five_lines(monkeypatch):
-    monkeypatch.setattr(NORMALIZERS, "_entries", dict(NORMALIZERS._entries))  # undone behind the test
-
+def test_own_normalizer_in_five_lines():
     @normalizer("mine", forward_coupling=False, gradient_coupling=False)
     def mine(channels, eps=1e-5):
         return nn.GroupNorm(2, channels, eps=eps)
 
     assert isinstance(NORMALIZERS["mine"](8, eps=0.1), nn.GroupNorm)
     assert NORMALIZERS["mine"].options == {"eps": 1e-5}
-    with pytest.raises(UserError, match="normalizer names must be unique: 'batch' is registered already"):
-        normalizer("batch", forward_coupling=False, gradient_coupling=False)(mine)
-
-
-def test_a_cell_run_again_replaces_its_own_normalizer_and_no_other(monkeypatch):
-    monkeypatch.setattr(NORMALIZERS, "_entries", dict(NORMALIZERS._entries))
-    cell = (
-        "@normalizer('celled', forward_coupling=False, gradient_coupling=False)\n"
-        "def celled(channels, eps={eps}): return nn.Identity()"
+    assert (NORMALIZERS["mine"].title, NORMALIZERS["mine"].reference, NORMALIZERS["mine"].across_processes) == (
+        "mine",
+        "",
+        False,
     )
-    for eps in (1e-5, 1e-3):
-        exec(cell.format(eps=eps), {"normalizer": normalizer, "nn": nn, "__name__": "__main__"})
-    assert NORMALIZERS["celled"].options == {"eps": 1e-3}
-    with pytest.raises(UserError, match="'celled' is registered already"):
-        exec(cell.format(eps=1e-4), {"normalizer": normalizer, "nn": nn, "__name__": "another_plug_in"})
-    assert NORMALIZERS["celled"].options == {"eps": 1e-3}
 
 
-def _of_another_rate(rate):
-    def dropping(channels):
-        return nn.Dropout(rate)
-
-    return dropping
-
-
-@pytest.mark.parametrize(
-    "first,second",
-    [
-        (NORMALIZERS["batch"].build, NORMALIZERS["batch"].build),  # other claims about a built-in
-        (NORMALIZERS["batch"].build, functools.wraps(NORMALIZERS["batch"].build)(lambda channels: nn.Identity())),
-        (_of_another_rate(0.1), _of_another_rate(0.2)),  # one name, two functions
-        (lambda channels: nn.Identity(), lambda channels: nn.Tanh()),
-    ],
-    ids=["built in", "in disguise", "closures", "lambdas"],
-)
-def test_what_is_built_in_or_has_no_name_of_its_own_is_not_replaced(first, second):
-    registry = Registry("normalizer")
-    kept = Normalizer("mine", first, True, True)
-    registry.register("mine", kept)
-    with pytest.raises(UserError, match="'mine' is registered already"):
-        registry.register("mine", Normalizer("mine", second, False, False))
-    assert registry["mine"] is kept
-
-
-def test_parts_that_are_methods_in_c_can_be_registered_again():
-    registry = Registry("loss")
-    for _ in range(2):
-        registry.register("mine", AdversarialLoss(torch.Tensor.neg, torch.Tensor.exp, torch.Tensor.neg, "mine"))
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
+def test_what_is_built_in_cannot_be_replaced_and_a_users_can(registry, monkeypatch):
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    for name in list(registry):
+        kept = registry[name]
+        with pytest.raises(UserError, match=f"a built-in {registry.kind} cannot be replaced: '{name}' is one"):
+            registry.register(name, kept)
+        assert registry[name] is kept
+    registry.register("mine", "first")
+    registry.register("mine", "second")
+    assert registry["mine"] == "second"
 
 
 def test_unknown_names_and_options_name_the_nearest():
@@ -97,6 +76,8 @@ def test_unknown_names_and_options_name_the_nearest():
         ("virtual", {"eps": math.nan}, "needs `eps` > 0: got nan"),
         ("batch", {"momentum": 7}, r"needs `momentum` in \[0, 1\]: got 7"),
         ("sync", {"momentum": -3}, r"needs `momentum` in \[0, 1\]: got -3"),
+        ("local", {"size": 0}, "`size` must be at least 1: got 0"),
+        ("reference", {"gradient": 1}, "needs bool for `gradient`: got 1"),
         ("noisy", {"scale": math.nan}, "needs a number for `scale`: got nan"),
         ("noisy", {"shift": math.inf}, "needs finite shift"),
         ("noisy", {"scale_spread": -0.1}, "needs finite shift, shift_spread, scale_spread ≥ 0"),
@@ -127,5 +108,7 @@ def test_check_refuses_maps_without_a_variance():
 def test_entries_are_descriptions():
     assert all(isinstance(entry, Normalizer) and name == entry.name for name, entry in NORMALIZERS.items())
     assert {n for n, e in NORMALIZERS.items() if e.activation} == {"frn", "evonorm_s0"}
-    assert {n for n, e in NORMALIZERS.items() if e.needs_reference} == {"virtual"}
-    assert list(WEIGHT_NORMALIZERS) == ["none", "spectral", "weight", "strict_weight"]
+    assert {n: e.reference for n, e in NORMALIZERS.items() if e.reference} == {"virtual": "fixed", "reference": "fresh"}
+    assert {n for n, e in NORMALIZERS.items() if e.across_processes} == {"sync"}
+    assert {n for n, e in NORMALIZERS.items() if e.eval_coupling} == {"local"}
+    assert list(WEIGHT_NORMALIZERS) == ["none", "spectral", "weight", "standardization", "strict_weight"]

@@ -66,6 +66,36 @@ def test_strict_weight_norm_is_a_cosine_without_gain_and_bias(kind):
     torch.testing.assert_close(module(inputs(kind)), before, atol=1e-12, rtol=0)  # no scale is left
 
 
+@pytest.mark.parametrize("kind", BUILD)
+def test_standardized_weights_have_mean_zero_and_one_over_fan_in_as_variance(kind):
+    module = layer(kind, "standardization")
+    norm = module.parametrizations.weight[0]
+    assert norm.gain.numel() == 5  # one for each output unit
+    with torch.no_grad():
+        norm.gain.fill_(3)
+    rows = by_output(kind, module.weight)
+    fan_in = rows.shape[1] / (4 if kind == "transposed" else 1)
+    torch.testing.assert_close(rows.mean(1), torch.zeros(5).double(), atol=1e-12, rtol=0)  # float64
+    torch.testing.assert_close(rows.square().mean(1) * fan_in, torch.full((5,), 9.0).double(), atol=1e-12, rtol=0)
+    with torch.no_grad():
+        module.parametrizations.weight.original.zero_()
+    assert not module.weight.any()  # and no division by zero
+
+
+def test_standardization_keeps_the_variance_from_rectifier_to_rectifier():
+    torch.manual_seed(0)
+    x = torch.randn(256, 400)
+    layers = [WEIGHT_NORMALIZERS["standardization"](nn.Linear(400, 400, bias=False)) for _ in range(8)]
+    variances = []
+    for linear in layers:
+        x = linear(x).relu()
+        variances.append(x.var(0).mean().item())
+    # After the first rectifier the variance over images is 1 for ever; 400 units: a few per cent a layer.
+    assert all(0.7 < variance / variances[0] < 1.4 for variance in variances[1:])
+    last = WEIGHT_NORMALIZERS["standardization"](nn.Linear(3, 1), last=True)
+    assert not nn.utils.parametrize.is_parametrized(last)
+
+
 def test_strict_weight_norm_keeps_the_variance_of_white_maps_also_where_the_convolution_is_transposed():
     x = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for kind in ("conv", "transposed"):
@@ -95,7 +125,7 @@ def test_state_dicts_and_copies_carry_everything(name, kind):
 
 
 @pytest.mark.parametrize("weight_norm", WEIGHT_NORMALIZERS)
-@pytest.mark.parametrize("norm", [name for name in NORMALIZERS if name != "virtual"])
+@pytest.mark.parametrize("norm", [name for name, entry in NORMALIZERS.items() if not entry.reference])
 def test_every_cross_gives_finite_outputs_and_gradients(norm, weight_norm):
     options = {"size": 4} if norm == "ghost" else {}
     torch.manual_seed(0)

@@ -345,7 +345,15 @@ def test_the_comparison_has_the_baseline_and_the_modes_of_the_study(monkeypatch:
     baseline = "statistics=batch, weights=raw"
     execute(planned(factors={"seed": [0]}, evaluate={"statistics": "all"}, baseline=baseline), HERE, Path("report"))
     execute(planned("other", evaluate=False, baseline="group"), HERE, Path("report"))
-    assert asked == [{"baseline": baseline, "by_mode": True}, {"baseline": "group", "by_mode": False}]
+    commands = [options.pop("command") for options in asked]
+    assert asked == [
+        {"baseline": baseline, "by_mode": True, "question": ""},
+        {"baseline": "group", "by_mode": False, "question": ""},
+    ]
+    assert commands == [
+        "gannorm compare runs/s --baseline 'statistics=batch, weights=raw' --by_mode true",
+        "gannorm compare runs/other --baseline group",
+    ]
 
 
 def test_a_damaged_run_tells_nothing_of_the_speed() -> None:

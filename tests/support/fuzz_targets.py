@@ -105,10 +105,11 @@ def _foreign(config: object) -> bytes:
 
 
 def _checkpoint() -> bytes:
-    config = train_config(SETTINGS).to_dict()
+    typed = train_config(SETTINGS)
+    config = typed.to_dict()
     from gannorm.models import build_networks
 
-    generator, discriminator = build_networks(config["model"], 8, 1)
+    generator, discriminator = build_networks(typed.model, 8, 1)
     state = {f"{p}{k}": v for p in ("generator.", "ema.module.") for k, v in generator.state_dict().items()}
     state |= {f"discriminator.{k}": v for k, v in discriminator.state_dict().items()}
     content = {"config": config, "state_dict": state, "image_size": 8, "channels": 1, "step": 1}

@@ -292,6 +292,40 @@ def a_dataclass() -> Case:
     return Case(Several("dataclass"), batch(), ["norm"], {"output": "logit"})
 
 
+class Scales(nn.Module):
+    """Two discriminators side by side, one of which is judged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse, self.fine = mlp(), mlp()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.coarse(x), self.fine(x)]
+
+
+@case
+def one_of_two_scales() -> Case:
+    return Case(Scales(), batch(), ["fine.1"], {"output": 1})
+
+
+class Routed(nn.Module):
+    """A coupled gate that reaches the output by a choice, without a derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.norm, self.aside = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(3)
+        self.heads = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = self.norm(self.gate(x)).argmax(1)
+        return self.heads(x).gather(1, chosen[:, None]), self.aside(x)
+
+
+@case
+def a_coupled_choice() -> Case:
+    return Case(Routed(), batch(16), ["norm"], {"output": 0})
+
+
 @case
 def an_output_by_a_callable() -> Case:
     return Case(Several("dataclass"), batch(), [], {"output": lambda out: out.features[0]})
@@ -594,6 +628,11 @@ def zero_branch() -> Case:
 @case
 def zero_gain() -> Case:
     return Case(Residual("gain"), batch(), ["norm"])
+
+
+@case
+def zero_gamma_beside_another_batch_norm() -> Case:
+    return Case(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), Residual("gamma")), batch(), ["1", "2.norm"])
 
 
 @case

@@ -34,6 +34,8 @@ SETTINGS = {
         f"weights {name}": (f"--model.discriminator.weight_norm={name}", f"--model.generator.weight_norm={name}")
         for name in WEIGHT_NORMALIZERS
     },
+    "diffaugment": ("--model.augment=diffaugment",),
+    "relativistic": ("--model.loss=relativistic", "--model.penalty=r1r2", "--model.discriminator.norm=none"),
 }
 
 
@@ -41,8 +43,6 @@ SETTINGS = {
 def graphs(monkeypatch):
     graphs = EmulatedGraphs()
     monkeypatch.setattr("gannorm.training.capture.graphs_of", lambda _: graphs)
-    # On a CPU, noise for float32 maps comes from NumPy, which no graph records. A GPU takes torch's, as here.
-    monkeypatch.setattr("gannorm.normalizers.batch.is_plain", lambda _: False)
     return graphs
 
 

@@ -7,7 +7,8 @@ from support.plain_loop import final_state, plain_loop
 
 from gannorm.data import to_float
 from gannorm.errors import UserError
-from gannorm.models import Discriminator, Generator
+from gannorm.models import DISCRIMINATORS, GENERATORS, Discriminator, Generator, discriminator, generator, load_networks
+from gannorm.normalizers import NORMALIZERS
 from gannorm.seeds import stream
 from gannorm.training import GAN, prepare, train
 
@@ -123,11 +124,90 @@ def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
     train(configure(*penalty, "--model.discriminator.norm", "group"), tmp_path / "group")  # warnings are errors
 
 
+def test_own_networks_train_and_are_loaded_from_their_checkpoint(configure, tmp_path, monkeypatch):
+    for registry in (DISCRIMINATORS, GENERATORS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+    @discriminator("mine")
+    def judge(image_size, channels, width, norm, norm_options=None):
+        convolution, layer = torch.nn.Conv2d(channels, width, image_size), NORMALIZERS[norm](width)
+        return torch.nn.Sequential(
+            convolution, layer, torch.nn.Flatten(), torch.nn.Linear(width, 1), torch.nn.Flatten(0)
+        )
+
+    @generator("mine")
+    def paint(image_size, channels, latent_dim, **_):
+        linear = torch.nn.Linear(latent_dim, channels * image_size**2)
+        return torch.nn.Sequential(linear, torch.nn.Tanh(), torch.nn.Unflatten(1, (channels, image_size, image_size)))
+
+    own = ("--model.discriminator.architecture", "mine", "--model.generator.architecture", "mine")
+    own += ("--model.discriminator.norm", "reference", "--checkpoint_every", "4", "--probe_every", "2")
+    run = train(configure(*own, "--probe_images", "16"), tmp_path / "run")
+    assert run.status()["state"] == "finished"
+    networks = load_networks(run.path)
+    images = networks.generator(torch.zeros(3, networks.generator.latent_dim))
+    assert networks.discriminator(images).shape == (3,)
+
+
+def test_a_loss_that_couples_warns_of_a_discriminator_that_judges_single_images_only(configure, tmp_path):
+    average = ("--model.loss", "relativistic_average", "--steps", "1")
+    with pytest.warns(UserWarning, match="'relativistic_average' compares it with the mean of its batch"):
+        train(configure(*average, "--model.discriminator.norm", "group"), tmp_path / "group")
+    train(configure(*average, "--model.discriminator.norm", "batch"), tmp_path / "batch")  # warnings are errors
+    pairs = ("--model.loss", "relativistic", "--steps", "1", "--model.discriminator.norm", "group")
+    train(configure(*pairs), tmp_path / "pairs")
+
+
+@pytest.mark.parametrize("g_composition", ["fake", "joint"])
+def test_a_relativistic_generator_is_compared_with_the_real_images(configure, g_composition):
+    flags = ("--model.loss", "relativistic", "--model.g_composition", g_composition)
+    gan, data = prepare(configure(*flags, "--model.discriminator.norm", "group"))
+    real = to_float(data.train.pixels[:16])
+    fake = gan.generator(torch.randn(16, 4, generator=stream(0))).detach()
+    expected = torch.nn.functional.softplus(gan.discriminator(real) - gan.discriminator(fake)).mean()
+    torch.testing.assert_close(gan.generator_loss(real, fake), expected, atol=1e-6, rtol=0)  # float32 of order one
+
+
+def test_both_losses_and_penalties_see_augmented_images(configure):
+    flags = ("--model.augment", "diffaugment", "--model.penalty", "r1", "--model.discriminator.norm", "none")
+    gan, data = prepare(configure(*flags))
+    gan._penalty_randomness = stream(0)
+    real = to_float(data.train.pixels[:16])
+    fake = gan.generator(torch.randn(16, 4, generator=stream(0)))
+    seen = []
+    gan.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    gan.discriminator_loss(real, fake.detach())
+    gan.generator_loss(real, fake)
+    kinds = (real, fake, real, fake)  # the last real ones are the penalty's, the last fake ones the generator's
+    for images, shown in zip(kinds, seen, strict=True):
+        assert shown.shape == images.shape
+        assert not any(torch.equal(a, b) for a, b in zip(images, shown, strict=True))
+    (slope,) = torch.autograd.grad(seen[-1].sum(), fake)
+    assert slope.any()
+
+
+def test_the_reference_is_half_of_each_batch_of_the_step_before(configure, tmp_path, monkeypatch):
+    judged, references = [], []
+
+    def noting(gan, real, fake):
+        judged.append(torch.cat([real[::2], fake.detach()[1::2]]))
+        references.append(gan.discriminator.reference.clone())
+        return original(gan, real, fake)
+
+    original = GAN.discriminator_terms
+    monkeypatch.setattr(GAN, "discriminator_terms", noting)
+    train(configure("--model.discriminator.norm", "reference"), tmp_path / "run")
+    assert len(references) == 4
+    assert all(torch.equal(a, b) for a, b in zip(references[1:], judged, strict=False))
+    assert not torch.equal(references[0], judged[0])  # the first is of the images that initialize the network
+
+
 @pytest.mark.parametrize(
     "options,message",
     [
+        ({"augment": "diffaug"}, "unknown augmentation 'diffaug': did you mean 'diffaugment'"),
         ({"loss": "hinged"}, "did you mean 'hinge'"),
-        ({"penalty": "r2"}, "choose from none, r1, gradient"),
+        ({"penalty": "r2"}, "choose from none, r1, r1r2, gradient"),
         ({"d_steps": 0}, "`d_steps` must be at least 1"),
         ({"lr_d": -1.0}, "learning rates must be positive"),
         ({"ema_decay": 1.0}, "`ema_decay` must be in"),

@@ -107,7 +107,7 @@ def _coupling(
         return None
     # One pass is left for the names of what is allowed, and one for the coupling matrix of the message.
     passes = last - 2 - count.passes
-    layers = walk_through(f, x, generator, batch_dim, passes=passes, with_noise=hidden or bool(allow))
+    layers = walk_through(f, x, generator, batch_dim, passes=passes)
     forbidden = _without_allowed(f, x, layers, allow)
     if layers and not forbidden:
         return None

@@ -36,6 +36,7 @@ from gannorm.probes.dependence.swap_test import plan_swaps
 from gannorm.probes.dependence.walk import LayerCoupling, NotDifferentiable, Walk
 from gannorm.probes.gradients import NoGradientError, eager, graph, sign_change, tolerance
 from gannorm.probes.layouts import Change, Layout
+from gannorm.probes.progress import progress
 
 
 def coupled_layers(
@@ -70,15 +71,16 @@ def locate_coupling(
 ) -> list[LayerCoupling]:
     """`coupled_layers` with the strength of each.
 
-    The cost is 5 + 4b forward and 2 + 2b backward passes at most, b = ⌈log₂N⌉, so that every coupled pair of samples is
-    seen; 2b more where a layer holds the samples in no dimension, as of packed sequences. A layer is named only if the
-    network as a whole couples at weights with small noise: an effect that is multiplied by zero is found, and what is
-    mixed and sorted back again, as by a mixture of experts, is not. Under activation checkpointing a layer that couples
-    only the gradient is not found.
+    The cost is 6 + 4b forward passes and one a coupled layer, and 3 + 2b backward passes, at most, b = ⌈log₂N⌉, so that
+    every coupled pair of samples is seen; 2b more where a layer holds the samples in no dimension, as of packed
+    sequences. A layer is named only if the judged output depends on it, and the network as a whole couples at weights
+    with small noise: an effect that is multiplied by zero is found, and what is mixed and sorted back again, as by a
+    mixture of experts, is not. Under activation checkpointing a layer that couples only the gradient is not found.
     """
     f, generator = selecting(f, output), default_generator(generator)
-    layers = walk_through(f, x, generator, batch_dim)
-    return layers if layers and is_coupled(f, x, generator, batch_dim) else []
+    with progress("coupled_layers"):
+        layers = walk_through(f, x, generator, batch_dim)
+        return layers if layers and is_coupled(f, x, generator, batch_dim) else []
 
 
 def is_coupled(
@@ -129,33 +131,33 @@ def walk_through(
     generator: torch.Generator,
     batch_dim: int = 0,
     passes: int | None = None,
-    with_noise: bool = False,
 ) -> list[LayerCoupling]:
-    """The pieces of f that seem to couple, each tested in place.
+    """The pieces of f that seem to couple, each tested in place, at weights with small noise: γ = 0 hides no layer.
 
     Args:
         f, x, generator, batch_dim: as for `coupled_layers`.
         passes: at most so many forward passes, at the cost of fewer swaps; then f is known to repeat its answers.
-        with_noise: at weights with small noise, so that no effect is multiplied by zero.
     """
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
     with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
         per_sample(run(x), n, batch_dim)  # meets the modules
-        if with_noise:
-            stack.enter_context(noised(run, generator))
+        stack.enter_context(noised(run, generator))
         walk = Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))
         walk.go(run, x, walk.record)
         if passes is None:
             walk.go(run, x, walk.require_repeated)
         else:
-            plan = plan[: max(passes - 3, 1)]
+            plan = plan[: max(passes - 4, 1)]
         walk.swap(run, x, plan)
-        if walk.learned_rows(plan) and (passes is None or passes >= 3 + 2 * len(plan)):
+        if walk.learned_rows(plan) and (passes is None or passes >= 4 + 2 * len(plan)):
             walk.swap(run, x, plan)
+        passes_left = None if passes is None else passes - 4 - len(plan)
         # Activation checkpointing runs the layers again in backward, out of turn: then only the forward walk counts.
         with suppress(CheckpointError, NotDifferentiable), torch.inference_mode(False), torch.enable_grad():
             walk.go(run, map_tensors(torch.clone, x), walk.differentiate)
+        if walk.blamed and (passes_left is None or passes_left >= 0):
+            walk.without_side_paths(run, x, plan, passes_left)
     return [layer for _, layer in sorted(walk.blamed.values(), key=lambda blamed: blamed[0])]

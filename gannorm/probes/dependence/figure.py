@@ -35,7 +35,7 @@ def _curve(axes: Any, result: BatchInvariance) -> None:
         low, high = ([getattr(auc, end) for auc in curve.auc] for end in ("low", "high"))
         axes.fill_between(x, low, high, alpha=0.2, label="95 % interval")
     axes.axhline(0.5, color="gray", linestyle=":", label="chance")
-    axes.annotate("conflict", (x[-1], curve.auc[-1].mean), textcoords="offset points", xytext=(6, 8))
+    axes.annotate("conflict", (x[-1], curve.auc[-1].mean), textcoords="offset points", xytext=(-44, 10))
     axes.set(
         title=f"Composition curve, {result.mode} mode",
         xlabel="share of the own class among the other images",

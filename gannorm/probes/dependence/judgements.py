@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,18 +62,16 @@ class Judged:
 
     def auc(self, share: float) -> Estimate:
         (real, _, real_block), (fake, _, fake_block) = self.slots(True, share), self.slots(False, share)
-
-        def without(g: int | None) -> float:
-            return auc(real[real_block != g], fake[fake_block != g]) if g is not None else auc(real, fake)
-
+        without = auc_without(real, real_block, fake, fake_block)
         return jackknife(without, self.blocks, 0.0, 1.0, counted=self._count(share))
 
     def change(self, share: float) -> Estimate:
         (real, i, real_block), (fake, j, fake_block) = self.slots(True, share), self.slots(False, share)
+        here = auc_without(real, real_block, fake, fake_block)
+        in_pure = auc_without(self.pure[i], real_block, self.pure[j], fake_block)
 
         def without(g: int | None) -> float:
-            r, k = (torch.ones(len(b), dtype=torch.bool) if g is None else b != g for b in (real_block, fake_block))
-            return auc(real[r], fake[k]) - auc(self.pure[i[r]], self.pure[j[k]])
+            return here(g) - in_pure(g)
 
         change = jackknife(without, self.blocks, -1.0, 1.0)
         if self.flat or share == PURE or change.low is None or change.low < change.high:  # type: ignore[operator]
@@ -147,6 +146,24 @@ def auc(real: Tensor, fake: Tensor) -> float:
     0.875
     """
     return _placements(real, fake).mean().item()
+
+
+def auc_without(real: Tensor, real_block: Tensor, fake: Tensor, fake_block: Tensor) -> Callable[[int | None], float]:
+    """g -> the AUC without the logits of block g, or of all for None; all arguments (J,), blocks from 0."""
+    blocks = 1 + int(max(real_block.max(), fake_block.max()))
+    wins = torch.zeros(blocks, blocks, dtype=torch.float64)  # of a block's real images over another block's fakes
+    for h in range(blocks):
+        others = fake[fake_block == h]
+        wins[:, h].index_add_(0, real_block, _placements(real, others) * len(others))
+    reals, fakes = (torch.bincount(b, minlength=blocks).double() for b in (real_block, fake_block))
+
+    def without(g: int | None) -> float:
+        if g is None:
+            return (wins.sum() / (reals.sum() * fakes.sum())).item()
+        left = wins.sum() - wins[g].sum() - wins[:, g].sum() + wins[g, g]
+        return (left / ((reals.sum() - reals[g]) * (fakes.sum() - fakes[g]))).item()
+
+    return without
 
 
 def _placements(values: Tensor, others: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from gannorm.probes.batch import (
     project,
     take,
 )
-from gannorm.probes.gradients import sign_change, tolerance
+from gannorm.probes.gradients import as_leaf, sign_change, tolerance
 from gannorm.probes.layouts import Change, Layout, candidates, owners_of_rows
 
 
@@ -92,14 +92,15 @@ class Walk:
         self.layouts: dict[tuple[int, int], list[Layout]] = {}  # how the tensor (visit, place) can be read
         self.rows_moved: dict[tuple[int, int], dict[int, Tensor]] = {}  # where it cannot: which rows, by swap
         self.blamed: dict[str, tuple[int, LayerCoupling]] = {}
+        self.strongest: dict[str, int] = {}  # the swap in which a layer coupled most
         self.swap_number, self.kept = 0, torch.arange(n)
         self.stack: list[_Frame] = []
 
-    def go(self, run: Run, x: Any, visit: Callable[..., Tensor]) -> None:
+    def go(self, run: Run, x: Any, visit: Callable[..., Tensor]) -> Any:
         self.visit, self.visits = visit, 0
         self.stack = [_Frame("")]
         x = self._visit(None, self.stack[0], x)
-        self._visit(self.stack[0], None, run(x))
+        return self._visit(self.stack[0], None, run(x))
 
     def swap(self, run: Run, x: Any, plan: list[tuple[Tensor, Tensor]]) -> None:
         self.blamed.clear()
@@ -118,6 +119,36 @@ class Walk:
             if layout is not None:
                 self.layouts[key] = [layout]
         return any(layouts and layouts[0].kind == "rows" for layouts in self.layouts.values())
+
+    def without_side_paths(self, run: Run, x: Any, plan: list[tuple[Tensor, Tensor]], passes: int | None) -> None:
+        """Take back the blame of layers that the judged output does not depend on, as another output may.
+
+        One forward pass finds those that the graph of the output does not reach; a pass for each of these sees whether
+        it is reached without a derivative.
+        """
+        self.traced: dict[str, list[Tensor]] = {name: [] for name in self.blamed}
+        inputs: list[Tensor] = []
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                output = self.go(run, map_tensors(partial(as_leaf, leaves=inputs), x), self.trace)
+                pairs = [(name, t) for name, traced in self.traced.items() for t in traced]
+                grads = torch.autograd.grad(output.abs().sum(), [t for _, t in pairs], allow_unused=True)
+        except (RuntimeError, CheckpointError):
+            return  # not differentiable: every blame stays
+        reached = {name for (name, _), g in zip(pairs, grads, strict=True) if g is not None}
+        for name in [name for name in self.blamed if name not in reached][:passes]:
+            if not self.blamed[name][1].forward or not self._moves_output(run, x, name, plan):
+                del self.blamed[name]
+
+    def _moves_output(self, run: Run, x: Any, name: str, plan: list[tuple[Tensor, Tensor]]) -> bool:
+        """Whether a layer's coupling alone changes the output of a kept sample."""
+        self.alone, (self.kept, source) = name, plan[self.strongest[name]]
+        output = self.go(run, take(x, source, self.batch_dim), self.put_back_others)
+        base = self.base[-1][0]
+        if output.shape != base.shape or not self.layouts.get((len(self.base) - 1, 0)):
+            return True
+        layout = self.layouts[len(self.base) - 1, 0][0]
+        return Change(output, base, self.n).of_kept(layout, self.kept) > tolerance(base.dtype)
 
     def hooks(self) -> Iterator[RemovableHandle]:
         """Visits to the inputs and outputs of every module call."""
@@ -189,7 +220,7 @@ class Walk:
             self.layouts[key] = candidates(t, self.n, self.batch_dim)
         known = self.layouts[key]
         rows: list[Layout] = []
-        if owner is not None and not known:  # as those of its layer's input are
+        if owner is not None and all(k.kind != "rows" for k in known):  # as those of its layer's input are
             rows = [k for shape, k in owner.inputs if k.kind == "rows" and shape == t.shape]
         change = Change(t, base, self.n)
         changes = {k: change.of_kept(k, self.kept) for k in dict.fromkeys((*known, *rows))}
@@ -208,6 +239,22 @@ class Walk:
         if reader is not None:
             reader.inputs += [(t.shape, k) for k in self.layouts[key]]
         return t
+
+    def trace(self, t: Tensor, number: int, place: int, owner: _Frame | None, reader: _Frame | None) -> Tensor:
+        """Keep what the blamed layers return, in the graph."""
+        if owner is not None and owner.name in self.traced and t.requires_grad:
+            t = t.clone()  # what follows may work in place
+            self.traced[owner.name].append(t)
+        return t
+
+    def put_back_others(
+        self, t: Tensor, number: int, place: int, owner: _Frame | None, reader: _Frame | None
+    ) -> Tensor:
+        """Put the kept samples back at every blamed layer but one."""
+        base, layouts = self._base(number, place, t), self.layouts.get((number, place))
+        if owner is None or owner.name == self.alone or owner.name not in self.blamed or base is None or not layouts:
+            return t
+        return layouts[0].put_back(t, base, self.kept, self.n)
 
     def _is_transposed(self, t: Tensor, fitting: list[Layout], owner: _Frame | None) -> bool:
         """Whether a layer hands on a matrix of the same shape with its samples in the other dimension."""
@@ -281,6 +328,8 @@ class Walk:
         number, known = self.blamed.get(
             owner.name, (number, LayerCoupling(owner.name, self.kinds[owner.name], 0.0, 0.0))
         )
+        if forward > known.forward:
+            self.strongest[owner.name] = self.swap_number
         known = replace(known, forward=max(known.forward, forward), gradient=max(known.gradient, gradient))
         self.blamed[owner.name] = number, known
 

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
+from gannorm.losses import AdversarialLoss
 from gannorm.seeds import stream
 from gannorm.training.accumulation.accumulate import accumulate_gradients, outputs_in_microbatches
 
 if TYPE_CHECKING:
     from gannorm.training.gan import GAN
 
+Judge = Callable[[Tensor], Tensor]  # a discriminator, or one behind an augmentation
 UNCOUPLED = 1e-6  # a coupling ratio below this is rounding, which leaves about 1e-13 in float32
 
 
@@ -72,34 +74,47 @@ class Microbatches:
         """A joint microbatch has n real and n fake images, as the joint batch has N."""
         loss = self._adversarial(gan, real, fake)
         if weight := gan.penalty_weight:  # D judges single images, which share nothing: `check` has made sure
-            discriminator, penalty, randomness = gan.discriminator, gan.penalty, gan._penalty_randomness
+            judge, penalty, randomness = gan.judge, gan.penalty, gan._penalty_randomness
 
             def penalties(real: Tensor, fake: Tensor) -> Tensor:
-                return weight * penalty(discriminator, real, fake, randomness)
+                return weight * penalty(judge, real, fake, randomness)
 
             n = len(real) // self.parts
             loss = loss + accumulate_gradients(penalties, lambda values: values, (real, fake), n, "naive")
         return {"loss/d": loss}
 
     def _adversarial(self, gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
-        discriminator, loss = gan.discriminator, gan.loss
+        discriminator, loss, joint = gan.judge, gan.loss, gan.d_composition == "joint"
 
         def judge(*batches: Tensor) -> Tensor:  # (n, C, H, W) each -> (n, number of batches)
             return logits(discriminator, torch.cat(batches)).view(len(batches), -1).t()
 
-        if gan.d_composition == "joint":
-            return self._accumulate(judge, lambda y: loss.real(y[:, 0]) + loss.fake(y[:, 1]), (real, fake))
+        def judge_apart(*batches: Tensor) -> Tensor:  # the same, each batch in a pass of its own
+            return torch.stack([logits(discriminator, batch) for batch in batches], 1)
+
+        if joint or not isinstance(loss, AdversarialLoss):  # else the two kinds of images are sums of their own
+            f = judge if joint else judge_apart
+            return self._accumulate(f, lambda y: loss(y[:, 0], y[:, 1]), (real, fake))
         of_real = self._accumulate(judge, lambda y: loss.real(y[:, 0]), (real,))
         return of_real + self._accumulate(judge, lambda y: loss.fake(y[:, 0]), (fake,))
 
     def generator(self, gan: GAN, real: Tensor, z: Tensor, fake: Tensor) -> Tensor:
-        generator, discriminator, dtype = gan.generator, gan.discriminator, real.dtype
+        generator, discriminator, dtype = gan.generator, gan.judge, real.dtype
+        joint, loss = gan.g_composition == "joint", gan.loss
 
-        def fool(z: Tensor, *real: Tensor) -> Tensor:
+        def fool(z: Tensor, *real: Tensor) -> Tensor:  # (n, Z) and images -> (n,)
             fake = generator(z).to(dtype)  # under autocast it is bf16
             return logits(discriminator, torch.cat([*real, fake]))[-len(z) :]
 
-        return self._accumulate(fool, gan.loss.fooled, (z, real) if gan.g_composition == "joint" else (z,))
+        def compare(z: Tensor, real: Tensor) -> Tensor:  # -> (n, 2), of fake and real images
+            fake = generator(z).to(dtype)
+            if joint:
+                return logits(discriminator, torch.cat([fake, real])).view(2, -1).t()
+            return torch.stack([logits(discriminator, fake), logits(discriminator, real)], 1)
+
+        if loss.needs_real:
+            return self._accumulate(compare, lambda y: loss.fool(y[:, 0], y[:, 1]), (z, real))
+        return self._accumulate(fool, loss.fool, (z, real) if joint else (z,))
 
     def _accumulate(self, f: Callable[..., Tensor], loss: Callable[[Tensor], Tensor], x: tuple[Tensor, ...]) -> Tensor:
         return accumulate_gradients(f, loss, x, len(x[0]) // self.parts, self.mode)
@@ -127,7 +142,7 @@ class Microbatches:
             self.generator(gan, real, z, fake)
 
 
-def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+def logits(discriminator: Judge, images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N,) in at least float32: bf16 would round away a small loss."""
     found = discriminator(images)
     return found.to(torch.promote_types(found.dtype, torch.float32))

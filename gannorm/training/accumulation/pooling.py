@@ -1,29 +1,32 @@
 """Batch normalizers taken apart, so that statistics of several batches can be pooled into those of all of them.
 
-Each class knows one kind of layer in three steps: the statistics of a microbatch, differentiable and small; the pool
-of several microbatches' statistics; the output, given statistics. With the statistics of a single batch the output is
-the layer's own. Running statistics move on copies until `write`, so that an error leaves the layer as it was.
+There are three steps: the statistics of a microbatch, differentiable and small; the pool of several microbatches'
+statistics; the output, given statistics. With the statistics of a single batch the output is the layer's own. Those of
+torch's BatchNorm are here; a normalizer of ours declares its own (`BatchStatistics`, `taken_apart = True`). Running
+statistics move on copies until `write`, so that an error leaves the layer as it was.
 
 K microbatches, C channels; values a channel are counted over batch and pixels.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from gannorm.errors import UserError
-from gannorm.normalizers.batch import GhostBatchNorm
-from gannorm.normalizers.lp import LpNorm
-from gannorm.normalizers.renorm import BatchRenorm
-from gannorm.normalizers.statistics import affine, batch_dims, moments, pooled_moments
-from gannorm.normalizers.sync import SyncBatchNorm, processes
-
-Running = tuple[Tensor, Tensor, Tensor]  # mean, variance, forward passes
+from gannorm.normalizers.statistics import (
+    BatchStatistics,
+    Running,
+    affine,
+    batch_dims,
+    moments,
+    pooled_moments,
+    shares,
+    unbiased,
+)
+from gannorm.normalizers.sync import processes
 
 
 def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
@@ -31,7 +34,9 @@ def taken_apart(module: nn.Module) -> PooledBatchNorm | None:
 
     A subclass is another module, as it may compute something else.
     """
-    known = LAYERS.get(type(module))
+    kind = type(module)
+    declared = vars(kind).get("taken_apart")  # by this class, not by its parent
+    known = DeclaredSteps if declared and isinstance(module, BatchStatistics) else TORCH.get(kind)
     if known is None or "forward" in vars(module):
         return None
     if known is _Instance and module.running_mean is None:
@@ -43,10 +48,11 @@ class PooledBatchNorm:
     """BatchNorm: the mean and the biased variance, pooled by `pooled_moments`."""
 
     pools = True  # its statistics are those of the whole batch
-    shared = False  # with other processes
 
     def __init__(self, module: Any) -> None:
         self.module = module
+        across_processes = isinstance(module, nn.SyncBatchNorm) or getattr(module, "across_processes", False)
+        self.shared = across_processes and processes() > 1  # microbatches must then be as many and as large in each
         self.running: Running | None = None
         if module.running_mean is not None:
             running = (module.running_mean, module.running_var, module.num_batches_tracked)
@@ -58,24 +64,27 @@ class PooledBatchNorm:
 
     def pool(self, table: Tensor, counts: list[int]) -> Tensor:
         """(K, 2, C) and the values a channel behind each of the K -> (2, C), differentiable."""
-        return torch.stack(pooled_moments(table[:, 0], table[:, 1], _shares(table, counts)))
+        return torch.stack(pooled_moments(table[:, 0], table[:, 1], shares(table, counts)))
 
     def gathered(self, table: Tensor) -> Tensor:
-        """(K, 2, C) -> the rows of all processes that share a batch, in order of rank: here of this one."""
-        return table
+        """(K, 2, C) -> the rows of all processes that share a batch, in order of rank."""
+        if not self.shared:
+            return table
+        tables = [torch.empty_like(table) for _ in range(processes())]
+        distributed.all_gather(tables, table)
+        return torch.cat(tables)
 
     def summed(self, adjoint: Tensor) -> Tensor:
-        """The sum over the processes that share a batch: here this one."""
+        """The sum over the processes that share a batch."""
+        if self.shared:
+            distributed.all_reduce(adjoint)
         return adjoint
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
         """y for the microbatch x; `running` are the layer's running statistics before this pass."""
         mean, variance = statistics
-        return self.scale_and_shift(x, torch.rsqrt(variance + self.module.eps), mean)
-
-    def scale_and_shift(self, x: Tensor, scale: Tensor, mean: Tensor, offset: Tensor | float = 0.0) -> Tensor:
-        """γ·((x − mean)·scale + offset) + β."""
-        shift = offset - mean * scale
+        scale = torch.rsqrt(variance + self.module.eps)
+        shift = -mean * scale
         if self.module.weight is not None:
             scale, shift = self.module.weight * scale, self.module.weight * shift + self.module.bias
         return affine(x, scale, shift)
@@ -95,7 +104,7 @@ class PooledBatchNorm:
     def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """What the running statistics move toward, one after the other."""
         mean, variance = self.pool(torch.stack(table), counts)
-        yield mean, variance * _unbiased(sum(counts))
+        yield mean, variance * unbiased(sum(counts))
 
     def write(self) -> None:
         """Give the running statistics to the layer."""
@@ -105,91 +114,27 @@ class PooledBatchNorm:
                 buffer.copy_(value)
 
 
-class _Sync(PooledBatchNorm):
-    """BatchNorm over the microbatches of all processes, which must have as many and as large ones."""
+class DeclaredSteps(PooledBatchNorm):
+    """The steps that a normalizer of ours declares."""
 
-    def __init__(self, module: Any) -> None:
+    module: BatchStatistics
+
+    def __init__(self, module: BatchStatistics) -> None:
         super().__init__(module)
-        self.shared = processes() > 1
-
-    def gathered(self, table: Tensor) -> Tensor:
-        if not self.shared:
-            return table
-        tables = [torch.empty_like(table) for _ in range(processes())]
-        distributed.all_gather(tables, table)
-        return torch.cat(tables)
-
-    def summed(self, adjoint: Tensor) -> Tensor:
-        if self.shared:
-            distributed.all_reduce(adjoint)
-        return adjoint
-
-
-class _Ghost(PooledBatchNorm):
-    """BatchNorm of each ghost batch, (G, 2, C) for G of them: nothing to pool where they lie within a microbatch."""
-
-    pools = False
+        self.pools = module.pools
 
     def statistics(self, x: Tensor) -> Tensor:
-        size = self.module.size
-        if len(x) % size:
-            raise UserError(
-                f"ghost batches must lie within a microbatch: got size={size} and a microbatch of {len(x)}; "
-                "let `size` divide every microbatch."
-            )
-        if x[:size].numel() == x.shape[1]:
-            raise UserError(
-                f"batch statistics need more than one value a channel: got ghost batches of size={size} and a "
-                f"microbatch of shape {tuple(x.shape)}; use a larger `size`."
-            )
-        return torch.stack([super(_Ghost, self).statistics(ghost) for ghost in x.split(size)])
+        return self.module.statistics(x)
 
-    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
-        ghosts = x.split(self.module.size)
-        each = zip(ghosts, statistics.expand(len(ghosts), -1, -1), strict=True)
-        return torch.cat([super(_Ghost, self).output(ghost, given, running) for ghost, given in each])
-
-    def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        for ghosts, count in zip(table, counts, strict=True):
-            for mean, variance in ghosts:
-                yield mean, variance * _unbiased(count // len(ghosts))
-
-
-class _Renorm(PooledBatchNorm):
-    """x̂ = (x − μ_B)/σ_B·r + d, r and d from the running statistics and without gradient; see BatchRenorm."""
+    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
+        return self.module.pool(table, counts)
 
     def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
         assert running is not None
-        (mean, variance), (running_mean, running_variance, passes) = statistics, running
-        inverse = torch.rsqrt(variance + self.module.eps)
-        with torch.no_grad():
-            running_inverse = torch.rsqrt(running_variance + self.module.eps)
-            this_pass = passes + 1
-            r, d, _ = self.module.correction(mean, inverse, running_mean, running_inverse, this_pass)
-        return self.scale_and_shift(x, inverse * r, mean, d)
-
-
-class _Lp(PooledBatchNorm):
-    """The layer's own two statistics, the second of which is pooled in its own way."""
-
-    def statistics(self, x: Tensor) -> Tensor:
-        return torch.stack(self.module.statistics(x))
-
-    def pool(self, table: Tensor, counts: list[int]) -> Tensor:
-        if self.module.p == 2:
-            return super().pool(table, counts)
-        pooled = (_shares(table, counts)[:, None] * table).sum(0)
-        if self.module.p == math.inf:
-            pooled = torch.stack([pooled[0], table[:, 1].max(0).values])
-        return pooled
-
-    def output(self, x: Tensor, statistics: Tensor, running: Running | None) -> Tensor:
-        mean, size = statistics
-        return self.scale_and_shift(x, torch.rsqrt(self.module.squared_norm(mean, size) + self.module.eps), mean)
+        return self.module.output(x, statistics, running)
 
     def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        mean, size = self.pool(torch.stack(table), counts)
-        yield mean, self.module.squared_norm(mean, size)
+        return self.module.targets(table, counts)
 
 
 class _Instance(PooledBatchNorm):
@@ -213,29 +158,16 @@ class _Instance(PooledBatchNorm):
         instances = torch.cat(table).mean(0)
         pixels = counts[0] // len(table[0])
         mean = mean.lerp(instances[0].to(mean.dtype), momentum)
-        variance = variance.lerp((instances[1] * _unbiased(pixels)).to(variance.dtype), momentum)
+        variance = variance.lerp((instances[1] * unbiased(pixels)).to(variance.dtype), momentum)
         self.running = mean, variance, passes
 
 
-LAYERS: dict[type[nn.Module], type[PooledBatchNorm]] = {
+TORCH: dict[type[nn.Module], type[PooledBatchNorm]] = {
     nn.BatchNorm1d: PooledBatchNorm,
     nn.BatchNorm2d: PooledBatchNorm,
     nn.BatchNorm3d: PooledBatchNorm,
-    nn.SyncBatchNorm: _Sync,
-    SyncBatchNorm: _Sync,
-    GhostBatchNorm: _Ghost,
-    BatchRenorm: _Renorm,
-    LpNorm: _Lp,
+    nn.SyncBatchNorm: PooledBatchNorm,
     nn.InstanceNorm1d: _Instance,
     nn.InstanceNorm2d: _Instance,
     nn.InstanceNorm3d: _Instance,
 }
-
-
-def _shares(table: Tensor, counts: list[int]) -> Tensor:
-    """n_k/n, (K, 1)."""
-    return table.new_tensor([count / sum(counts) for count in counts])[:, None]
-
-
-def _unbiased(count: int) -> float:
-    return count / (count - 1)

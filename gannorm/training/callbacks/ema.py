@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from gannorm.isolate import copy_of
 
 
 class EMA(nn.Module):
@@ -17,11 +17,14 @@ class EMA(nn.Module):
     Args:
         module: the module to follow; a frozen copy of it is made.
         decay: in [0, 1); 0 makes the average equal to the module.
+
+    Raises:
+        UserError: a layer of it cannot be copied.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         super().__init__()
-        self.module = copy.deepcopy(module).requires_grad_(False)
+        self.module = copy_of(module).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()

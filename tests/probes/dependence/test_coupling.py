@@ -10,8 +10,8 @@ from support.toys import EPS, batch_norm_jacobian, group_norm, image_network
 from torch import Tensor, nn
 
 from gannorm.errors import UserError
+from gannorm.models.minibatch import MinibatchStddev
 from gannorm.normalizers import NORMALIZERS
-from gannorm.normalizers.minibatch import MinibatchStddev
 from gannorm.probes import common_mode_gain, coupling_matrix, coupling_ratio, estimate_coupling
 
 EXACT = {"rtol": 0, "atol": 1e-10}  # float64, a handful of operations

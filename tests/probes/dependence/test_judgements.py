@@ -9,12 +9,25 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from gannorm.probes.dependence.judgements import auc, independent_auc, own_images
+from gannorm.probes.dependence.judgements import auc, auc_without, independent_auc, own_images
 
 
 def test_auc_counts_ties_half() -> None:
     values, labels = torch.tensor([1.0, 2, 2, 3, 3, 3]), torch.tensor([0, 0, 1, 0, 1, 1]) == 1
     assert auc(values[labels], values[~labels]) == pytest.approx(roc_auc_score(labels, values))
+
+
+def test_the_auc_without_a_block_is_that_of_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randint(9, (count,), generator=generator).double() for count in (30, 40))  # with ties
+    real_block, fake_block = torch.arange(30) % 5, torch.arange(40) % 5
+    without = auc_without(real, real_block, fake, fake_block)
+    assert without(None) == pytest.approx(auc(real, fake), abs=1e-12)
+    for g in range(5):
+        expected = auc(real[real_block != g], fake[fake_block != g])
+        assert without(g) == pytest.approx(expected, abs=1e-12)  # float64
+    ordered = auc_without(real + 9, real_block, fake - 1, fake_block)
+    assert [ordered(g) for g in (None, *range(5))] == [1.0] * 6  # exactly
 
 
 def test_delongs_variance_is_that_of_a_loop() -> None:

@@ -94,7 +94,7 @@ def test_every_normalizer_can_be_probed_without_a_trace(norm: str) -> None:
     torch.manual_seed(0)
     options = {"size": 4} if norm == "ghost" else {}  # a divisor of the mini-batches of sgd_noise too
     f = nn.Sequential(nn.Conv2d(3, 8, 3), NORMALIZERS[norm](8, **options), nn.Flatten(), nn.Linear(128, 1))
-    if NORMALIZERS[norm].needs_reference:
+    if NORMALIZERS[norm].reference:
         set_reference(f, batch()[0])
     optimizer = torch.optim.SGD(f.parameters())
     before = state(f, optimizer)

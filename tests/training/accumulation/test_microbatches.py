@@ -46,6 +46,16 @@ def test_exact_training_is_that_of_the_whole_batch(trained, composition):
     assert differences(frozen, plain)[WEIGHT] > 1e-3
 
 
+@pytest.mark.parametrize("composition", [(), JOINT], ids=["separate, fake", "joint, joint"])
+@pytest.mark.parametrize("factor", [("--model.loss", "relativistic"), (D + "norm", "reference")], ids=["loss", "norm"])
+def test_pairs_and_references_are_accumulated_exactly(trained, composition, factor):
+    flags = (*composition, *factor)
+    plain, exact = trained(*flags), trained(*flags, *accumulated())
+    apart = differences(exact, plain)
+    apart.pop("discriminator.logit.bias")  # no loss of pairs sees it: its gradient is rounding, which Adam enlarges
+    assert max(apart.values()) < 1e-8  # float64, as above
+
+
 def test_naive_training_is_that_of_ghost_batches_of_its_size(trained):
     naive = trained(*accumulated(mode="naive"))
     ghosts = trained(*(flag for net in (D, G) for flag in (net + "norm", "ghost", net + "norm_options.size", "8")))
@@ -93,6 +103,7 @@ def test_naive_joint_batches_hold_the_same_share_of_real_and_fake(configure):
         (accumulated(3), "`accumulate` must divide the batch: got accumulate=3, batch=16"),
         (accumulated(0), "`model.accumulate` must be at least 1: got 0"),
         ((*accumulated(), "--model.moment_weight", "1"), "`moment_weight` pulls at the whole batch's moments"),
+        ((*accumulated(), "--model.loss", "relativistic_average"), "compares each image with the mean of its batch"),
         ((*accumulated(), "--model.penalty", "r1"), "judges each image alone, as this one does not: got accum.*=exact"),
         ((*accumulated(), D + "minibatch", "stddev"), "exact accumulation needs samples that only known"),
         ((*accumulated(), G + "norm", "noisy"), "exact accumulation needs .* 'generator.features.0.norm'"),

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import hooked
-from gannorm.normalizers.statistics import batch_dims, moments
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -57,7 +56,8 @@ def moment_penalty(activations: Mapping[str, Tensor], eps: float = 1e-5) -> tupl
                 f"the moment penalty needs more than one value a channel: layer {name!r} gave {tuple(x.shape)}; "
                 "use a larger batch."
             )
-        mean, variance = moments(x, batch_dims(x))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide, [d for d in range(x.dim()) if d != 1], correction=0)
         by_layer[name] = (mean.square() + ((variance + eps).sqrt() - 1).square()).mean()
     penalty = torch.stack(list(by_layer.values())).mean()
     return penalty, {name: p.detach() for name, p in by_layer.items()}

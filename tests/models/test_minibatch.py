@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gannorm.errors import UserError
-from gannorm.normalizers.minibatch import MinibatchDiscrimination, MinibatchStddev
+from gannorm.models.minibatch import MinibatchDiscrimination, MinibatchStddev
 
 
 def test_stddev_has_the_closed_form_derivative():

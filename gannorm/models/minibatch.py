@@ -53,6 +53,10 @@ class MinibatchStddev(nn.Module):
         channel = deviation.repeat(size).to(x.dtype).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
         return torch.cat([x, channel], dim=1)
 
+    def together(self, images: int) -> int:
+        """How many images of a batch of that many share a deviation."""
+        return min(self.group, images)
+
     def extra_repr(self) -> str:
         return f"group={self.group}"
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gannorm.errors import UserError
-from gannorm.normalizers.moments import moment_penalty, record_activations
+from gannorm.losses.moments import moment_penalty, record_activations
 
 X = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
