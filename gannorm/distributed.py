@@ -135,9 +135,9 @@ def _report(trainer: Trainer, mistake: str) -> None:
 
 def _first_mistake(mistake: str) -> str:
     """Of all processes, each of which gives its own or ""."""
-    found = [""] * distributed.get_world_size()
-    distributed.all_gather_object(found, mistake)
-    return next(filter(None, found), "")
+    mistakes = [""] * distributed.get_world_size()
+    distributed.all_gather_object(mistakes, mistake)
+    return next(filter(None, mistakes), "")
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -30,8 +30,6 @@ PACKAGES = [
     "diffusers",
     "monai",
     "torchgan",
-    "torch-mimicry",
-    "tensorboard",
     "ctgan",
     "kornia",
     "vector-quantize-pytorch",
@@ -299,19 +297,6 @@ def members() -> Iterator[Member]:
         torchgan("AutoEncodingDiscriminator", in_size=32, step_channels=8),
         images(8),
     )
-
-    def mimicry(family: str, model: str) -> Callable[[], Any]:
-        def make() -> Any:
-            import torch_mimicry.nets as nets
-
-            return getattr(nets, model)()
-
-        return make
-
-    for model in ("SNGANDiscriminator32", "DCGANDiscriminator32", "WGANGPDiscriminator32"):
-        yield Member("torch-mimicry", model, mimicry("", model), images(), remark="its own spectral norm")
-    generator = lambda: torch.randn(4, 128)  # noqa: E731
-    yield Member("torch-mimicry", "SNGANGenerator32", mimicry("", "SNGANGenerator32"), generator)
 
     def tabular(pack: bool) -> Callable[[], Any]:
         def make() -> Any:

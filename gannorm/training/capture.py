@@ -269,19 +269,19 @@ class _Snapshot:
 
     def distances(self, after: _Snapshot) -> dict[str, float]:
         """How far each group lies from `after` now, over how far `after` lies from here."""
-        found = {}
+        distances = {}
         for group, copies in self.groups.items():
             apart = length = 0.0
             for (tensor, here), (_, there) in zip(copies, after.groups[group], strict=True):
                 apart += float((tensor.detach().double() - there.double()).square().sum())
                 length += float((there.double() - here.double()).square().sum())
-            found[group] = 0.0 if apart == 0 else math.sqrt(apart / length) if length else math.inf
-        return found
+            distances[group] = 0.0 if apart == 0 else math.sqrt(apart / length) if length else math.inf
+        return distances
 
 
 @contextmanager
 def _capturable(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
-    """Optimizers step while they are recorded only if they are told; elsewhere they warn of what they were told."""
+    """Optimizers can be recorded only with this setting, and warn of it elsewhere."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     before = [group["capturable"] for group in groups]
     try:

@@ -208,14 +208,14 @@ class GAN(LightningModule):
     @torch.no_grad()
     def figures(self) -> dict[str, Tensor | float]:
         """What is logged of the last step: losses, mean logits, gradient norms, learning rates."""
-        found: dict[str, Tensor | float] = {**self.losses, **self.parts}
+        figures: dict[str, Tensor | float] = {**self.losses, **self.parts}
         networks = {"d": self.discriminator, "g": self.generator}
         for name, network in networks.items():
             gradients = [p.grad for p in network.parameters() if p.grad is not None]
-            found[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
+            figures[f"gradient_norm/{name}"] = nn.utils.get_total_norm(gradients)
         for name, optimizer in zip(networks, self._optimizers, strict=False):
-            found[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
-        return found
+            figures[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
+        return figures
 
     def coupling_ratio(self) -> float:
         """That of the discriminator on noise, see `probes.estimate_coupling`."""

@@ -144,5 +144,5 @@ class Microbatches:
 
 def logits(discriminator: Judge, images: Tensor) -> Tensor:
     """(N, C, H, W) -> (N,) in at least float32: bf16 would round away a small loss."""
-    found = discriminator(images)
-    return found.to(torch.promote_types(found.dtype, torch.float32))
+    output = discriminator(images)
+    return output.to(torch.promote_types(output.dtype, torch.float32))

@@ -190,16 +190,16 @@ class BatchDependence:
     def _discriminator(self, module: Any) -> Callable[..., Any]:
         if not isinstance(self.discriminator, str):
             return self.discriminator(module)
-        found = module
+        value = module
         for name in self.discriminator.split("."):
-            if not hasattr(found, name):
-                names = [child for child, _ in found.named_children()] if isinstance(found, nn.Module) else []
+            if not hasattr(value, name):
+                names = [child for child, _ in value.named_children()] if isinstance(value, nn.Module) else []
                 raise UserError(
                     f"`discriminator` must name an attribute of {type(module).__name__}: got {self.discriminator!r}; "
                     f"{choices(name, names) if names else 'or pass a function of the module.'}"
                 )
-            found = getattr(found, name)
-        return found
+            value = getattr(value, name)
+        return value
 
     # -- one measurement ----------------------------------------------------------------------------------------------
 

@@ -256,8 +256,8 @@ def _moments(result: probes.SignalPropagation) -> Figures:
 
 def _arrays(result: Any, *more: str) -> dict[str, np.ndarray]:
     """The arrays of a result; the channels of all layers in one row."""
-    found = {name: getattr(result, name) for name in (*vars(result), *more)}
+    values = {name: getattr(result, name) for name in (*vars(result), *more)}
     joined = {
-        k: np.concatenate(v) if isinstance(v, tuple) and not isinstance(v[0], str) else v for k, v in found.items()
+        k: np.concatenate(v) if isinstance(v, tuple) and not isinstance(v[0], str) else v for k, v in values.items()
     }
     return {k: np.asarray(v) for k, v in joined.items() if isinstance(v, np.ndarray | tuple)}
