@@ -143,7 +143,7 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     with stopped.lock():
         refused("one process writes a run")
     stopped.set_status("diverged", 3, "loss_d=1e9")
-    refused(r"has diverged \(loss_d=1e9\)")
+    refused(r"ended by itself \(loss_d=1e9\) and would do so again")
     stopped.set_status("running", 0)
 
     config = stopped.config()
