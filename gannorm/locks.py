@@ -1,6 +1,6 @@
-"""Locks on open files, by which processes exclude each other; the system frees those of a dead process.
+"""Locks on open files, with which processes exclude each other. The system frees the locks of a dead process.
 
-This is the only import of `fcntl`, which Windows does not have. What needs no lock works there.
+This is the only import of `fcntl`, which Windows lacks. Everything without locks works there.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_the_command_goes_on_and_takes_only_what_changes_nothing(stopping, capsy
     torch.save(torch.load(file, weights_only=True) | {"config": config}, file)
     for flags, message in (
         (["--resume"], "must be followed by a run directory"),
-        (["--resume", "stopped", "--seed", "3"], "only --progress and --wandb may stand beside it: got --seed"),
+        (["--resume", "stopped", "--seed", "3"], "takes no flags but --progress and --wandb: got --seed"),
         (["--resume=stopped", "--config=x.yaml", "--steps=9"], "got --config, --steps"),
         (["--resume", "whole"], "whole is finished at step 4"),
         (["--resume", "nowhere"], "must hold config.yaml: nowhere does not"),
