@@ -69,7 +69,7 @@ def test_a_study_ends_in_a_report_and_then_nothing_is_left_to_do(
     assert run.config()["model"]["d_steps"] == 1
     assert is_scored(run, STUDY["evaluate"])
     assert cli.main([*arguments, "--dry-run"]) == 0
-    assert "1 run: 1 finished. Nothing is left to train." in capsys.readouterr().out
+    assert "1 run: 1 finished. All runs are trained." in capsys.readouterr().out
 
 
 @pytest.mark.exhaustive  # the engine's part with fake runs: test_engine, test_cluster; a run's: test_interruption
@@ -77,7 +77,7 @@ def test_a_study_ends_in_a_report_and_then_nothing_is_left_to_do(
 def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """kill −9 of a real training midway; the study goes on with it from its checkpoint, to the same bits."""
+    """kill −9 of a real training midway; the study continues it from its checkpoint, to the same bits."""
     monkeypatch.chdir(tmp_path)
     Path("base.yaml").write_text(yaml.safe_dump({**TINY, "steps": 120, "checkpoint_every": 20}))
     Path("s.yaml").write_text(yaml.safe_dump({**STUDY, "evaluate": {"samples": 60, "splits": 2, "kid_subsets": 3}}))
@@ -89,7 +89,7 @@ def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
     with cluster() if engine == "ray" else nullcontext([]) as options:
         assert cli.main(["study", "s.yaml", "--output", "killed", *options]) == 0
     killer.join()
-    assert "group_3: failed, to be tried again: killed by SIGKILL" in capsys.readouterr().err
+    assert "group_3: failed, will be retried: killed by SIGKILL" in capsys.readouterr().err
     assert f"{killed.path}: goes on from step" in Path("killed/s/plan/group_3.log").read_text()
     calm = RunDir("calm/s/group_3")
     assert results(killed) == results(calm)
