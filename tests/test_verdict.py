@@ -60,7 +60,11 @@ GOLDEN = {
     "gradient only": (evidence(*FLAT, forward_coupled=False), "learns from batches", "but its gradients depend on"),
     "at chance": (evidence(0.53, 0.52, 0.5, 0.49, 0.47), "undecided", "does not separate real from fake: no AUC"),
     "batches": (evidence(*FALLING), "judges batches", "a real image among fakes is ranked below a fake among real"),
-    "contrast, pure at chance": (evidence(0.5, 0.7, 0.9, 0.9, 0.9), "judges by contrast", "only where both are in one"),
+    "contrast, pure at chance": (
+        evidence(0.5, 0.7, 0.9, 0.9, 0.9),
+        "judges by contrast",
+        "only where both share a batch",
+    ),
     "pure reversed": (evidence(0.1, 0.2, 0.3, 0.3, 0.3), "undecided", "ranks pure batches the wrong way round"),
     "pure and mixed at chance": (evidence(0.52, 0.5, 0.5, 0.3, 0.1), "undecided", "not shown to separate pure batches"),
     "ranks unmoved": (evidence(0.9, 0.9, 0.91, 0.9, 0.89), "judges images", "moves its logits, but not its ranks"),

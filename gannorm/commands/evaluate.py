@@ -62,9 +62,11 @@ def parser() -> ArgumentParser:
         "--weights", type=str, default="", help="weights of --module: a file of torch.save; default: random"
     )
     parser.add_argument("--weights_key", type=str, default="", help="key of the weights in that file, such as netG")
-    parser.add_argument("--latent_dim", type=int | None, default=None, help="of --module's latents: 100 for (N, 100)")
     parser.add_argument(
-        "--latent_shape", type=str, default="", help="of --module's latents: 100x1x1 for (N, 100, 1, 1)"
+        "--latent_dim", type=int | None, default=None, help="numbers in a latent of --module: 100 for (N, 100)"
+    )
+    parser.add_argument(
+        "--latent_shape", type=str, default="", help="shape of a latent of --module: 100x1x1 for (N, 100, 1, 1)"
     )
     parser.add_argument(
         "--module_output", type=str, default="", help="key, index or attribute of the images in --module's output"

@@ -84,8 +84,8 @@ def damage(file: Path) -> str:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            # What torch.save never writes: compressed records, which could unpack to any size, and attributes, by which
-            # torch.load would take a record for a folder and leave its tensor as it finds the memory.
+            # What torch.save never writes: compressed records, which could unpack to any size, and attributes, with
+            # which torch.load would treat a record as a folder and leave its tensor uninitialized.
             if any(record.compress_type or record.external_attr for record in archive.infolist()):
                 return "its directory of records is not one that torch.save writes"
             record = archive.testzip()

@@ -289,7 +289,7 @@ def _restart_power_iteration(layer: Any, generator: Generator) -> None:
     training = layer.training
     layer.train()
     for _ in range(15):
-        _ = layer.weight  # every look in training mode is one iteration
+        _ = layer.weight  # each access in training mode is one iteration
     layer.train(training)
 
 

@@ -147,7 +147,7 @@ def set_reference(network: nn.Module, reference: Tensor) -> None:
     if not hasattr(network, "reference"):
         network.register_forward_pre_hook(_run_reference)
         network.register_forward_hook(_release, always_call=True)
-    # Not in state dicts: whoever resumes sets it again, and to sample only the statistics are needed.
+    # Not in state dicts: a resumed run sets it again, and sampling needs the statistics only.
     network.register_buffer("reference", reference.detach().clone(), persistent=False)
     with torch.no_grad(), collecting(network):
         network(network.reference)

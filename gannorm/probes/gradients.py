@@ -170,7 +170,7 @@ def _layouts_of_embeddings(run: Run, x: Any, n: int, batch_dim: int, embedded: l
     """
     order = torch.arange(n).roll(1)
     with torch.no_grad():
-        run(x)  # meets the embeddings
+        run(x)  # one call, so that all embeddings are known
         with _embeddings_cut(run, embedded):
             run(x)
             calls = list(embedded)

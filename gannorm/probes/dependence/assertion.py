@@ -150,7 +150,7 @@ def _without_allowed(
         raise UserError(f"`allow` must hold module classes or qualified names: got {wrong[0]!r:.80}.")
     with running(f, x) as run:
         if any(layer.name not in _names(run.roots) for layer in layers):
-            run(x)  # meets the others
+            run(x)  # one call, so that the others are known
         names = _names(run.roots)
     for name in (entry for entry in allow if isinstance(entry, str) and entry not in names):
         raise UserError(f"`allow` must name layers: got {name!r}; {choices(name, list(names))}")

@@ -99,7 +99,7 @@ def is_coupled(
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
     with running(f, x) as run, torch.no_grad():
-        run(x)  # meets the modules
+        run(x)  # one call, so that all modules are known
         with noised(run, generator):
             base = per_sample(run(x), n, batch_dim).cpu()
             plan = plan_swaps(bits, generator)
@@ -142,7 +142,7 @@ def walk_through(
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
     with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
-        per_sample(run(x), n, batch_dim)  # meets the modules
+        per_sample(run(x), n, batch_dim)  # one call, so that all modules are known
         stack.enter_context(noised(run, generator))
         walk = Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))
