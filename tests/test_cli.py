@@ -419,33 +419,6 @@ def test_help_needs_no_heavy_import():
     assert all(name in out for name in COMMANDS)
 
 
-def test_describe_shows_both_steps_batches_and_the_weight_normalizer(capsys):
-    factors = ["--model.g_composition=joint", "--model.residual_blocks=1", "--model.discriminator.weight_norm=spectral"]
-    assert main(["describe", *TINY, *factors]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("discriminator: "))
-    assert lines[start + 1].split()[-4:] == ["D", "step", "G", "step"]
-    (norm,) = [line.split() for line in lines[start:] if " blocks.0.branch.norm1 " in line]
-    assert norm[-4:] == ["forward,", "gradient", "16", "32"]
-    assert any("blocks.0.branch.conv1" in line and "SpectralNorm" in line for line in lines[start:])
-
-
-@pytest.mark.parametrize(
-    "flags,seen",
-    [
-        (["--model.accumulate=4", "--model.accumulation=naive"], "4"),
-        (["--model.accumulate=4", "--model.accumulation=exact"], "16"),
-        (["--model.discriminator.norm=sync", "--trainer.devices=2", "--trainer.num_nodes=2"], "64"),
-        (["--model.discriminator.norm=batch", "--trainer.devices=2"], "16"),
-    ],
-)
-def test_describe_says_what_a_normalizer_sees_in_microbatches_and_over_devices(capsys, flags, seen):
-    assert main(["describe", *TINY, *flags]) == 0
-    lines = capsys.readouterr().out.split("discriminator: ")[1].splitlines()
-    (norm,) = [line.split() for line in lines if " features.0.norm" in line]
-    assert norm[-1] == seen
-
-
 @pytest.mark.parametrize("source", ["4", "array.npy", "tensors.pt"])
 def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path, source):
     (tmp_path / "nets_for_cli.py").write_text(NETS)

@@ -39,8 +39,7 @@ from gannorm.data import decoding
 from gannorm.data.decoding import Decoded, Form
 from gannorm.data.images import fingerprint
 from gannorm.errors import UserError
-from gannorm.files import write_json
-from gannorm.locks import lock
+from gannorm.files import lock, write_json
 
 VERSION = 2  # of the cache's files, and of what `decode` makes of an image
 DECODER = decoding.__file__

@@ -31,7 +31,7 @@ from gannorm.data.folder import read_folder
 from gannorm.data.images import Images
 from gannorm.data.left_out import report_bad
 from gannorm.errors import UserError
-from gannorm.locks import lock
+from gannorm.files import lock
 from gannorm.registry import Registry, decorator
 
 Loader = Callable[..., Images]

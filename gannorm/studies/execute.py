@@ -22,8 +22,7 @@ from statistics import fmean
 
 from gannorm.dotted import flatten
 from gannorm.errors import UserError
-from gannorm.files import writing
-from gannorm.locks import lock
+from gannorm.files import lock, writing
 from gannorm.report.pages import require_replaceable
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.local import terminable

@@ -77,7 +77,7 @@ def test_a_study_ends_in_a_report_and_then_nothing_is_left_to_do(
 def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """kill −9 of a real training midway; the study continues it from its checkpoint, to the same bits."""
+    """kill −9 of a real training midway; the study goes on with it from its checkpoint, to the same bits."""
     monkeypatch.chdir(tmp_path)
     Path("base.yaml").write_text(yaml.safe_dump({**TINY, "steps": 120, "checkpoint_every": 20}))
     Path("s.yaml").write_text(yaml.safe_dump({**STUDY, "evaluate": {"samples": 60, "splits": 2, "kid_subsets": 3}}))
@@ -90,7 +90,7 @@ def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
         assert cli.main(["study", "s.yaml", "--output", "killed", *options]) == 0
     killer.join()
     assert "group_3: failed, will be retried: killed by SIGKILL" in capsys.readouterr().err
-    assert f"{killed.path}: goes on from step" in Path("killed/s/plan/group_3.log").read_text()
+    assert f"{killed.path}: continues from step" in Path("killed/s/plan/group_3.log").read_text()
     calm = RunDir("calm/s/group_3")
     assert results(killed) == results(calm)
 
