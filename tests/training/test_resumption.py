@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over(stopping):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is used"):
         resume(stopped.path)
     kept = stopped.path / "checkpoints" / "step_00000004.damaged"
     assert kept.read_bytes() == content
@@ -124,7 +124,7 @@ def test_the_last_checkpoint_is_the_one_that_a_run_goes_on_from(stopping, monkey
     _, stopped = stopping(5)
     stopped.checkpoint_file(4).write_bytes(b"cut")
     monkeypatch.setitem(resume.__globals__, "train_to_the_end", lambda *_: None)
-    with pytest.warns(UserWarning, match="step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match="step_00000002.ckpt is used"):
         resume(stopped.path)
     assert stopped.checkpoint_file(None).read_bytes() == stopped.checkpoint_file(2).read_bytes()
 
@@ -143,7 +143,7 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     with stopped.lock():
         refused("one process writes a run")
     stopped.set_status("diverged", 3, "loss_d=1e9")
-    refused(r"has diverged \(loss_d=1e9\)")
+    refused(r"ended by itself \(loss_d=1e9\)")
     stopped.set_status("running", 0)
 
     config = stopped.config()
