@@ -1,4 +1,4 @@
-"""Files: atomic writes, locks, JSON and YAML in and out, with the system's refusals as one line.
+"""Files: atomic writes, locks, JSON and YAML in and out, with system errors as one line.
 
 A file is written to a temporary name and renamed, so a reader never sees half of one. Processes exclude each other by
 locks on open files; the system frees those of a dead process.
@@ -53,7 +53,7 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing `path` into a UserError."""
+    """Turn a system error while writing `path` into a UserError."""
     try:
         yield
     except UserError:
@@ -121,7 +121,7 @@ def dump_yaml(config: Mapping[str, Any]) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML from a stranger, as plain data of a bounded size.
+    """Third-party YAML as plain data of a bounded size.
 
     Raises:
         yaml.YAMLError: malformed; tags that name objects; a value that is nested in itself, or deeper than Python's
@@ -139,7 +139,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _values(content: Any, known: dict[int, int]) -> int:
-    """How many values a structure would have if every reference were written out."""
+    """The number of values in a structure with every reference expanded."""
     if id(content) not in known:
         parts = [*content, *content.values()] if isinstance(content, dict) else content
         inner = parts if isinstance(parts, (list, tuple, set)) else ()

@@ -21,6 +21,6 @@ def test_a_failing_assertion_in_pytest_shows_its_message_and_none_of_our_code(tm
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     out = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stdout
     assert "3 failed" in out
-    assert "E       gannorm.probes.dependence.assertion.BatchCouplingError: the answer for a sample must not" in out
+    assert "E       gannorm.probes.dependence.assertion.BatchCouplingError: the output for a sample must not" in out
     assert "E       gannorm.errors.UserError: the samples must differ" in out
     assert "assertion.py" not in out and "swap_test.py" not in out and "def _" not in out

@@ -49,13 +49,13 @@ def test_a_study_is_trained_scored_and_compared_and_its_repetition_starts_nothin
     assert execute(planned(evaluate={"samples": 40}), HERE, Path("report")) == 0
     assert calls() == before
     assert no_report == [NAMES, NAMES]
-    assert "4 runs: 4 finished. Nothing is left to train." in describe(study, HERE)
+    assert "4 runs: 4 finished. All runs are trained." in describe(study, HERE)
 
 
 def test_a_run_that_fails_is_made_anew_once_and_what_it_left_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(planned(behave={"batch_1": "fail_once"}), HERE, Path("report")) == 0
     assert trained() == sorted([*NAMES, "batch_1"]) and "resume" not in [call[0] for call in calls()]
-    assert "batch_1: failed, to be tried again: MemoryError: no room (all it printed is in" in capsys.readouterr().err
+    assert "batch_1: failed, will be retried: MemoryError: no room (its output is in" in capsys.readouterr().err
     assert RunDir("runs/s/plan/attempts/batch_1_1").status()["state"] == "failed"
     assert state(RunDir("runs/s/batch_1")) == "finished"
     assert "MemoryError" in Path("runs/s/plan/batch_1.log").read_text()
@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_or_stopped_goes_on_where_it_was(capsys: pytest.Cap
     assert execute(planned(behave={"group_0": "kill_once", "group_1": "stop_once"}), HERE, Path("report")) == 0
     assert trained() == sorted([*NAMES, "group_0", "group_1"])
     assert sorted(call[1:] for call in calls() if call[0] == "resume") == [["group_0", "1"], ["group_1", "1"]]
-    assert "group_0: failed, to be tried again: killed by SIGKILL (out of memory?)" in capsys.readouterr().err
+    assert "group_0: failed, will be retried: killed by SIGKILL (out of memory?)" in capsys.readouterr().err
     for name in NAMES:
         assert [record["step"] for record in RunDir(f"runs/s/{name}").metrics()] == [1, 2, 3, 4, 5, 6]
         assert state(RunDir(f"runs/s/{name}")) == "finished"
@@ -97,7 +97,7 @@ def test_a_run_whose_last_checkpoint_has_no_scores_is_named_with_its_step(capsys
     assert execute(study, HERE, Path("report")) == 1
     assert scored() == sorted([*NAMES, "batch_0"])  # tried once more; the others' scores are kept
     said = capsys.readouterr().err
-    assert "failed twice, and not scored (why is in runs/s/plan/evaluation_*.log): batch_0 (step 6);" in said
+    assert "failed twice, and not scored (see runs/s/plan/evaluation_*.log): batch_0 (step 6);" in said
 
 
 def test_a_callers_mistake_stops_the_study_at_once() -> None:
@@ -151,7 +151,7 @@ def test_a_stopped_study_leaves_no_process(number: signal.Signals) -> None:
     if number == signal.SIGHUP:
         assert told == ""  # its terminal, say, is gone
     else:
-        assert "stopped; the same command goes on from here." in told
+        assert "stopped; run the same command again to continue." in told
     assert process.returncode != 0
     assert_all_gone()
 
@@ -182,7 +182,7 @@ def test_a_study_is_executed_by_one_process() -> None:
     (study.folder / "plan").mkdir(parents=True)
     with (study.folder / "plan/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=r"one process executes a study: another has .*s; wait for it"):
+        with pytest.raises(UserError, match=r"only one process may execute a study: another executes .*s; wait for it"):
             execute(study, HERE, Path("report"))
     assert not Path("calls.txt").exists()
 
@@ -191,7 +191,7 @@ def test_a_report_that_would_replace_another_page_stops_a_study_before_it_starts
     study = planned()
     Path("report").mkdir()
     Path("report/index.html").write_text("mine")
-    with pytest.raises(UserError, match="replaces nothing but a report"):
+    with pytest.raises(UserError, match="may only replace a report"):
         execute(study, HERE, Path("report"))
     assert not study.folder.exists() and not Path("calls.txt").exists()
 
@@ -229,7 +229,7 @@ def test_a_child_that_says_nothing_is_known_by_its_status(tmp_path: Path) -> Non
     (tmp_path / "log").write_text("what an attempt before it printed\n")
     child = local.Child([sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log", lambda: 0, 1)
     until(lambda: child.status() is not None)
-    assert child.last_line() == "exit status 3 without a word"
+    assert child.last_line() == "exit status 3 without any output"
 
 
 def alone(*before: str) -> subprocess.Popen[str]:

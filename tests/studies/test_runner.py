@@ -19,13 +19,13 @@ pytestmark = pytest.mark.usefixtures("own_folder", "no_report")
 
 def test_the_time_left_follows_from_the_speed_of_finished_runs() -> None:
     study = planned()
-    assert "4 runs: 4 to do. The time that it takes will be known after the first run." in describe(study, HERE)
+    assert "4 runs: 4 to do. The first run will show how long it takes." in describe(study, HERE)
     with RunDir.create(study.runs[0].directory.path, study.runs[0].config) as run:
         run.append_metrics(3, {"images_per_second": 0.5})
         run.append_metrics(6, {"images_per_second": 0.1})
         run.set_status("finished", 6)
     # 3 runs of 6 steps of 8 images, each of which takes the mean of 2 s and 10 s, in two processes.
-    assert "4 runs: 1 finished, 3 to do. About 7 min of training are left with 2 at once." in describe(study, HERE)
+    assert "4 runs: 1 finished, 3 to do. About 7 min of training remain, with 2 runs at once." in describe(study, HERE)
 
 
 def test_the_time_left_is_that_of_the_images_of_each_run_that_is_left() -> None:
@@ -35,7 +35,7 @@ def test_the_time_left_is_that_of_the_images_of_each_run_that_is_left() -> None:
             made.append_metrics(6, {"images_per_second": speed})
             made.set_status("finished", 6)
     # 6 steps of 16 and of 3 · 16 images, each of which takes the mean of 10 s and 20 s, in two processes.
-    assert "About 48 min of training are left with 2 at once." in describe(study, HERE)
+    assert "About 48 min of training remain, with 2 runs at once." in describe(study, HERE)
 
 
 def test_a_damaged_run_tells_nothing_of_the_speed() -> None:
@@ -46,7 +46,7 @@ def test_a_damaged_run_tells_nothing_of_the_speed() -> None:
             made.set_status("finished", 6)
     (study.runs[0].directory.path / "metrics.jsonl").write_text("{")
     # 2 runs of 6 steps of 8 images, each of which takes 10 s, in two processes.
-    assert "About 8 min of training are left with 2 at once." in describe(study, HERE)
+    assert "About 8 min of training remain, with 2 runs at once." in describe(study, HERE)
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
@@ -67,7 +67,7 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     half.done = 5
     view.show({"half": half.progress})
     assert capsys.readouterr().err == ""  # too early
-    view.begin, view.shown = view.begin - 31, view.shown - 31
+    view.begin, view.refreshed = view.begin - 31, view.refreshed - 31
     view.show({"half": half.progress})
     line = capsys.readouterr().err
     assert line.startswith("training:  75%") and "15/20" in line and "1/2: half" in line and line.endswith("\n")
