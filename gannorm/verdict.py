@@ -1,7 +1,6 @@
 """Does this discriminator judge images, or batches? One rule, from plain numbers, for one network and for several runs.
 
-The probe, the callback, the tables and the report all call `decide` or `over_runs` here, so they cannot disagree.
-A value is "shown" to lie above or below another where its 95 % interval excludes the other.
+Every room calls `decide` or `over_runs`. A value is "shown" to lie above another where its 95 % interval excludes it.
 """
 
 from __future__ import annotations
@@ -209,9 +208,8 @@ def _independent(e: Evidence) -> Verdict:
         return _undecided(f"{depends}, and AUC {auc} has no interval; measure again{_hidden(e)}")
     if auc.below(CHANCE):
         return _undecided(f"{depends}, and it ranks real and fake images the wrong way round (AUC {auc}){_hidden(e)}")
-    return _undecided(
-        f"{depends}, and it does not separate real from fake: AUC {auc} is not shown to differ from 0.5{_hidden(e)}"
-    )
+    reason = f"{depends}, and it does not separate real from fake: AUC {auc} is not shown to differ from 0.5"
+    return _undecided(reason + _hidden(e))
 
 
 def _coupled(e: Evidence) -> Verdict:

@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over(stopping):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is used"):
         resume(stopped.path)
     kept = stopped.path / "checkpoints" / "step_00000004.damaged"
     assert kept.read_bytes() == content
@@ -124,7 +124,7 @@ def test_the_last_checkpoint_is_the_one_that_a_run_goes_on_from(stopping, monkey
     _, stopped = stopping(5)
     stopped.checkpoint_file(4).write_bytes(b"cut")
     monkeypatch.setitem(resume.__globals__, "train_to_the_end", lambda *_: None)
-    with pytest.warns(UserWarning, match="step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match="step_00000002.ckpt is used"):
         resume(stopped.path)
     assert stopped.checkpoint_file(None).read_bytes() == stopped.checkpoint_file(2).read_bytes()
 
@@ -202,7 +202,7 @@ def test_the_command_goes_on_and_takes_only_what_changes_nothing(stopping, capsy
     torch.save(torch.load(file, weights_only=True) | {"config": config}, file)
     for flags, message in (
         (["--resume"], "must be followed by a run directory"),
-        (["--resume", "stopped", "--seed", "3"], "only --progress and --wandb may stand beside it: got --seed"),
+        (["--resume", "stopped", "--seed", "3"], "takes no flags but --progress and --wandb: got --seed"),
         (["--resume=stopped", "--config=x.yaml", "--steps=9"], "got --config, --steps"),
         (["--resume", "whole"], "whole is finished at step 4"),
         (["--resume", "nowhere"], "must hold config.yaml: nowhere does not"),
