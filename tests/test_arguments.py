@@ -42,7 +42,7 @@ def test_values_are_typed_and_free_keys_are_values(parser):
         (["here", "--steps"], "`--steps` must be followed by a value: got none"),
         (["here", "--steps", "--fast"], "`--steps` must be followed by a value"),
         (["here", "--steps", "x"], "`steps` must be .*: got x"),
-        ([], "needs what to work on: run is missing"),
+        ([], "run is missing"),
         (["here", "there.yaml"], "did you mean --config there.yaml"),
     ],
 )
@@ -92,5 +92,5 @@ def test_a_users_module_that_cannot_be_imported_is_one_line_with_its_place(tmp_p
 
 def test_a_results_folder_is_made_and_a_folder_is_no_result(tmp_path):
     assert output_file(str(tmp_path / "new" / "deep.png")).parent.is_dir()
-    with pytest.raises(UserError, match="a result goes into a file"):
+    with pytest.raises(UserError, match="a result must be a file"):
         output_file(str(tmp_path))
