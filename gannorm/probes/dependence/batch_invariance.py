@@ -12,7 +12,15 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import modules_in
-from gannorm.probes.batch import Function, both_classes, concatenate, default_generator, selecting, take
+from gannorm.probes.batch import (
+    Function,
+    both_classes,
+    concatenate,
+    default_generator,
+    permutation,
+    selecting,
+    take,
+)
 from gannorm.probes.dependence.assertion import gradient_coupling
 from gannorm.probes.dependence.blocks import Blocks, see, whole_batches
 from gannorm.probes.dependence.common_mode_gain import gain_of
@@ -215,12 +223,19 @@ def batch_invariance(
             change = few_signs(f, mixed, generator, batch_dim)
     except NoGradientError as reason:
         warnings.warn(f"logits were tested, and gradients were not: {reason}", stacklevel=2)
-    swap = (swap_test if cost == "full" else few_swaps)(f, mixed, generator, batch_dim)
+    if cost == "full":
+        swap = swap_test(f, mixed, generator, batch_dim)
+    else:
+        swap = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
     coupled = swap.verdict == "coupled"
     hidden = () if coupled else hidden_coupling(f, mixed, change != 0, generator, batch_dim)
     curve = measure_curve(
         f, real, fake, batch_size, SHARES, threshold, batch_dim, generator, fakes, independent=not coupled
     )
+    if cost == "full" and not coupled and not curve.flat and swap.verdict != "unrepeatable":
+        by_class = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
+        if by_class.verdict == "coupled":
+            swap, coupled, hidden = by_class, True, ()
     layers: list[LayerCoupling] = []
     if cost == "full":
         full |= _other_images(f, real, fake, n, batch_size, threshold, batch_dim, generator)
@@ -250,6 +265,15 @@ def _half_and_half(real: Any, fake: Any, batch_size: int, batch_dim: int) -> Any
     half = batch_size // 2
     first, second = take(real, torch.arange(half), batch_dim), take(fake, torch.arange(batch_size - half), batch_dim)
     return concatenate(first, second, batch_dim)
+
+
+def _swaps_of_classes(f: Function, mixed: Any, batch_size: int, generator: torch.Generator, batch_dim: int) -> SwapTest:
+    """`few_swaps` that replace one class by the other: a dependence on the mixture of classes alone shows too.
+
+    In random order, for layers that compute with groups of neighbours.
+    """
+    order = permutation(batch_size, generator)
+    return few_swaps(f, take(mixed, order, batch_dim), generator, batch_dim, kept=order < batch_size // 2)
 
 
 def _derivatives(f: Function, mixed: Any, generator: torch.Generator, batch_dim: int) -> dict[str, Any]:

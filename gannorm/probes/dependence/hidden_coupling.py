@@ -51,14 +51,19 @@ def hidden_coupling(
         return ()
 
 
-def few_swaps(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0) -> SwapTest:
+def few_swaps(
+    f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0, kept: Tensor | None = None
+) -> SwapTest:
     """`swap_test` by two swaps: one half of the samples is changed, then the other. The floors are not measured.
 
     A pair of samples is missed where both are in one half; what couples many samples is seen. Where a change could be
     rounding or noise, the complete test is made.
+
+    Args:
+        kept: boolean (N,), the half that is kept first, such as one class; by default a random one.
     """
     n = batch_size_of(x, batch_dim)
-    plan = plan_swaps(codes(n, generator)[:1], generator)
+    plan = plan_swaps(codes(n, generator)[:1] if kept is None else [kept], generator)
     if all(map(torch.equal, tensors(x), tensors(take(x, plan[0][1], batch_dim)))):
         return swap_test(f, x, generator, batch_dim)
     with running(f, x) as run, torch.no_grad():

@@ -45,6 +45,11 @@ def mean_shift(x: Tensor) -> Tensor:
     return x[:, 0] + 8 * x[:, 0].mean().clamp(-1, 1)
 
 
+def not_monotone(x: Tensor) -> Tensor:
+    """Reverses its ranks in batches of half and half, in which no swap that keeps the mixture changes anything."""
+    return x[:, 0] * torch.where(x[:, 0].mean().abs() < 0.3, -1.0, 1.0)
+
+
 GOLDEN: dict[str, tuple[Callable[[Tensor], Tensor], float, str, str]] = {
     "shift": (shift, 0.4, "judges images", "the batch moves its logits, but not its ranks"),
     "company": (company, 1.0, "judges batches", "within one batch it ranks images right"),
@@ -53,6 +58,7 @@ GOLDEN: dict[str, tuple[Callable[[Tensor], Tensor], float, str, str]] = {
     "wrong way": (lambda x: -x[:, 0], 1.0, "undecided", "it depends on no batch, and it ranks real and fake images"),
     "batch norm": (nn.Sequential(nn.BatchNorm1d(1), nn.Flatten(0)), 1.0, "judges by contrast", "only where both are"),
     "gradient": (lambda x: GradientCentred.apply(x)[:, 0], 1.0, "learns from batches", "its gradients depend on the"),
+    "not monotone": (not_monotone, 0.4, "undecided", "its composition curve is not monotone"),
     "reversed": (lambda x: (x - 3 * x.mean())[:, 0], 0.4, "judges by contrast", "0.00 [0.00, 0.01] in pure"),
 }
 
