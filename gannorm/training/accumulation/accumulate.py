@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import UserError, require_positive
-from gannorm.isolate import modules_in
+from gannorm.isolate import eager, modules_in
 from gannorm.probes import coupled_layers
 from gannorm.probes.batch import take, tensors
-from gannorm.probes.gradients import eager, tolerance
+from gannorm.probes.gradients import tolerance
 from gannorm.registry import UnknownNameError, choices
 from gannorm.training.accumulation.pooling import taken_apart
 from gannorm.training.accumulation.sweeps import Sweeps
