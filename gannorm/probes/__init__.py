@@ -8,6 +8,7 @@ instead (see `objective`), and leave the network as it was likewise.
 
 from gannorm.probes.dependence.assertion import BatchCouplingError, assert_batch_invariant
 from gannorm.probes.dependence.batch_invariance import BatchInvariance, batch_invariance
+from gannorm.probes.dependence.class_composition import ClassComposition, class_composition
 from gannorm.probes.dependence.common_mode_gain import common_mode_gain
 from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
 from gannorm.probes.dependence.composition_curve import (
@@ -52,6 +53,7 @@ __all__ = [
     "BatchCouplingError",
     "BatchInvariance",
     "Cells",
+    "ClassComposition",
     "Coefficient",
     "CompositionCurve",
     "CompositionGap",
@@ -75,6 +77,7 @@ __all__ = [
     "VarianceByDimension",
     "assert_batch_invariant",
     "batch_invariance",
+    "class_composition",
     "common_mode_gain",
     "companion_shift",
     "companion_variance",

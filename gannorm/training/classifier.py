@@ -142,7 +142,7 @@ def build_classifier(config: TrainConfig, images: Images) -> Classifier:
         **model.initialization_options,
     )
     set_reference(network, reference)
-    refresh_reference(network, reference[: config["data"]["batch_size"]])
+    refresh_reference(network, reference[: config.data.batch_size])
     with torch.no_grad(), isolated(network) as judge:
         judge(images.take(min(config.data.batch_size, len(images)), seed))
     return Classifier(network, **taken_by(Classifier, model))
