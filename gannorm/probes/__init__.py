@@ -27,6 +27,7 @@ from gannorm.probes.dependence.loss_coupling import LossCoupling, loss_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity
 from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
+from gannorm.probes.optimization.gradient_consistency import GradientConsistency, gradient_consistency, sign_changes
 from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
 from gannorm.probes.optimization.internal_covariate_shift import (
     InternalCovariateShift,
@@ -59,6 +60,7 @@ __all__ = [
     "CompositionGap",
     "ConditionNumber",
     "CouplingEstimate",
+    "GradientConsistency",
     "GradientStatistics",
     "InternalCovariateShift",
     "IntraclassCorrelation",
@@ -89,6 +91,7 @@ __all__ = [
     "coupling_ratio",
     "deep_linear_network",
     "estimate_coupling",
+    "gradient_consistency",
     "gradient_statistics",
     "icc",
     "internal_covariate_shift",
@@ -103,6 +106,7 @@ __all__ = [
     "product_edge",
     "product_spectrum",
     "sgd_noise",
+    "sign_changes",
     "signal_propagation",
     "snapshot",
     "swap_test",
