@@ -98,7 +98,7 @@ def _summary(folder: Path) -> str:
         "Written by `scripts/paper_claims.py` from the JSON files here. Every criterion stands in",
         "`scripts/claims`, and was written before the run. Santurkar et al. 2018 (1805.11604) and",
         "Bjorck et al. 2018 (1806.02375) measured deep networks on CIFAR-10; these are small",
-        "ones, on one core, so a direction that does not show here is not refuted. The images behind",
+        "ones, on one core, so a claim that fails here is not refuted. The images behind",
         "`--root` were JPEG files of CIFAR-10.",
     ]
     for name in EXPERIMENTS:
@@ -108,7 +108,7 @@ def _summary(folder: Path) -> str:
             machine = content["hardware"]["machine"]
             lines += ["", f"## {name}", "", f"`{content['command']}` ({versions}; {machine})", ""]
             for claim, result in content["claims"].items():
-                cause = f" **Why:** {result['cause']}." if "cause" in result else ""
+                cause = f" **Cause:** {result['cause']}." if "cause" in result else ""
                 lines.append(f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}")
             lines += ["", f"![{name}]({name}.png)"]
     return "\n".join(lines) + "\n"

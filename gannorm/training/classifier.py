@@ -41,7 +41,7 @@ class Classifier(LightningModule):
         learning_rate: constant, as nothing but the normalizer and the rate shall differ between runs.
         momentum: of the gradient; 0 for none.
         weight_decay: λ ≥ 0; the gradient of every parameter w becomes ∇L + λ·w.
-        max_loss: a loss that is larger, or NaN, ends the run as diverged.
+        max_loss: a loss that is larger (exploded), or not finite, ends the run.
 
     Raises:
         UserError: a number out of range.
