@@ -137,7 +137,7 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     least, most, floor = math.inf, -math.inf, 0.0
     for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
         chosen = [i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)]
-        with _seeded(seed + 1000 * block + turn), running(f, images) as run, torch.no_grad():
+        with seeded(seed + 1000 * block + turn), running(f, images) as run, torch.no_grad():
             for i in chosen:
                 index = batches[i].index
                 output = run(take(images, index, batch_dim))
@@ -227,7 +227,7 @@ def unseen(count: int) -> float:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed the global generators inside, and restore them."""
     before = RandomState()
     try:
