@@ -195,10 +195,8 @@ def _independent(e: Evidence) -> Verdict:
     """Rules 2 and 3."""
     auc = e.auc_images or e.curve[PURE]
     if e.gradient_coupled:
-        kind, head = (
-            "learns from batches",
-            "it judges images, but its gradients depend on the other images of the batch",
-        )
+        kind = "learns from batches"
+        head = "it judges images, but its gradients depend on the other images of the batch"
         depends = "only its gradients depend on the batch"
     else:
         kind, head = "judges images", "no logit and no gradient depends on the other images of the batch"
