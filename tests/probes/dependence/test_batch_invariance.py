@@ -56,7 +56,7 @@ GOLDEN: dict[str, tuple[Callable[[Tensor], Tensor], float, str, str]] = {
     "mean shift": (mean_shift, 0.4, "judges batches", "within one batch it ranks images right"),
     "per image": (lambda x: x[:, 0], 1.0, "judges images", "no logit and no gradient depends on the other images"),
     "wrong way": (lambda x: -x[:, 0], 1.0, "undecided", "it does not depend on the batch, and it ranks real"),
-    "batch norm": (nn.Sequential(nn.BatchNorm1d(1), nn.Flatten(0)), 1.0, "judges by contrast", "only where both are"),
+    "batch norm": (nn.Sequential(nn.BatchNorm1d(1), nn.Flatten(0)), 1.0, "judges by contrast", "only where both share"),
     "gradient": (lambda x: GradientCentred.apply(x)[:, 0], 1.0, "learns from batches", "its gradients depend on the"),
     "not monotone": (not_monotone, 0.4, "undecided", "its composition curve is not monotone"),
     "reversed": (lambda x: (x - 3 * x.mean())[:, 0], 0.4, "judges by contrast", "0.00 [0.00, 0.01] in pure"),
@@ -169,7 +169,7 @@ def test_answers_that_do_not_repeat_are_undecided() -> None:
     def f(x: Tensor) -> Tensor:
         return x[:, 0] * (1 + 0.1 * (next(calls) * 7919 % 13))
 
-    assert "different answers" in batch_invariance(f, *points(64), batch_size=16, cost="quick").verdict.reason
+    assert "different logits" in batch_invariance(f, *points(64), batch_size=16, cost="quick").verdict.reason
 
 
 def test_the_probe_and_a_reader_of_its_metrics_say_the_same() -> None:
