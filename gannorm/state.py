@@ -29,7 +29,7 @@ FOREIGN |= {"multiprocessing", "concurrent", "asyncio", "ray", "pytest", "_pytes
 # Tuples, as every attribute of every module is asked at every call of a network: a union is made anew each time.
 ATOMS = (str, bytes, int, float, type(None), torch.dtype, torch.device)
 CONTAINERS = (list, set, deque, bytearray)
-OTHERS = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, nn.Module)
+OTHERS: tuple[type, ...] = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, nn.Module)
 OTHERS += (torch.utils.data.Dataset, torch.utils.data.DataLoader, BaseException, io.IOBase)
 
 

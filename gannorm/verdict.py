@@ -88,10 +88,8 @@ class Evidence:
             values |= _columns(f"auc_{share_name(share)}", auc)
         for share, change in self.changes.items():
             values |= _columns(f"auc_change_{share_name(share)}", change)
-        values |= _columns("auc_images", self.auc_images)
-        values |= _columns("auc_same_batch", self.same_batch)
-        prefix = _with_slash(prefix)
-        return {prefix + name: value for name, value in values.items() if value is not None}
+        values |= _columns("auc_images", self.auc_images) | _columns("auc_same_batch", self.same_batch)
+        return {_with_slash(prefix) + name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, float], prefix: str = "") -> Evidence | None:
