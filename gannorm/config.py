@@ -42,6 +42,8 @@ from gannorm.schema import (
     unknown_key,
 )
 
+Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
+
 NORMS = ("model.discriminator.norm", "model.classifier.norm")  # the first factor of each task
 
 RENAMED = {  # keys of earlier versions → their names now
@@ -81,6 +83,7 @@ class NetworkConfig:
     width: int = factor(32, "channels of the first stage", FROM_ONE)
     minibatch: str = factor("none", "deliberate coupling by a minibatch layer", names="minibatch")
     norm_layers: Literal["all", "all_but_first", "last"] = factor("all", "which convolutions the normalizer follows")
+    activation: Activation = factor("leaky_relu", "nonlinearity; leaky_relu has a slope of 0.2")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class ClassifierNetworkConfig(NetworkConfig):
     """The classifier's network: a discriminator with a logit a class."""
 
     depth: int = factor(0, "layers with weights; 0 for the discriminator's layout", COUNT)
+    dropout: float = factor(0.0, "share of the features dropped before the last layer", Range(0, 1, "[)"))
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class GeneratorConfig:
     weight_norm: str = factor("none", "weight normalizer of every layer", names="weight_normalizers")
     width: int = factor(32, "channels of the last stage", FROM_ONE)
     latent_dim: int = factor(64, "numbers in a latent", FROM_ONE)
+    activation: Activation = factor("relu", "nonlinearity; leaky_relu has a slope of 0.2")
     architecture: str = factor("vgg", "network, or one of your own", names="generators")
 
 
@@ -147,6 +152,7 @@ class ClassifierModel:
 
     learning_rate: float = factor(0.05, "learning rate of stochastic gradient descent", POSITIVE)
     momentum: float = factor(0.9, "momentum of the gradient; 0 for none", Range(0, 1, "[)"))
+    weight_decay: float = factor(0.0, "added to the gradient: this factor times each parameter", COUNT)
     max_loss: float = factor(1e4, "a larger loss has exploded and ends the run", POSITIVE)
     initialization: str = factor("kaiming", "initialization of the network", names="initializers")
     initialization_options: dict[str, Any] = factor(

@@ -148,12 +148,30 @@ def load_halves(source: str, f: nn.Module, images: int, batch_size: int, seed: i
     return halves
 
 
-def _read(path: Path) -> Any:
+def load_labelled(source: str, labels_file: str, f: nn.Module) -> tuple[Any, torch.Tensor]:
+    """The samples of a file, as `load_halves` reads it, and a label for each.
+
+    Raises:
+        UserError: an unreadable file, or labels that are not one integer per sample.
+    """
+    x = _read(Path(source))
+    parameter = next(iter(f.parameters()), None)
+    if parameter is not None:
+        x = map_tensors(lambda t: t.to(parameter.dtype) if t.is_floating_point() else t, x)
+    labels, n = _read(Path(labels_file), "--labels"), batch_size_of(x)
+    if not isinstance(labels, torch.Tensor) or labels.shape != (n,) or labels.is_floating_point():
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise UserError(f"`--labels` must hold one integer for each of {n} samples: got {got} in {labels_file}.")
+    return x, labels
+
+
+def _read(path: Path, flag: str = "--input") -> Any:
     try:
         if path.suffix == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))
         if path.suffix == ".pt":
             return torch.load(path, weights_only=True)
     except Exception as error:
-        raise UserError(f"`--input` must be a readable array: {path}: {refusal(error).rstrip('.')}.") from None
-    raise UserError(f"`--input` must be a shape such as 3x32x32, or an .npy or .pt file: got {str(path)!r}.")
+        raise UserError(f"`{flag}` must be a readable array: {path}: {refusal(error).rstrip('.')}.") from None
+    shape = "a shape such as 3x32x32, or " if flag == "--input" else ""
+    raise UserError(f"`{flag}` must be {shape}an .npy or .pt file: got {str(path)!r}.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gannorm.arguments import DEFAULT, flag_values, train_config, train_parser
+from gannorm.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
 from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
@@ -15,11 +16,27 @@ from gannorm.terminal import aligned
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from gannorm.probes import VarianceByDimension
+
+VARIANCE = "--variance"
+TAKEN_BY = {  # dimension → what normalizes across it
+    "sample": "batch normalizes across it, and couples the images",
+    "channel": "layer and group normalize across it, and couple no images",
+    "position": "instance normalizes across it, and couples no images",
+}
+
 
 def parser() -> ArgumentParser:
     parser = train_parser()
-    parser.prog, parser.usage = "gannorm describe", "gannorm describe [RUN] [--config RECIPE] [--KEY VALUE …]"
-    parser.description = "List the networks of a GAN's config, or of a run.\n\n  gannorm describe --config digits"
+    parser.prog, parser.usage = (
+        "gannorm describe",
+        "gannorm describe [RUN] [--variance] [--config RECIPE] [--KEY VALUE …]",
+    )
+    parser.description = (
+        "List the networks of a GAN's config, or of a run; or, of a trained discriminator, where its layers' inputs "
+        "vary.\n\n  gannorm describe --config digits\n  gannorm describe runs/digits/batch_0 --variance"
+    )
+    add_switch(parser, VARIANCE, help="of a run: the variance of every layer's input by dimension, on held-out images")
     return parser
 
 
@@ -27,6 +44,13 @@ def run(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if {"-h", "--help"} & {*arguments}:
         parser().print_help()
+        return 0
+    if VARIANCE in arguments:
+        arguments.remove(VARIANCE)
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            raise UserError(f"`{VARIANCE}` takes one run and nothing else: got {' '.join(arguments) or 'no run'}.")
+        for line in _variance(arguments[0]):
+            print(line)
         return 0
     if arguments and not arguments[0].startswith("-"):
         directory = RunDir.open(Path(arguments.pop(0)))
@@ -72,6 +96,35 @@ def _described(config: TrainConfig) -> list[str]:
             table.append((*cells, *(str(row.batches.get(kind, "")) for kind in batches)))
         lines += [f"  {line}" for line in aligned(table)]
     return lines + remarks(config.to_dict()["model"], images)
+
+
+def _variance(run: str) -> list[str]:
+    """Where the inputs of the layers of a run's discriminator vary, on a batch of held-out images, in train mode."""
+    from gannorm import probes
+    from gannorm.data import images_of_run
+    from gannorm.models import load_networks
+
+    networks = load_networks(run, ema=False)
+    data = networks.config.data
+    held_out = images_of_run(dataclasses.asdict(data), "test")
+    images = min(data.batch_size, len(held_out))
+    result = probes.variance_by_dimension(networks.discriminator.train(), held_out.take(images, networks.config.seed))
+    head = f"variance of the inputs of the discriminator's layers, step {networks.step}, {images} held-out images:"
+    return [head, *(f"  {line}" for line in str(result).splitlines()), *across(result)]
+
+
+def across(result: VarianceByDimension) -> list[str]:
+    """Which dimension is the widest, and what normalizes across it; and the widest that couples no images."""
+    widths = result.along
+    widest = max(widths, key=lambda name: widths[name])
+    lines = [
+        f"widest: along the {widest}s, {widths[widest]:.2f} of the variance on average over the layers: "
+        f"{TAKEN_BY[widest]}."
+    ]
+    if widest == "sample":
+        inside = max(("channel", "position"), key=lambda name: widths[name])
+        lines.append(f"widest inside an image: along the {inside}s, {widths[inside]:.2f}: {TAKEN_BY[inside]}.")
+    return lines
 
 
 def _processes(trainer: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""measure a discriminator's batch dependence, of a run or of your own module"""
+"""measure the batch dependence of a discriminator or a classifier, of a run or of your own module"""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ def parser() -> ArgumentParser:
         help="for --module: a shape such as 3x32x32, or an .npy or .pt file, its first half real, the rest fake",
     )
     parser.add_argument(
+        "--labels",
+        type=str,
+        default="",
+        help="for a classifier in --module: an .npy or .pt file with a label for each sample of the file of --input",
+    )
+    parser.add_argument(
         "--output",
         type=str,
         default="",
@@ -55,6 +61,8 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("`--input` belongs to --module, and `--step` to a run: got them exchanged; leave it out.")
     if options.module and not options.input:
         raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
+    if options.labels and not Path(options.input).suffix:
+        raise UserError("`--labels` belongs to a file of --input: got none; give one, or leave --labels out.")
     require_positive(images=options.images, batch_size=options.batch_size)
 
     from gannorm import probes
@@ -62,6 +70,8 @@ def run(argv: Sequence[str]) -> int:
     from gannorm.probes.progress import progress
     from gannorm.seeds import stream
 
+    if options.labels or (options.run and _is_classifier(options.run)):
+        return _probe_classifier(options)
     settings: dict[str, Any] = {}
     remark = ""
     if options.run:
@@ -91,6 +101,79 @@ def run(argv: Sequence[str]) -> int:
             result.figure().savefig(file, format="png", dpi=150)
     independent = result.swap.verdict in ("independent", "rounding") and not (result.gradient_coupling or result.hidden)
     return int(options.fail_on_coupling and not independent)
+
+
+def _is_classifier(run: str) -> bool:
+    from gannorm.models import task_of
+
+    return task_of(run) == "classifier"
+
+
+def _probe_classifier(options: Namespace) -> int:
+    """The composition curve of a classifier, and whether anything in it couples the batch. There is no verdict."""
+    import torch
+
+    from gannorm import probes
+    from gannorm.files import atomic_write, write_json
+    from gannorm.probes.batch import take
+    from gannorm.probes.dependence.figure import class_figure
+    from gannorm.seeds import stream
+
+    f, images, labels, remark = _classifier_to_probe(options)
+    f.train(options.mode == "train")
+    to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
+    chosen = output_of(options.output)
+    rarest = int(labels.unique(return_counts=True)[1].min())
+    batch_size = options.batch_size if rarest >= options.batch_size else max(2, rarest // 4)
+    draws = stream(options.seed, "probe")
+    curve = probes.class_composition(f, images, labels, batch_size, output=chosen, generator=draws)
+    print(curve)
+    if batch_size != options.batch_size:
+        print(
+            f"  (batches of {batch_size} in the place of {options.batch_size}: a class has {rarest} images, and a "
+            "quarter of them fills a batch)"
+        )
+    if remark:
+        print(f"  ({remark})")
+    coupled = False
+    try:
+        probes.assert_batch_invariant(f, take(images, torch.arange(batch_size)), output=chosen)
+        print("no layer couples the batch")
+    except probes.BatchCouplingError as error:
+        coupled = True
+        print(str(error).splitlines()[0])
+    if to_json:
+        write_json(to_json, curve.to_dict())
+    if to_figure:
+        with atomic_write(to_figure) as file:
+            class_figure(curve).savefig(file, format="png", dpi=150)
+    return int(options.fail_on_coupling and coupled)
+
+
+def _classifier_to_probe(options: Namespace) -> tuple[Any, Any, Any, str]:
+    """A classifier, images with their labels, at most `--images` of each class in random order, and a remark."""
+    import torch
+
+    from gannorm.data import images_of_run, to_float
+    from gannorm.models import load_classifier
+    from gannorm.probes.batch import take
+    from gannorm.seeds import stream
+    from gannorm.subjects import load_labelled, load_module
+
+    remark = ""
+    images: Any
+    if options.run:
+        f, config = load_classifier(options.run, options.step)
+        held_out = images_of_run(dataclasses.asdict(config.data), "test")
+        assert held_out.labels is not None  # it was trained on this data set
+        images, labels = to_float(held_out.pixels), held_out.labels
+    else:
+        f, remark = load_module(options.module, options.args, options.weights, options.weights_key)  # type: ignore[assignment]
+        images, labels = load_labelled(options.input, options.labels, f)
+    order = torch.randperm(len(labels), generator=stream(options.seed, "take"))
+    of_each = [order[labels[order] == c][: options.images] for c in labels.unique()]
+    kept = order[torch.isin(order, torch.cat(of_each))]
+    return f, take(images, kept), labels[kept], remark
 
 
 def output_of(path: str) -> Any:

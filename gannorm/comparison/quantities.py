@@ -31,6 +31,8 @@ OPTIMIZATION = {  # its quantities, as the records name them: title and limits
     "loss_band": ("Width of the loss along the gradient", POSITIVE),
     "predictiveness_high": ("Largest change of the gradient", POSITIVE),
     "effective_beta": ("Effective β", POSITIVE),
+    "gradient_consistency": ("Cosine of the gradients before and after a step", SIGNED_SHARE),
+    "sign_changes": ("Share of weights that change sign in a step", SHARE),
     "kurtosis": ("Kurtosis of the gradient", FROM_ONE),
     "coherence": ("Coherence a/b", FROM_ONE),
     "alignment": ("Channel alignment σ₁²/Σσ²", SHARE),

@@ -2,7 +2,14 @@
 
 from gannorm.models.augmentation import AUGMENTATIONS
 from gannorm.models.build import DISCRIMINATORS, GENERATORS, build_networks, discriminator, generator
-from gannorm.models.checkpoint import Networks, find_checkpoint, load_networks, read_checkpoint
+from gannorm.models.checkpoint import (
+    Networks,
+    find_checkpoint,
+    load_classifier,
+    load_networks,
+    read_checkpoint,
+    task_of,
+)
 from gannorm.models.discriminator import Discriminator
 from gannorm.models.generator import Generator
 from gannorm.models.initialization import INITIALIZERS, equalize_bias, initialize
@@ -24,6 +31,8 @@ __all__ = [
     "find_checkpoint",
     "generator",
     "initialize",
+    "load_classifier",
     "load_networks",
     "read_checkpoint",
+    "task_of",
 ]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
+from gannorm.registry import choices
 
 SMALLEST = 4  # H = W of the deepest maps of every network
 SIZES = (8, 16, 32, 64, 128)
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 
 
 class Slots:
@@ -20,13 +27,24 @@ class Slots:
     Args:
         norm: activation normalizer, a name in NORMALIZERS; `norm_options` are its options.
         weight_norm: weight normalizer, a name in WEIGHT_NORMALIZERS.
-        leak: slope of LeakyReLU for negative inputs; 0 makes it ReLU.
+        activation: nonlinearity, a name in ACTIVATIONS; a normalizer that brings its own takes its place.
+        usual: the network's default, the only one beside which such a normalizer is accepted.
     """
 
-    def __init__(self, norm: str, weight_norm: str, norm_options: Mapping[str, Any] | None, leak: float) -> None:
+    def __init__(
+        self, norm: str, weight_norm: str, norm_options: Mapping[str, Any] | None, activation: str, usual: str
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise UserError(f"unknown activation {activation!r}: {choices(activation, ACTIVATIONS)}")
         self.norm, self.weight_norm = NORMALIZERS[norm], WEIGHT_NORMALIZERS[weight_norm]
         self.norm_options = dict(norm_options or {})
-        self.leak = leak
+        self.activation = activation
+        for entry in (self.norm, self.weight_norm):
+            if entry.activation and activation != usual:
+                raise UserError(
+                    f"normalizer {entry.name!r} has an activation of its own: got activation {activation!r}, which "
+                    f"would have no effect; leave it at {usual!r}."
+                )
         if norm == "none" and self.norm_options:
             raise UserError(f"normalizer 'none' takes no options: got {self.norm_options}; leave norm_options out.")
 
@@ -56,7 +74,7 @@ class Slots:
     def nonlinearity(self, channels: int) -> nn.Module:
         if self.weight_norm.activation is not None:
             return self.weight_norm.activation(channels)
-        return nn.LeakyReLU(self.leak) if self.leak else nn.ReLU()
+        return ACTIVATIONS[self.activation]()
 
 
 def is_normalizer(name: str) -> bool:

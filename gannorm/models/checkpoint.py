@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gannorm.config import GANModel, TrainConfig
+from gannorm.config import ClassifierModel, GANModel, TrainConfig
 from gannorm.errors import UserError
-from gannorm.models.build import Discriminators, Generators, build_networks
+from gannorm.models.build import Discriminators, Generators, build_classifier, build_networks
 from gannorm.registry import UnknownNameError
 from gannorm.rundir import RunDir, check_version
 
@@ -105,34 +107,71 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
     Raises:
         UserError: no such run or checkpoint, or it is damaged.
     """
+    file, content, config = _opened(path, step)
+    if not isinstance(config.model, GANModel):
+        raise UserError(f"the checkpoint must be a GAN's: {file} holds a classifier; give a GAN's run.")
+    with _of_this_version(file):
+        generator, discriminator = build_networks(config.model, content["image_size"], content["channels"])
+    _fill(generator, "ema.module." if ema else "generator.", content, file)
+    _fill(discriminator, "discriminator.", content, file)
+    return Networks(generator, discriminator, content["step"], config)
+
+
+def load_classifier(path: str | Path, step: int | None = None) -> tuple[Discriminators, TrainConfig]:
+    """(classifier in eval mode on the CPU, resolved config) of a classifier's run or of one checkpoint file.
+
+    Args:
+        path, step: as of `load_networks`.
+
+    Raises:
+        UserError: no such run or checkpoint, it is damaged, or a GAN's.
+    """
+    file, content, config = _opened(path, step)
+    if not isinstance(config.model, ClassifierModel):
+        raise UserError(f"the checkpoint must be a classifier's: {file} holds a GAN; give a classifier's run.")
+    with _of_this_version(file):
+        classes = len(content["state_dict"]["network.logit.bias"])
+        network = build_classifier(config.model, content["image_size"], content["channels"], classes)
+    _fill(network, "network.", content, file)
+    return network, config
+
+
+def task_of(path: str | Path) -> str:
+    """What a run, or the run of one checkpoint file, trains: "gan" or "classifier"."""
+    is_file = Path(path).suffix == ".ckpt"
+    config = read_checkpoint(Path(path))["config"] if is_file else RunDir.open(path).config()
+    return str(config.get("task", "gan"))
+
+
+def _opened(path: str | Path, step: int | None) -> tuple[Path, dict[str, Any], TrainConfig]:
     is_file = Path(path).suffix == ".ckpt"
     if is_file and step is not None:
         raise UserError(f"a checkpoint file has a step of its own: got {path} and step {step}; give its run instead.")
     file = Path(path) if is_file else find_checkpoint(RunDir.open(path), step)
     content = read_checkpoint(file)
-    config = _config(content, file)
-    if not isinstance(config.model, GANModel):
-        raise UserError(f"the checkpoint must be a GAN's: {file} holds a classifier; give a GAN's run.")
+    return file, content, _config(content, file)
+
+
+@contextmanager
+def _of_this_version(file: Path) -> Iterator[None]:
+    """Building inside names the file, where its content does not make a network."""
     try:
-        networks = build_networks(config.model, content["image_size"], content["channels"])
+        yield
     except UnknownNameError as error:
         raise UserError(f"{file}: {error} If it is your own, give --import with its module.") from None
     except (KeyError, TypeError) as error:
         raise UserError(f"a checkpoint must be of this version: {file}: {error}; train it again.") from None
-    generator, discriminator = networks
-    prefixes: dict[nn.Module, str] = {
-        generator: "ema.module." if ema else "generator.",
-        discriminator: "discriminator.",
-    }
-    for network, prefix in prefixes.items():
-        state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            first = str(error).split("\n")[-1].strip()
-            raise UserError(f"a checkpoint must fit its config: {file}: {first[:160]}; use another one.") from None
-        network.eval()
-    return Networks(generator, discriminator, content["step"], config)
+
+
+def _fill(network: nn.Module, prefix: str, content: dict[str, Any], file: Path) -> None:
+    """Load what the state has under the prefix, and switch to eval mode."""
+    state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).split("\n")[-1].strip()
+        raise UserError(f"a checkpoint must fit its config: {file}: {first[:160]}; use another one.") from None
+    network.eval()
 
 
 def _config(content: dict[str, Any], file: Path) -> TrainConfig:

@@ -42,6 +42,8 @@ class Discriminator(nn.Module):
         depth: layers with weights; 0 for the layout above, 2·log₂(image_size/4) + 2 of them. More are 3×3 convolutions
             before each stage's strided one and before the last, shared out evenly, the earlier stages first.
         outputs: 1 for the logit, otherwise classes.
+        activation: nonlinearity: leaky_relu (slope 0.2), relu, sigmoid or tanh.
+        dropout: share of the features that is dropped in training before the last layer, in [0, 1).
 
     Raises:
         UserError: an impossible size or depth, an unknown name, or a normalizer that cannot work at these shapes.
@@ -63,6 +65,8 @@ class Discriminator(nn.Module):
         norm_layers: str = "all",
         depth: int = 0,
         outputs: int = 1,
+        activation: str = "leaky_relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(channels=channels, width=width, outputs=outputs)
@@ -70,7 +74,7 @@ class Discriminator(nn.Module):
             raise UserError(f"unknown norm_layers {norm_layers!r}: {choices(norm_layers, NORM_LAYERS)}")
         if minibatch not in MINIBATCH:
             raise UserError(f"unknown minibatch layer {minibatch!r}: {choices(minibatch, MINIBATCH)}")
-        slots = Slots(norm, weight_norm, norm_options, leak=0.2)
+        slots = Slots(norm, weight_norm, norm_options, activation, usual="leaky_relu")
         self.image_size, self.channels = image_size, channels
         self.features = nn.Sequential()
         more = _more_layers(depth, image_size)
@@ -103,6 +107,8 @@ class Discriminator(nn.Module):
             discrimination = MinibatchDiscrimination(features)
             self.features.append(discrimination)
             features += discrimination.extra_features
+        if dropout:
+            self.features.append(nn.Dropout(dropout))
         self.logit = slots.weight_norm(nn.Linear(features, outputs), last=True)
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,), or (N, outputs)

@@ -30,6 +30,7 @@ class Generator(nn.Module):
         norm: activation normalizer, a name in NORMALIZERS.
         weight_norm: weight normalizer of every layer, a name in WEIGHT_NORMALIZERS.
         norm_options: options of the activation normalizer, for example {groups: 4}.
+        activation: nonlinearity: leaky_relu (slope 0.2), relu, sigmoid or tanh.
 
     Raises:
         UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
@@ -47,10 +48,11 @@ class Generator(nn.Module):
         norm: str = "batch",
         weight_norm: str = "none",
         norm_options: Mapping[str, Any] | None = None,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         require_positive(channels=channels, width=width, latent_dim=latent_dim)
-        slots = Slots(norm, weight_norm, norm_options, leak=0.0)
+        slots = Slots(norm, weight_norm, norm_options, activation, usual="relu")
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         wide, size = width << stages(image_size), SMALLEST
         # A linear layer to 4×4 maps is the transposed convolution of a 1×1 map, and as one it takes the same slots.

@@ -38,6 +38,8 @@ class ResidualDiscriminator(nn.Module):
         blocks: residual blocks at each map size.
         norm_options: options of the activation normalizer.
         outputs: 1 for the logit, otherwise classes.
+        activation: nonlinearity: leaky_relu (slope 0.2), relu, sigmoid or tanh.
+        dropout: share of the features that is dropped in training before the last layer, in [0, 1).
 
     Raises:
         UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
@@ -58,10 +60,12 @@ class ResidualDiscriminator(nn.Module):
         blocks: int = 2,
         norm_options: Mapping[str, Any] | None = None,
         outputs: int = 1,
+        activation: str = "leaky_relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         require_positive(channels=channels, width=width, blocks=blocks, outputs=outputs)
-        slots = Slots(norm, weight_norm, norm_options, leak=0.2)
+        slots = Slots(norm, weight_norm, norm_options, activation, usual="leaky_relu")
         self.image_size, self.channels = image_size, channels
         self.stem = slots.weight_norm(nn.Conv2d(channels, width, 3, 1, 1))
         self.blocks = nn.Sequential()
@@ -73,11 +77,12 @@ class ResidualDiscriminator(nn.Module):
                 self.blocks.append(ResidualBlock(slots, before, wide, size, "down" if down else ""))
         self.activation = nn.Sequential(Shift(), slots.nonlinearity(wide))
         self.shift = Shift()
+        self.dropout = nn.Dropout(dropout)
         self.logit = slots.weight_norm(nn.Linear(wide * SMALLEST * SMALLEST, outputs), last=True)
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N,), or (N, outputs)
         features = self.activation(self.blocks(self.stem(images)))
-        return self.logit(self.shift(features.flatten(1))).squeeze(1)
+        return self.logit(self.dropout(self.shift(features.flatten(1)))).squeeze(1)
 
 
 class ResidualGenerator(nn.Module):
@@ -95,6 +100,7 @@ class ResidualGenerator(nn.Module):
         weight_norm: weight normalizer of every layer, a name in WEIGHT_NORMALIZERS.
         blocks: residual blocks at each map size.
         norm_options: options of the activation normalizer.
+        activation: nonlinearity: leaky_relu (slope 0.2), relu, sigmoid or tanh.
 
     Raises:
         UserError: an impossible size, an unknown name, or a normalizer that cannot work at these shapes.
@@ -115,10 +121,11 @@ class ResidualGenerator(nn.Module):
         weight_norm: str = "none",
         blocks: int = 2,
         norm_options: Mapping[str, Any] | None = None,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         require_positive(channels=channels, width=width, latent_dim=latent_dim, blocks=blocks)
-        slots = Slots(norm, weight_norm, norm_options, leak=0.0)
+        slots = Slots(norm, weight_norm, norm_options, activation, usual="relu")
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         size, wide = SMALLEST, width << stages(image_size)
         self.stem = slots.weight_norm(nn.ConvTranspose2d(latent_dim, wide, SMALLEST))

@@ -8,6 +8,7 @@ instead (see `objective`), and leave the network unchanged too.
 
 from gannorm.probes.dependence.assertion import BatchCouplingError, assert_batch_invariant
 from gannorm.probes.dependence.batch_invariance import BatchInvariance, batch_invariance
+from gannorm.probes.dependence.class_composition import ClassComposition, class_composition
 from gannorm.probes.dependence.common_mode_gain import common_mode_gain
 from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
 from gannorm.probes.dependence.composition_curve import (
@@ -26,6 +27,7 @@ from gannorm.probes.dependence.loss_coupling import LossCoupling, loss_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity
 from gannorm.probes.optimization.condition_number import ConditionNumber, condition_number
+from gannorm.probes.optimization.gradient_consistency import GradientConsistency, gradient_consistency, sign_changes
 from gannorm.probes.optimization.gradient_statistics import GradientStatistics, gradient_statistics
 from gannorm.probes.optimization.internal_covariate_shift import (
     InternalCovariateShift,
@@ -52,11 +54,13 @@ __all__ = [
     "BatchCouplingError",
     "BatchInvariance",
     "Cells",
+    "ClassComposition",
     "Coefficient",
     "CompositionCurve",
     "CompositionGap",
     "ConditionNumber",
     "CouplingEstimate",
+    "GradientConsistency",
     "GradientStatistics",
     "InternalCovariateShift",
     "IntraclassCorrelation",
@@ -75,6 +79,7 @@ __all__ = [
     "VarianceByDimension",
     "assert_batch_invariant",
     "batch_invariance",
+    "class_composition",
     "common_mode_gain",
     "companion_shift",
     "companion_variance",
@@ -86,6 +91,7 @@ __all__ = [
     "coupling_ratio",
     "deep_linear_network",
     "estimate_coupling",
+    "gradient_consistency",
     "gradient_statistics",
     "icc",
     "internal_covariate_shift",
@@ -100,6 +106,7 @@ __all__ = [
     "product_edge",
     "product_spectrum",
     "sgd_noise",
+    "sign_changes",
     "signal_propagation",
     "snapshot",
     "swap_test",

@@ -41,6 +41,13 @@ PROBES = (
         ("covariate_shift_relative",),
     ),
     Probe(
+        "optimization_step",
+        "What a step changes",
+        "On the batch of the step: the cosine of the gradients at the parameters before and after it, and the share of "
+        "the kernels' weights whose sign it changes, mean over layers.",
+        ("gradient_consistency", "sign_changes"),
+    ),
+    Probe(
         "optimization_gradients",
         "The gradients of the kernels",
         "Median over the layers with kernels.",

@@ -9,6 +9,7 @@ N batch, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -39,6 +40,7 @@ class Classifier(LightningModule):
         network: (N, C, H, W) -> (N, K) logits.
         learning_rate: constant, as nothing but the normalizer and the rate shall differ between runs.
         momentum: of the gradient; 0 for none.
+        weight_decay: λ ≥ 0; the gradient of every parameter w becomes ∇L + λ·w.
         max_loss: a loss that is larger (exploded), or not finite, ends the run.
 
     Raises:
@@ -46,19 +48,26 @@ class Classifier(LightningModule):
     """
 
     def __init__(
-        self, network: nn.Module, learning_rate: float = 0.05, momentum: float = 0.9, max_loss: float = 1e4
+        self,
+        network: nn.Module,
+        learning_rate: float = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        max_loss: float = 1e4,
     ) -> None:
         super().__init__()
-        for name, value, holds in (
-            ("learning_rate", learning_rate, learning_rate > 0),
-            ("momentum", momentum, 0 <= momentum < 1),
-            ("max_loss", max_loss, max_loss > 0),
+        for name, value, holds, must in (
+            ("learning_rate", learning_rate, learning_rate > 0, "positive"),
+            ("momentum", momentum, 0 <= momentum < 1, "in [0, 1)"),
+            ("weight_decay", weight_decay, weight_decay >= 0, "at least 0"),
+            ("max_loss", max_loss, max_loss > 0, "positive"),
         ):
             if not holds:
-                raise UserError(f"`{name}` must be {'in [0, 1)' if name == 'momentum' else 'positive'}: got {value}.")
+                raise UserError(f"`{name}` must be {must}: got {value}.")
         self.automatic_optimization = False  # the step is as plain as the GAN's, and is counted like it
         self.network = network
-        self.learning_rate, self.momentum, self.max_loss = learning_rate, momentum, max_loss
+        self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
+        self.max_loss = max_loss
         self.step = 0
         self.losses: dict[str, Tensor] = {}  # of the last step, on the device
         self.parts: dict[str, Tensor] = {}
@@ -81,7 +90,12 @@ class Classifier(LightningModule):
         return {**self.losses, **self.parts}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.network.parameters(), lr=self.learning_rate, momentum=self.momentum)
+        return torch.optim.SGD(
+            self.network.parameters(),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["step"] = self.step
@@ -93,19 +107,34 @@ class Classifier(LightningModule):
 
 
 class TestAccuracy(Every):
-    """Loss and accuracy on the held-out images, in eval mode, without a trace."""
+    """Loss and accuracy on the held-out images, and how much better it is on as many training images.
+
+    Both in eval mode, without a trace.
+
+    Args:
+        every: steps between tests; 0: never.
+        held_out: the images that the training does not see.
+        training: those that it sees, of which as many as there are held out are drawn once, by the seed.
+        seed: of that draw.
+    """
 
     state_key = "TestAccuracy"  # type: ignore[assignment]
     at_start = True
     __test__ = False  # pytest would take it for a test
 
-    def __init__(self, every: int, held_out: Images) -> None:
+    def __init__(self, every: int, held_out: Images, training: Images, seed: int) -> None:
         super().__init__(every)
         self.held_out = held_out
+        order = torch.randperm(len(training), generator=stream(seed, "test on training images"))
+        assert training.labels is not None
+        chosen = order[: len(held_out)]
+        self.training = replace(training, pixels=training.pixels[chosen], labels=training.labels[chosen])
 
     def act(self, trainer: pl.Trainer, classifier: Classifier) -> None:  # type: ignore[override]
         loss, accuracy = test(classifier.network, self.held_out, classifier.device)
-        record(trainer, classifier.step, {"test/loss": loss, "test/accuracy": accuracy})
+        _, on_training = test(classifier.network, self.training, classifier.device)
+        values = {"test/loss": loss, "test/accuracy": accuracy, "test/accuracy_gap": on_training - accuracy}
+        record(trainer, classifier.step, values)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -295,7 +295,7 @@ def _fit(
         if isinstance(config.model, GANModel) and config.model.cuda_graph:
             callbacks.append(CudaGraph())
     else:
-        callbacks.append(TestAccuracy(config.test_every, data.test))
+        callbacks.append(TestAccuracy(config.test_every, data.test, data.train, config.seed))
     callbacks += [
         Optimization(config.optimization_every, config.optimization_budget, config.optimization_layers, config.seed),
         Checkpoints(config.checkpoint_every, run),

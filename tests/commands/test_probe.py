@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gannorm.cli import main
 from gannorm.commands.probe import output_of
@@ -38,3 +41,63 @@ def test_several_outputs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_path_is_read_as_it_is_written() -> None:
     assert [output_of(text) for text in ("", "logit", "-1", "a.0.b")] == [None, "logit", -1, ("a", 0, "b")]
+
+
+CLASSIFIER = """
+import torch
+from torch import nn
+
+class Reads(nn.Module):
+    '''Scores that are the images, less `part` of the batch's mean.'''
+
+    def __init__(self, part=0.0):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return x - self.part * x.mean(0)
+"""
+
+
+@pytest.mark.parametrize("part,status,pure,line", [(0.0, 0, "1.00", "no layer couples"), (2.0, 1, "0.00", "depend")])
+def test_a_classifier_with_labels_has_a_curve_and_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: float, status: int, pure: str, line: str
+) -> None:
+    (tmp_path / "nets.py").write_text(CLASSIFIER)
+    labels = torch.arange(96) % 3
+    np.save(tmp_path / "labels.npy", labels.numpy())
+    images = torch.eye(3)[labels] + 0.01 * torch.rand(96, 3, generator=torch.Generator().manual_seed(0))
+    torch.save(images, tmp_path / "images.pt")
+    files = ["--input", str(tmp_path / "images.pt"), "--labels", str(tmp_path / "labels.npy")]
+    files += ["--json", str(tmp_path / "curve.json"), "--figure", str(tmp_path / "curve.png")]
+    options = [*files, "--batch_size", "8", "--fail-on-coupling", "--args", f"{{part: {part}}}"]
+    assert main(["probe", "--module", f"{tmp_path / 'nets.py'}:Reads", *options]) == status
+    out = capsys.readouterr().out
+    assert f"share 1      {pure}" in out
+    assert line in out
+    assert "judges" not in out
+    assert json.loads((tmp_path / "curve.json").read_text())["chance"] == pytest.approx(1 / 3)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_that_do_not_fit_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "nets.py").write_text(CLASSIFIER)
+    torch.save(torch.randn(8, 3), tmp_path / "images.pt")
+    np.save(tmp_path / "labels.npy", np.arange(7))
+    module = ["probe", "--module", f"{tmp_path / 'nets.py'}:Reads", "--labels", str(tmp_path / "labels.npy")]
+    assert main([*module, "--input", str(tmp_path / "images.pt")]) == 2
+    assert "one integer for each of 8 samples: got torch.int64 (7,)" in capsys.readouterr().err
+    assert main([*module, "--input", "3"]) == 2
+    assert "`--labels` belongs to a file of --input" in capsys.readouterr().err
+
+
+def test_a_classifiers_run_is_probed_on_its_held_out_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--steps", "2", "--optimization_every", "0", "--checkpoint_every", "2", "--test_every", "0", "--wandb=off"]
+    flags += ["--data.image_size", "8", "--model.classifier.width", "4", "--output", str(tmp_path), "--progress=false"]
+    assert main(["train", "--config", "classifier", "--name", "run", *flags]) == 0
+    capsys.readouterr()
+    assert main(["probe", str(tmp_path / "classifier" / "run"), "--fail-on-coupling"]) == 1  # BatchNorm
+    out = capsys.readouterr().out
+    assert "10 classes, chance 0.10" in out
+    assert "in the place of 64" in out
+    assert "BatchNorm2d" in out

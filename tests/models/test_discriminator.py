@@ -1,12 +1,16 @@
 """The networks are what their docstrings say: placement, shapes, independence, and errors at construction."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from gannorm import probes
+from gannorm.config import Activation
 from gannorm.errors import UserError
-from gannorm.models import Discriminator, Generator
+from gannorm.models import Discriminator, Generator, ResidualDiscriminator, ResidualGenerator
+from gannorm.models.blocks import ACTIVATIONS
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS, set_reference
 from gannorm.seeds import stream
 
@@ -117,3 +121,52 @@ def test_depth_counts_the_layers_with_weights(depth):
 def test_a_depth_below_the_layout_is_refused():
     with pytest.raises(UserError, match="`depth` must be 0 or at least 8 for images of 32: got 7"):
         Discriminator(32, depth=7)
+
+
+@pytest.mark.parametrize("activation,kind", [("leaky_relu", nn.LeakyReLU), ("relu", nn.ReLU), ("sigmoid", nn.Sigmoid),
+                                             ("tanh", nn.Tanh)])  # fmt: skip
+@pytest.mark.parametrize("build", [Discriminator, Generator, ResidualDiscriminator, ResidualGenerator])
+def test_one_activation_stands_in_every_place(build, activation, kind):
+    network = build(8, 1, 4, norm="batch", activation=activation)
+    kinds = tuple(type(make()) for make in ACTIVATIONS.values())
+    places = [m for m in network.modules() if isinstance(m, kinds)]
+    usual = [m for m in build(8, 1, 4, norm="batch").modules() if isinstance(m, kinds)]
+    assert len(places) == len(usual) > 0
+    assert {type(m) for m in places} == {kind}
+
+
+def test_the_default_activations_are_those_of_the_papers():
+    assert {m.negative_slope for m in Discriminator(8, 1, 4).modules() if isinstance(m, nn.LeakyReLU)} == {0.2}
+    assert layers(Generator(8, 1, 4, 2), nn.ReLU) and not layers(Generator(8, 1, 4, 2), nn.LeakyReLU)
+
+
+@pytest.mark.parametrize("slot", [{"norm": "frn"}, {"weight_norm": "strict_weight"}])
+def test_an_activation_that_a_normalizer_replaces_is_refused(slot):
+    with pytest.raises(UserError, match="has an activation of its own: got activation 'tanh'"):
+        Discriminator(8, 1, 8, activation="tanh", **slot)
+    with pytest.raises(UserError, match="unknown activation 'tan': did you mean 'tanh'"):
+        Discriminator(8, 1, 8, activation="tan")
+
+
+@pytest.mark.parametrize("build", [Discriminator, ResidualDiscriminator])
+def test_dropout_acts_in_training_and_before_the_last_layer_alone(build):
+    network = build(8, 1, 4, norm="none", dropout=0.5, outputs=3)
+    inputs = []
+    network.logit.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    x = torch.randn(64, 1, 8, 8, generator=stream(0))
+    network.train()(x), network.eval()(x)
+    dropped, whole = inputs
+    kept = dropped != 0
+    assert 0.45 < kept.double().mean() / (whole != 0).double().mean() < 0.55  # of thousands of features
+    torch.testing.assert_close(dropped[kept], 2 * whole[kept])
+
+
+def test_the_config_offers_every_activation():
+    assert get_args(Activation) == tuple(ACTIVATIONS)
+
+
+def test_batch_norm_without_gamma_and_beta():
+    norms = [
+        m for m in Discriminator(8, 1, 8, norm_options={"affine": False}).modules() if isinstance(m, nn.BatchNorm2d)
+    ]
+    assert norms and all(m.weight is None and m.bias is None for m in norms)

@@ -12,8 +12,10 @@ from gannorm.arguments import train_config
 from gannorm.cli import main
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
+from gannorm.models import load_classifier
 from gannorm.rundir import RunDir
 from gannorm.training import prepare, train
+from gannorm.training.classifier import TestAccuracy
 from gannorm.training.classifier import test as held_out_test
 
 TINY = ("--data.image_size", "8", "--data.batch_size", "32", "--model.classifier.width", "8", "--wandb", "off",
@@ -27,6 +29,7 @@ def configured(*flags):
 
 def test_a_run_follows_the_plain_loop(tmp_path):
     config = configured("--steps", "4", "--checkpoint_every", "4", "--precision", "exact", "--model.momentum", "0.5")
+    config["model"]["weight_decay"] = 0.1
     module, data = prepare(config)
     network, batches = copy.deepcopy(module.network), data.train_dataloader()
     velocity = [torch.zeros_like(p) for p in network.parameters()]
@@ -35,7 +38,7 @@ def test_a_run_follows_the_plain_loop(tmp_path):
         gradients = torch.autograd.grad(F.cross_entropy(network(images), labels), list(network.parameters()))
         with torch.no_grad():
             for p, v, g in zip(network.parameters(), velocity, gradients, strict=True):
-                v.mul_(0.5).add_(g)
+                v.mul_(0.5).add_(g + 0.1 * p)
                 p.sub_(config["model"]["learning_rate"] * v)
     state = final_state(train(config, tmp_path / "run"))
     for name, value in network.state_dict().items():  # fp32: another memory layout sums in another order
@@ -60,6 +63,26 @@ def test_the_test_is_over_all_images_in_eval_mode_and_leaves_no_trace():
     logits = network.eval()(images.pixels / 127.5 - 1)
     assert loss == pytest.approx(F.cross_entropy(logits, images.labels).item(), rel=1e-5)  # fp32
     assert accuracy == (logits.argmax(1) == images.labels).double().mean().item()
+
+
+def test_the_gap_is_the_accuracy_on_as_many_training_images_less_that_on_held_out_ones(tmp_path):
+    flags = ("--steps", "30", "--test_every", "30", "--checkpoint_every", "30", "--model.classifier.norm", "none")
+    run = train(configured(*flags), tmp_path / "run")
+    network, config = load_classifier(run.path)
+    data = ImageData(image_size=8, batch_size=32, labelled=True)
+    data.setup()
+    test = TestAccuracy(30, data.test, data.train, config.seed)
+    assert len(test.training) == len(data.test)
+    of_training = {image.numpy().tobytes() for image in data.train.pixels}
+    assert all(image.numpy().tobytes() in of_training for image in test.training.pixels)
+    accuracies = [held_out_test(network, images, torch.device("cpu"))[1] for images in (test.training, data.test)]
+    assert run.series("test/accuracy_gap")[1][-1] == pytest.approx(accuracies[0] - accuracies[1], abs=1e-9)
+
+
+def test_a_classifier_with_dropout_has_its_optimization_probes(tmp_path):
+    flags = ("--steps", "2", "--optimization_every", "1", "--optimization_budget", "1", "--model.classifier.norm=none")
+    run = train(configured(*flags, "--model.classifier.dropout", "0.5"), tmp_path / "run")
+    assert run.series("optimization/failed")[1] == [0, 0]
 
 
 def test_labels_go_with_their_images():

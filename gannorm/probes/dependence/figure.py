@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from gannorm.verdict import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gannorm.probes.dependence.batch_invariance import BatchInvariance
+    from gannorm.probes.dependence.class_composition import ClassComposition
 
 
 def dependence_figure(result: BatchInvariance) -> Figure:
@@ -27,22 +31,32 @@ def dependence_figure(result: BatchInvariance) -> Figure:
     return figure
 
 
+def class_figure(result: ClassComposition) -> Figure:
+    """The accuracy of a classifier by the share of the own class, with its band and chance. Imports matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    axes = figure.subplots()
+    _estimates(axes, result.own_among_others, result.accuracy, "accuracy", result.chance)
+    axes.set(title=f"Composition curve of a classifier, {len(result.classes)} classes", ylabel="accuracy")
+    return figure
+
+
 def _curve(axes: Any, result: BatchInvariance) -> None:
     curve = result.composition
-    x = curve.own_among_others
-    axes.plot(x, [auc.mean for auc in curve.auc], marker="o", label="AUC")
-    if all(auc.low is not None for auc in curve.auc):
-        low, high = ([getattr(auc, end) for auc in curve.auc] for end in ("low", "high"))
+    _estimates(axes, curve.own_among_others, curve.auc, "AUC", 0.5)
+    last = curve.own_among_others[-1], curve.auc[-1].mean
+    axes.annotate("conflict", last, textcoords="offset points", xytext=(-44, 10))
+    axes.set(title=f"Composition curve, {result.mode} mode", ylabel="AUC, real against fake")
+
+
+def _estimates(axes: Any, x: Sequence[float], values: Sequence[Estimate], name: str, chance: float) -> None:
+    axes.plot(x, [value.mean for value in values], marker="o", label=name)
+    if all(value.low is not None for value in values):
+        low, high = ([getattr(value, end) for value in values] for end in ("low", "high"))
         axes.fill_between(x, low, high, alpha=0.2, label="95 % interval")
-    axes.axhline(0.5, color="gray", linestyle=":", label="chance")
-    axes.annotate("conflict", (x[-1], curve.auc[-1].mean), textcoords="offset points", xytext=(-44, 10))
-    axes.set(
-        title=f"Composition curve, {result.mode} mode",
-        xlabel="share of the own class among the other images",
-        ylabel="AUC, real against fake",
-        xlim=(1.02, -0.02),
-        ylim=(-0.02, 1.02),
-    )
+    axes.axhline(chance, color="gray", linestyle=":", label="chance")
+    axes.set(xlabel="share of the own class among the other images", xlim=(1.02, -0.02), ylim=(-0.02, 1.02))
     axes.legend(loc="lower left", fontsize="small")
 
 

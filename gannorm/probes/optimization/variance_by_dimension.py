@@ -56,6 +56,12 @@ class VarianceByDimension:
         """{layer: {"sample", "channel", "position", "rest"}}: the main shares, which sum to 1."""
         return plain({name: layer.main for name, layer in self.layers.items()})  # type: ignore[no-any-return]
 
+    @property
+    def along(self) -> dict[str, float]:
+        """Dimension → expected share of the variance along it, averaged over the layers."""
+        layers = self.layers.values()
+        return {name: sum(layer.along[name] for layer in layers) / len(layers) for name in DIMENSIONS}
+
     def __str__(self) -> str:
         width = max(map(len, self.layers))
         head = f"{'layer':<{width}}  sample channel position   rest  widest along  centring removes"

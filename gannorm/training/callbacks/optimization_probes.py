@@ -5,7 +5,8 @@ and everything is computed just after it, on the batch of that step and at θ_t,
 θ_{t+1} bit for bit as if nothing had happened. The figures are recorded at step t, the number of updates before.
 
 For one network it costs: landscape 9 forward-backward passes; covariate shift 3 (two layers at a time: one pass a
-layer is needed, see `probes.covariate_shift`); noise 5; gradient statistics a backward pass and the sums over pixels,
+layer is needed, see `probes.covariate_shift`); noise 5; the turn of the gradient 2, and the signs of the weights
+none; gradient statistics a backward pass and the sums over pixels,
 which are the largest part; moments two forward passes. All in all that is the time of some tens of training steps,
 which is why there is a budget. Where `model.accumulate` divides a batch, the probes see it undivided.
 """
@@ -28,7 +29,7 @@ from gannorm import probes
 from gannorm.config import TrainConfig
 from gannorm.errors import UserError
 from gannorm.probes.optimization.internal_covariate_shift import layers_of
-from gannorm.probes.optimization.objective import norm, set_to
+from gannorm.probes.optimization.objective import Point, norm, set_to
 from gannorm.registry import choices
 from gannorm.seeds import stream
 from gannorm.training.callbacks.every import record, record_arrays
@@ -154,6 +155,7 @@ class Optimization(Callback):
             "landscape": lambda: _landscape(probes.landscape(network, loss, batch, _step_size(network, before, after))),
             "gradients": lambda: _gradients(probes.gradient_statistics(network, loss, batch)),
             "noise": lambda: _noise(probes.sgd_noise(network, loss, batch, _part(batch), draws)),
+            "step": lambda: _step(network, loss, batch, before, after),
             "moments": lambda: _moments(probes.signal_propagation(network, loss, batch)),
         }
         with set_to(dict(network.named_parameters()), before):
@@ -244,6 +246,13 @@ def _noise(result: probes.SGDNoise) -> Figures:
         "noise_batch_bias": result.batch_bias,
     }
     return scalars, {}
+
+
+def _step(network: nn.Module, loss: Callable[..., Tensor], batch: Any, before: Point, after: Point) -> Figures:
+    signs = probes.sign_changes(network, before, after)
+    turn = probes.gradient_consistency(network, loss, batch, [before, after])
+    changed = float(np.mean(list(signs.values())))
+    return {"gradient_consistency": float(turn.cosine[0]), "sign_changes": changed}, {}
 
 
 def _moments(result: probes.SignalPropagation) -> Figures:

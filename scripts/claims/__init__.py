@@ -1,0 +1,1 @@
+"""The experiments of `scripts/paper_claims.py`, a group a file."""

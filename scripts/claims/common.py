@@ -1,0 +1,122 @@
+"""What the experiments share: networks, runs, images, and a claim with what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+
+from gannorm.arguments import train_config
+from gannorm.data import load_images
+from gannorm.models import Discriminator, ResidualDiscriminator, initialize
+from gannorm.report.plots import COLOURS, Panel, logarithmic
+from gannorm.rundir import RunDir
+from gannorm.seeds import stream
+from gannorm.training import train
+from gannorm.training.classifier import cross_entropy
+
+TITLES = {
+    "batch": "BatchNorm",
+    "noisy": "noisy BatchNorm",
+    "group": "GroupNorm",
+    "none": "none",
+    "fixup": "Fixup",
+    "delta": "delta-orthogonal",
+}
+COLOUR = dict(zip(TITLES, COLOURS, strict=False))
+Curves = Mapping[str, Sequence[tuple[float, float]]]  # label → points
+OUTCOMES = {True: "Holds", False: "**Does not hold**", None: "**Not decided**"}
+Result = tuple[dict[str, Any], dict[str, Any], list[Panel]]  # numbers; claim → {"holds", "measured"}; figure
+
+
+def classifier(options: argparse.Namespace, norm: str, rate: float, seed: int, *flags: str) -> RunDir:
+    """One run of the product itself, as `gannorm train --config classifier …`."""
+    fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0")
+    factors = ("--model.classifier.norm", norm, "--model.learning_rate", str(rate), "--seed", str(seed))
+    config = train_config(["--config", "classifier", *fixed, *flags, *factors]).to_dict()
+    return train(config, Path(tempfile.mkdtemp(dir=options.scratch)) / "run")
+
+
+def images_with_labels(options: argparse.Namespace, images: int) -> tuple[Tensor, Tensor]:
+    size = 16 if options.data == "digits" else 32
+    data = load_images(options.data, "test", image_size=size, **({"root": options.root} if options.root else {}))
+    order = torch.randperm(len(data), generator=stream(0, "why"))[:images]
+    assert data.labels is not None
+    return data.pixels[order].float() / 127.5 - 1, data.labels[order]
+
+
+def network_of(
+    kind: str,
+    depth: int,
+    norm: str,
+    batch: tuple[Tensor, Tensor],
+    width: int = 16,
+    leak: float = 0.2,
+    pooled: bool = False,
+    initialization: str = "kaiming",
+    activation: str = "leaky_relu",
+    seed: int = 0,
+) -> nn.Module:
+    """The classifier with at least `depth` layers with weights, at initialization, in train mode."""
+    size, channels = batch[0].shape[2], batch[0].shape[1]
+    settings: dict[str, Any] = {"image_size": size, "channels": channels, "width": width, "norm": norm, "outputs": 10}
+    settings["activation"] = activation
+    if kind == "residual":
+        sizes = (size // 4).bit_length()
+        network: nn.Module = ResidualDiscriminator(**settings, blocks=-(-(depth - 2) // (2 * sizes)))
+    else:
+        network = Discriminator(**settings, depth=depth)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and kind == "plain_wrapped":
+            module.padding_mode = "circular"
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = leak
+    if pooled:
+        classifier: Any = network.logit
+        mean = nn.Sequential(nn.Unflatten(1, (-1, 4, 4)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        network.logit = nn.Sequential(mean, nn.Linear(classifier.in_features // 16, classifier.out_features))
+    initialize(network, initialization, generator=stream(seed, "why"))
+    return network
+
+
+def cross_entropy_of(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return cross_entropy(network(batch[0]), batch[1])
+
+
+def claim(holds: bool | None, measured: str, otherwise: str = "the cause was not found") -> dict[str, Any]:
+    """Whether a claim holds (None: not decided), what was measured, and, where it does not hold, the cause."""
+    decided = None if holds is None else bool(holds)
+    return {"holds": decided, "measured": measured} | ({} if holds else {"cause": otherwise})
+
+
+def each(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{TITLES[name]} {value:.3g}" for name, value in values.items())
+
+
+def mean_by(rows: Iterable[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    points: dict[float, list[float]] = {}
+    for row in rows:
+        if row.get(y) is not None:
+            points.setdefault(row[x], []).append(row[y])
+    return [(at, float(np.mean(values))) for at, values in sorted(points.items())]
+
+
+def curves_panel(title: str, curves: Curves, x: str, log: bool = False, log_x: bool = False) -> Panel:
+    def draw(ax: Axes) -> None:
+        for name, points in curves.items():
+            marker = "." if len(points) < 12 else ""
+            ax.plot(*zip(*points, strict=True), color=COLOUR[name], label=TITLES[name], marker=marker)
+        ax.set(title=title, xlabel=x)
+        if log:
+            logarithmic(ax)
+        if log_x:
+            logarithmic(ax, "x")
+
+    return Panel(draw, title)
