@@ -18,7 +18,7 @@ import types
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -87,7 +87,7 @@ class Isolated:
         self.random_state.restore()
         self.during, watched = [], Contents(())
         met = register_module_forward_pre_hook(lambda module, _: self._meet(module, watched))
-        with met, _without_warnings_of_hooks():
+        with met, eager():
             try:
                 self._begin(self.owners, watched)
                 return self.f(*args, **kwargs)
@@ -137,15 +137,6 @@ class Isolated:
         self.written = []
 
 
-@contextmanager
-def _without_warnings_of_hooks() -> Iterator[None]:
-    """A compiled module warns of hooks on every module; ours does no harm at any number of calls."""
-    with warnings.catch_warnings() if "torch._dynamo" in sys.modules else nullcontext():
-        if "torch._dynamo" in sys.modules:
-            warnings.filterwarnings("ignore", message="Using `torch.compile")
-        yield
-
-
 def _without_inference(t: Tensor) -> Tensor:
     if not t.is_inference():
         return t
@@ -190,6 +181,21 @@ def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     with ExitStack() as stack:
         for handle in handles:
             stack.enter_context(handle)
+        yield
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run compiled modules uncompiled.
+
+    A compiled graph can be neither differentiated twice nor hooked, and every hook of ours would make torch compile it
+    again, until it gives up at its limit and the caller's own calls stay slow for good.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        yield
+        return
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # of hooks, of which it does not compile any
         yield
 
 

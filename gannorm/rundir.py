@@ -323,7 +323,7 @@ class RunDir:
 
 def find_runs(paths: list[str]) -> list[RunDir]:
     """The run directories among `paths` and one level below them (a study folder), there sorted by name."""
-    found: dict[Path, RunDir] = {}
+    runs: dict[Path, RunDir] = {}
     for path in map(Path, paths):
         if path.name == PLAN and len(paths) > 1:
             continue  # a shell's `study/*` names it beside the runs
@@ -332,8 +332,8 @@ def find_runs(paths: list[str]) -> list[RunDir]:
         if not candidates:
             raise _no_run(path)
         for candidate in candidates:
-            found.setdefault(candidate.resolve(), RunDir(candidate))
-    return list(found.values())
+            runs.setdefault(candidate.resolve(), RunDir(candidate))
+    return list(runs.values())
 
 
 def _no_run(path: Path) -> UserError:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import io
+import operator
 import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,12 @@ from gannorm.errors import UserError
 # Objects of these libraries hold no state of a network, and a trainer holds everything else.
 FOREIGN = {"torch", "lightning", "pytorch_lightning", "lightning_fabric", "wandb", "tqdm", "logging", "threading"}
 FOREIGN |= {"multiprocessing", "concurrent", "asyncio", "ray", "pytest", "_pytest", "unittest", "matplotlib", "pandas"}
+
+# Tuples, as every attribute of every module is asked at every call of a network: a union is made anew each time.
+ATOMS = (str, bytes, int, float, type(None), torch.dtype, torch.device)
+CONTAINERS = (list, set, deque, bytearray)
+OTHERS = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, nn.Module)
+OTHERS += (torch.utils.data.Dataset, torch.utils.data.DataLoader, BaseException, io.IOBase)
 
 
 class RandomState:
@@ -66,7 +73,7 @@ class AttributeState:
         stack = list(owners)[::-1]
         while stack:
             value = stack.pop()
-            if isinstance(value, str | bytes | int | float | None | torch.dtype | torch.device):
+            if isinstance(value, ATOMS):
                 continue
             if id(value) in self._seen:
                 continue
@@ -97,7 +104,7 @@ class AttributeState:
         if isinstance(value, dict):
             self._save(value)
             return list(value.values())
-        if isinstance(value, list | set | deque | bytearray):
+        if isinstance(value, CONTAINERS):
             self._save(value)
             return list(value)
         if isinstance(value, tuple | frozenset):
@@ -124,9 +131,7 @@ class AttributeState:
         return [*module.parameters(recurse=False), *module.buffers(recurse=False), *module.children()]
 
     def _save(self, container: Any) -> None:
-        content: Any = list(container)
-        if isinstance(container, dict):
-            content = dict(container)
+        content: Any = dict(container) if isinstance(container, dict) else list(container)
         self.saved.append((container, content))
 
     def replace(self, new: Callable[[Tensor], Tensor]) -> set[int]:
@@ -168,19 +173,19 @@ def _require_initialized(module: nn.Module) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     """Make a container hold what it held, in the same order; untouched if it does."""
+    if not container and not content:  # most are dictionaries of hooks that nobody set
+        return
     if isinstance(container, dict):
         kind = OrderedDict if isinstance(container, OrderedDict) else dict
-        now, before = list(container.items()), list(content.items())
-        if len(now) == len(before) and all(k is a and v is b for (k, v), (a, b) in zip(now, before, strict=True)):
+        if _are(container, content) and _are(container.values(), content.values()):
             return
         kind.clear(container)
         kind.update(container, content)
         return
     if isinstance(container, set):
-        same = set(map(id, container)) == set(map(id, content))
-    else:
-        same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
-    if same:
+        if set(map(id, container)) == set(map(id, content)):
+            return
+    elif _are(container, content):
         return
     container.clear()
     if isinstance(container, set):
@@ -189,11 +194,14 @@ def _refill(container: Any, content: Any) -> None:
         container.extend(content)
 
 
+def _are(now: Collection[Any], before: Collection[Any]) -> bool:
+    """Whether they hold the same objects in the same order."""
+    return len(now) == len(before) and all(map(operator.is_, now, before))
+
+
 def is_plain(value: Any) -> bool:
     """Whether it is an object with attributes, and neither code nor somebody else's machinery."""
-    code = type | types.ModuleType | types.FunctionType | types.MethodType | functools.partial | nn.Module
-    data = torch.utils.data.Dataset | torch.utils.data.DataLoader | BaseException | io.IOBase
-    if isinstance(value, code | data) or not isinstance(getattr(value, "__dict__", None), dict):
+    if isinstance(value, OTHERS) or not isinstance(getattr(value, "__dict__", None), dict):
         return False
     return type(value).__module__.partition(".")[0] not in FOREIGN
 

@@ -76,6 +76,7 @@ class Evidence:
     repeats: bool = True  # two calls on one batch agree, with the random state fixed
     constant: bool = False  # all logits are equal within rounding
     saturated: bool = False  # the outputs are exactly 0 or exactly 1
+    gradient_tested: bool = True  # False: f has no gradient by its input, or does not let itself be differentiated
     hidden_layers: int = 0  # layers that couple the batch, their effect multiplied by zero at these weights
     hidden_names: tuple[str, ...] = ()  # names of these layers; metrics hold numbers only, so names are not read back
 
@@ -194,15 +195,14 @@ def _not_measured(e: Evidence) -> Verdict | None:
 def _independent(e: Evidence) -> Verdict:
     """Rules 2 and 3."""
     auc = e.auc_images or e.curve[PURE]
+    kind, head = "judges images", "no logit and no gradient depends on the other images of the batch"
+    depends = "it does not depend on the batch"
     if e.gradient_coupled:
-        kind, head = (
-            "learns from batches",
-            "it judges images, but its gradients depend on the other images of the batch",
-        )
+        kind, head = "learns from batches", _SENTENCES["learns from batches"]
         depends = "only its gradients depend on the batch"
-    else:
-        kind, head = "judges images", "no logit and no gradient depends on the other images of the batch"
-        depends = "it does not depend on the batch"
+    elif not e.gradient_tested:
+        head = "no logit depends on the other images of the batch, and gradients could not be tested"
+        depends = "its logits do not depend on the batch (gradients could not be tested)"
     if auc.above(CHANCE):
         return Verdict(kind, f"{head}; it ranks real above fake images with AUC {auc}{_hidden(e)}")
     if auc.low is None:
@@ -297,7 +297,7 @@ def _above_at_both_ends(e: Evidence, pure: Estimate, conflict: Estimate) -> Verd
 # -- helpers ----------------------------------------------------------------------------------------------------------
 
 _COUNTS = ("images", "batch_size", "units", "hidden_layers")
-_FLAGS = ("forward_coupled", "gradient_coupled", "repeats", "constant", "saturated")
+_FLAGS = ("forward_coupled", "gradient_coupled", "repeats", "constant", "saturated", "gradient_tested")
 
 
 def _undecided(reason: str) -> Verdict:

@@ -20,6 +20,7 @@ from gannorm.isolate import Isolated, isolated
 from gannorm.probes.progress import progress, step
 
 Function = Callable[..., Any]
+SUMS_TO_1 = 1e-3  # probabilities do, but for the rounding of a softmax in half precision
 Output = Any  # None, or which of several outputs: an index, a key, a path of these (a tuple) or a callable
 
 
@@ -240,11 +241,31 @@ def project(flat: Tensor) -> Tensor:
 
 
 def logits(output: Any, n: int, batch_dim: int = 0) -> Tensor:
-    """One logit per sample, (N,) in float64 on the CPU: of a map of logits (a patch discriminator) the mean."""
-    return per_sample(output, n, batch_dim).detach().reshape(n, -1).cpu().double().mean(dim=1)
+    """One logit per sample, (N,) in float64 on the CPU: of a map of logits (a patch discriminator) the mean.
+
+    Raises UserError for the scores of classes, whose mean says nothing.
+    """
+    values = per_sample(output, n, batch_dim).detach().cpu().double()
+    if values.dim() == 2 and _are_classes(values):
+        k = values.shape[1]
+        raise UserError(
+            f"the logit must be one number per sample: got the scores of {k} classes, shape {(n, k)}; choose with "
+            "`output=`, such as output=lambda out: out[:, 1] - out[:, 0] where class 1 is real, or "
+            "output=lambda out: out.mean(1) if they are logits of several scales."
+        )
+    return values.reshape(n, -1).mean(dim=1)
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _are_classes(values: Tensor) -> bool:
+    """Whether (N, K) holds two numbers per sample, or the probabilities or log-probabilities of more classes."""
+    if values.shape[1] <= 2:
+        return values.shape[1] == 2
+    return any(
+        bool((p.min() >= 0) & ((p.sum(1) - 1).abs().max() < SUMS_TO_1)) for p in (values, values.clamp(max=1).exp())
+    )
 
 
 def _sample_shapes(x: Any, batch_dim: int) -> Any:

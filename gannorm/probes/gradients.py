@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -94,7 +93,6 @@ def graph(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Ite
             stack.enter_context(_embeddings_cut(run, embedded))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(eager())
         inputs: list[Tensor] = []
         outputs = scalars(run(map_tensors(lambda t: as_leaf(t, inputs), x)), n, batch_dim)
         leaves = [(leaf, Layout("plain", batch_dim)) for leaf in inputs]
@@ -139,16 +137,6 @@ def sign_change(pull_back: Callable[[Tensor], list[Tensor]], bits: list[Tensor])
 def tolerance(dtype: torch.dtype) -> float:
     """The relative change that is allowed for nondeterministic or reordered kernels."""
     return 16 * torch.finfo(dtype if dtype == torch.float64 else torch.float32).eps
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Run compiled modules uncompiled: a compiled graph can be neither differentiated twice nor hooked."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _has_gradient(t: Tensor) -> bool:

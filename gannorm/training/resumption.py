@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped, as if it never had been: `gannorm train --resume RUN`.
+"""Continue a stopped run, to the same end as without the stop: `gannorm train --resume RUN`.
 
 It may have been stopped at any moment and in any way. The lock of its directory shows whether a process still has it, a
 checkpoint holds its whole state, and what was written after the newest whole one is cut off and computed again.

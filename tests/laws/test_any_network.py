@@ -17,6 +17,7 @@ from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS, set_reference
 from gannorm.probes import (
     assert_batch_invariant,
+    batch_invariance,
     common_mode_gain,
     companion_variance,
     composition_gap,
@@ -217,6 +218,17 @@ def test_an_outer_no_grad_or_inference_mode_does_not_matter() -> None:
     with torch.inference_mode():
         assert torch.equal(coupling_matrix(network, x), expected)
         assert coupled_layers(network, x) == ["1", "4"]
+        dense, points = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)), torch.randn(64, 3)
+        assert coupled_layers(dense, points) == ["1"]  # a linear layer saves its weight for backward
+        assert batch_invariance(dense, points, points + 1, 16).gradient_coupling
+
+
+def test_probes_do_not_use_up_the_compilations_of_a_module() -> None:
+    network = torch.compile(nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8)), backend="eager")
+    network(torch.randn(8, 3))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    swap_test(network, torch.randn(8, 3))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 
 def test_compiled_modules() -> None:

@@ -83,7 +83,7 @@ def test_the_last_whole_checkpoint_serves_and_a_named_one_is_taken_as_it_is(tmp_
     assert find_checkpoint(run) == run.checkpoint_file(3)
     for step in (3, 2):
         run.checkpoint_file(step).write_bytes(b"PK")
-    with pytest.warns(UserWarning, match=r"step_0000000[23].ckpt is damaged .*; step_00000001.ckpt is taken") as warned:
+    with pytest.warns(UserWarning, match=r"step_0000000[23].ckpt is damaged .*; step_00000001.ckpt is used") as warned:
         assert find_checkpoint(run) == run.checkpoint_file(1)
     assert len(warned) == 2
     assert find_checkpoint(run, 3) == run.checkpoint_file(3)

@@ -143,7 +143,7 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     with stopped.lock():
         refused("one process writes a run")
     stopped.set_status("diverged", 3, "loss_d=1e9")
-    refused(r"has diverged \(loss_d=1e9\)")
+    refused(r"ended by itself \(loss_d=1e9\) and would do so again")
     stopped.set_status("running", 0)
 
     config = stopped.config()
@@ -202,7 +202,7 @@ def test_the_command_goes_on_and_takes_only_what_changes_nothing(stopping, capsy
     torch.save(torch.load(file, weights_only=True) | {"config": config}, file)
     for flags, message in (
         (["--resume"], "must be followed by a run directory"),
-        (["--resume", "stopped", "--seed", "3"], "takes no flags but --progress and --wandb: got --seed"),
+        (["--resume", "stopped", "--seed", "3"], "only --progress and --wandb may stand beside it: got --seed"),
         (["--resume=stopped", "--config=x.yaml", "--steps=9"], "got --config, --steps"),
         (["--resume", "whole"], "whole is finished at step 4"),
         (["--resume", "nowhere"], "must hold config.yaml: nowhere does not"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,15 @@ from torch import Tensor
 
 from gannorm.errors import UserError
 from gannorm.isolate import modules_in
-from gannorm.probes.batch import Function, both_classes, concatenate, default_generator, selecting, take
+from gannorm.probes.batch import (
+    Function,
+    both_classes,
+    concatenate,
+    default_generator,
+    permutation,
+    selecting,
+    take,
+)
 from gannorm.probes.dependence.assertion import gradient_coupling
 from gannorm.probes.dependence.blocks import Blocks, see, whole_batches
 from gannorm.probes.dependence.common_mode_gain import gain_of
@@ -24,7 +33,7 @@ from gannorm.probes.dependence.hidden_coupling import few_signs, few_swaps, hidd
 from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_of, varied_shares
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity_of
-from gannorm.probes.gradients import graph
+from gannorm.probes.gradients import NoGradientError, graph
 from gannorm.probes.optimization.objective import Result
 from gannorm.registry import choices
 from gannorm.verdict import KINDS, MIXED, PURE, SHARES, Estimate, Evidence, Verdict, decide, share_name
@@ -50,7 +59,8 @@ class BatchInvariance(Result):
     cost: str
     composition: CompositionCurve
     swap: SwapTest
-    gradient_change: float  # of a sample's gradient when other outputs change sign, relative; 0 within rounding
+    gradient_change: float | None  # of a sample's gradient when other outputs change sign, relative; 0 within
+    # rounding, None where no gradient could be tested
     hidden: tuple[str, ...]  # layers that couple the batch, their effect multiplied by zero at these weights
     auc_pure_training: Estimate | None  # AUC in pure batches with real images of the training set
     leak: LeakRatio | None
@@ -70,7 +80,7 @@ class BatchInvariance(Result):
     @property
     def gradient_coupling(self) -> bool:
         """Whether gradients depend on the other images, beyond rounding."""
-        return self.gradient_change > 0  # and not by the estimate, whose random signs can miss a few coupled pairs
+        return bool(self.gradient_change)  # and not by the estimate, whose random signs can miss a few coupled pairs
 
     @property
     def evidence(self) -> Evidence:
@@ -89,6 +99,7 @@ class BatchInvariance(Result):
             repeats=self.swap.verdict != "unrepeatable",
             constant=curve.constant,
             saturated=curve.saturated,
+            gradient_tested=self.gradient_change is not None,
             hidden_layers=len(self.hidden),
             hidden_names=self.hidden,
         )
@@ -184,8 +195,8 @@ def batch_invariance(
         BatchInvariance; its repr is meant to be read, `.verdict` is the answer.
 
     Raises:
-        UserError: too few images, real and fake of unequal shapes, values that are not finite, no differentiable path,
-            before any other work is done.
+        UserError: too few images, real and fake of unequal shapes, values that are not finite, before any other work
+            is done. A warning, where no gradient could be tested, as of integer inputs.
 
     Source: defined here.
 
@@ -203,22 +214,32 @@ def batch_invariance(
     full: dict[str, Any] = dict.fromkeys(
         ("leak", "uniformity", "companion_variance", "companion_shift", "coupling", "common_mode_gain", "matrix")
     )
+    change: float | None = None
+    try:  # first: they refuse bad input
+        if cost == "full":
+            full |= _derivatives(f, mixed, generator, batch_dim)
+            change = gradient_coupling(f, mixed, generator, batch_dim)
+        else:
+            change = few_signs(f, mixed, generator, batch_dim)
+    except NoGradientError as reason:
+        warnings.warn(f"logits were tested, and gradients were not: {reason}", stacklevel=2)
     if cost == "full":
-        full |= _derivatives(f, mixed, generator, batch_dim)  # first: they refuse bad input
-        change = gradient_coupling(f, mixed, generator, batch_dim)
         swap = swap_test(f, mixed, generator, batch_dim)
     else:
-        change = few_signs(f, mixed, generator, batch_dim)
-        swap = few_swaps(f, mixed, generator, batch_dim)
+        swap = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
     coupled = swap.verdict == "coupled"
-    hidden = () if coupled else hidden_coupling(f, mixed, change > 0, generator, batch_dim)
+    hidden = () if coupled else hidden_coupling(f, mixed, change != 0, generator, batch_dim)
     curve = measure_curve(
         f, real, fake, batch_size, SHARES, threshold, batch_dim, generator, fakes, independent=not coupled
     )
+    if cost == "full" and not coupled and not curve.flat and swap.verdict != "unrepeatable":
+        by_class = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
+        if by_class.verdict == "coupled":
+            swap, coupled, hidden = by_class, True, ()
     layers: list[LayerCoupling] = []
     if cost == "full":
         full |= _other_images(f, real, fake, n, batch_size, threshold, batch_dim, generator)
-        if (coupled or change > 0) and swap.verdict != "unrepeatable":
+        if (coupled or change) and swap.verdict != "unrepeatable":
             layers = locate_coupling(f, mixed, generator, batch_dim)
     training = None
     if training_real is not None:
@@ -244,6 +265,15 @@ def _half_and_half(real: Any, fake: Any, batch_size: int, batch_dim: int) -> Any
     half = batch_size // 2
     first, second = take(real, torch.arange(half), batch_dim), take(fake, torch.arange(batch_size - half), batch_dim)
     return concatenate(first, second, batch_dim)
+
+
+def _swaps_of_classes(f: Function, mixed: Any, batch_size: int, generator: torch.Generator, batch_dim: int) -> SwapTest:
+    """`few_swaps` that replace one class by the other: a dependence on the mixture of classes alone shows too.
+
+    In random order, for layers that compute with groups of neighbours.
+    """
+    order = permutation(batch_size, generator)
+    return few_swaps(f, take(mixed, order, batch_dim), generator, batch_dim, kept=order < batch_size // 2)
 
 
 def _derivatives(f: Function, mixed: Any, generator: torch.Generator, batch_dim: int) -> dict[str, Any]:

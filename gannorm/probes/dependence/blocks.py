@@ -52,6 +52,8 @@ class Seen:
     logits: Tensor  # (B, N), float64
     constant: bool  # all logits are equal within rounding
     saturated: bool  # at least 99 % of the outputs, before any mean over a map, are exactly 0 or exactly 1
+    outputs: int  # numbers that f gives an image; their mean is its logit
+    range: tuple[float, float]  # of all outputs
 
     def of(self, reals: int) -> Iterator[tuple[Batch, Tensor]]:
         """The batches with so many real images, each with its logits (N,)."""
@@ -63,11 +65,15 @@ class Seen:
             torch.cat([self.logits, other.logits]),
             self.constant and other.constant,
             self.saturated and other.saturated,
+            self.outputs,
+            (min(self.range[0], other.range[0]), max(self.range[1], other.range[1])),
         )
 
 
 def whole_batches(real: Any, fake: Any, batch_size: int, batch_dim: int = 0) -> int:
     """The number of images of each class that fill whole batches. Raises UserError if there is not one batch."""
+    if not isinstance(batch_size, int):
+        raise UserError(f"`batch_size` must be a whole number: got {batch_size!r:.80}; try 64.")
     if batch_size < 2:
         raise UserError(f"`batch_size` must be at least 2, for other images: got {batch_size}; try 64.")
     sizes = batch_size_of(real, batch_dim), batch_size_of(fake, batch_dim)
@@ -126,7 +132,8 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     """
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     values: dict[int, Tensor] = {}
-    inside = outputs = 0  # outputs that are neither 0 nor 1, and all
+    inside = outputs = each = 0  # outputs that are neither 0 nor 1, all, and those of an image
+    lowest, highest = math.inf, -math.inf
     least, most, floor = math.inf, -math.inf, 0.0
     for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
         chosen = [i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)]
@@ -138,6 +145,8 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
                 values[i] = logits(output, len(index), batch_dim)
                 inside += int(((raw != 0) & (raw != 1)).sum())
                 outputs += raw.numel()
+                each = raw.numel() // len(raw)
+                lowest, highest = min(lowest, raw.min().item()), max(highest, raw.max().item())
                 least, most = min(least, values[i].min().item()), max(most, values[i].max().item())
                 floor = tolerance(raw.dtype)
     spread, size = most - least, max(abs(least), abs(most))
@@ -145,7 +154,7 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     if not constant and spread <= SUSPECT * max(size, 1.0):
         constant = _is_rounding(f, take(images, batches[0].index, batch_dim), spread, batch_dim)
     logits_seen = torch.stack([values[i] for i in range(len(batches))])
-    return Seen(batches, logits_seen, constant, saturated=inside <= UNSATURATED * outputs)
+    return Seen(batches, logits_seen, constant, inside <= UNSATURATED * outputs, each, (lowest, highest))
 
 
 def _is_rounding(f: Function, x: Any, spread: float, batch_dim: int) -> bool:

@@ -8,6 +8,7 @@ below a fake among real images.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from gannorm.probes.dependence.judgements import Cells, Judged, independent_auc,
 from gannorm.probes.optimization.objective import Result
 from gannorm.verdict import CONFLICT, MIXED, PURE, SHARES, Estimate
 
+BORDER_MISSED = "all outputs lie in [0, 1], as probabilities do, and the threshold must lie inside to decide:"
 JUDGED = 32  # images of each class, at least, at every share
 
 
@@ -45,6 +47,8 @@ class CompositionCurve(Result):
     counts: tuple[int, ...]  # judgements of each class at each share
     threshold: float | None
     fakes: str  # which fakes were used
+    outputs: int  # numbers that f gives an image; of several, as of a patch discriminator's map, the mean is judged
+    border_missed: bool  # all outputs lie in [0, 1], on both sides of 0.5, and the threshold does not lie inside
 
     @property
     def pure(self) -> Estimate:
@@ -249,6 +253,11 @@ def measure_curve(
     if independent and not judged.flat:  # the test for coupling missed some: measure all shares
         rest = [batch for r in turns if r not in first for batch in blocks.mixed(r, turns[r])]
         judged = Judged(seen.with_more(see(f, images, rest, generator, batch_dim)), n, batch_size)
+    lowest, highest = judged.seen.range
+    are_probabilities = 0 <= lowest < 0.5 < highest <= 1 and not judged.seen.saturated
+    border_missed = threshold is not None and not 0 < threshold < 1 and are_probabilities
+    if border_missed:
+        warnings.warn(f"{BORDER_MISSED} got threshold={threshold:g}; pass threshold=0.5.", stacklevel=3)
     return CompositionCurve(
         shares=shares,
         auc=tuple(judged.auc(share) for share in shares),
@@ -267,4 +276,6 @@ def measure_curve(
         counts=tuple(len(judged.everywhere(share)[0]) for share in shares),
         threshold=threshold,
         fakes=fakes,
+        outputs=judged.seen.outputs,
+        border_missed=border_missed,
     )

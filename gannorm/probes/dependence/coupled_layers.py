@@ -11,8 +11,7 @@ a reshape needs no class of its own. The layout of the samples in a tensor is de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -22,7 +21,6 @@ from gannorm.isolate import hooked
 from gannorm.probes.batch import (
     Function,
     Output,
-    Run,
     batch_size_of,
     codes,
     default_generator,
@@ -32,9 +30,10 @@ from gannorm.probes.batch import (
     selecting,
     take,
 )
+from gannorm.probes.dependence.noised_weights import noised_weights
 from gannorm.probes.dependence.swap_test import plan_swaps
 from gannorm.probes.dependence.walk import LayerCoupling, NotDifferentiable, Walk
-from gannorm.probes.gradients import NoGradientError, eager, graph, sign_change, tolerance
+from gannorm.probes.gradients import NoGradientError, graph, sign_change, tolerance
 from gannorm.probes.layouts import Change, Layout
 from gannorm.probes.progress import progress
 
@@ -60,7 +59,8 @@ def coupled_layers(
 
     Source: defined here.
 
-    >>> coupled_layers(nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1)), torch.randn(9, 3))
+    >>> network = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+    >>> coupled_layers(network, torch.randn(9, 3))
     ['1']
     """
     return [layer.name for layer in locate_coupling(f, x, generator, batch_dim, output)]
@@ -100,7 +100,7 @@ def is_coupled(
     bits = codes(n, generator)
     with running(f, x) as run, torch.no_grad():
         run(x)  # one call, so that all modules are known
-        with noised(run, generator):
+        with noised_weights(run.roots.values(), generator):
             base = per_sample(run(x), n, batch_dim).cpu()
             plan = plan_swaps(bits, generator)
             for kept, source in plan if passes is None else plan[: max(passes - 3, 1)]:
@@ -114,15 +114,6 @@ def is_coupled(
             with suppress(NoGradientError), graph(f, x, batch_dim) as g:
                 return sign_change(g.pull_back, bits) > tolerance(g.outputs.dtype)
     return False
-
-
-@contextmanager
-def noised(run: Run, generator: torch.Generator) -> Iterator[None]:
-    """Inside, the weights of the modules that have run have small noise."""
-    from gannorm.probes.dependence.hidden_coupling import noised_weights  # which calls this file
-
-    with noised_weights(run.roots.values(), generator):
-        yield
 
 
 def walk_through(
@@ -141,9 +132,9 @@ def walk_through(
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
-    with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
+    with running(f, x) as run, torch.no_grad(), ExitStack() as stack:
         per_sample(run(x), n, batch_dim)  # one call, so that all modules are known
-        stack.enter_context(noised(run, generator))
+        stack.enter_context(noised_weights(run.roots.values(), generator))
         walk = Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))
         walk.go(run, x, walk.record)

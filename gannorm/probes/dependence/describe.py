@@ -20,9 +20,13 @@ def described(result: BatchInvariance) -> str:
     """The verdict, and a line for each quantity that was measured."""
     curve, swap, regression = result.composition, result.swap, result.leak
     lines = {"AUC": _by_share(curve, curve.auc), "images": _images(curve)}
+    if curve.outputs > 1:
+        lines["logit"] = f"the mean of {curve.outputs} outputs an image"
     if curve.accuracy is not None and curve.decisions_follow_batch is not None:
         lines["accuracy"] = _by_share(curve, curve.accuracy)
         lines["decisions"] = f"{curve.decisions_follow_batch:.2f} follow the rest of the batch in conflict"
+    if curve.border_missed:
+        lines["threshold"] = f"all outputs lie in [0, 1]: {curve.threshold:g} decides nothing; pass threshold=0.5"
     lines["one batch"] = ", ".join(
         f"{auc.mean:.2f} at real share {share:.3g}" for share, auc in curve.same_batch.items()
     )
@@ -48,8 +52,11 @@ def described(result: BatchInvariance) -> str:
         lines["uniformity"] = _uniformity(result.uniformity)
     change = f"largest change {swap.max_change:.3g}"
     lines["forward"] = f"{swap.verdict}; {change}{_floors(swap)}"
-    gradient = "coupled" if result.gradient_coupling else "independent"
-    lines["gradient"] = f"{gradient}; largest change {result.gradient_change:.3g} of its size"
+    if result.gradient_change is None:
+        lines["gradient"] = "not tested"
+    else:
+        gradient = "coupled" if result.gradient_coupling else "independent"
+        lines["gradient"] = f"{gradient}; largest change {result.gradient_change:.3g} of its size"
     if result.coupling is not None and result.common_mode_gain is not None:
         ratio = f"{result.coupling.ratio:.3g}"
         lines["gradient"] += f"; coupling ratio {ratio}, common-mode gain {result.common_mode_gain:.3g}"

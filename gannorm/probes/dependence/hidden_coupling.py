@@ -6,23 +6,20 @@ now, but it does after the first training step. So the test for coupling is repe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gannorm.errors import UserError
-from gannorm.isolate import isolated, modules_in, switched
+from gannorm.isolate import isolated, modules_in
 from gannorm.probes.batch import Function, batch_size_of, codes, per_sample, running, take, tensors
 from gannorm.probes.dependence.coupled_layers import locate_coupling
+from gannorm.probes.dependence.noised_weights import noised_weights
 from gannorm.probes.dependence.swap_test import SwapTest, plan_swaps, swap_test
 from gannorm.probes.gradients import graph, sign_change, tolerance
 
 CLEAR = 1e-4  # of the largest output: a change above this is not rounding, whatever the precision
-
-NOISE = 0.01  # standard deviation, relative to the root mean square of a parameter, or of 1 where that is 0
 
 
 def hidden_coupling(
@@ -53,14 +50,19 @@ def hidden_coupling(
         return ()
 
 
-def few_swaps(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0) -> SwapTest:
+def few_swaps(
+    f: Function, x: Any, generator: torch.Generator, batch_dim: int = 0, kept: Tensor | None = None
+) -> SwapTest:
     """`swap_test` by two swaps: one half of the samples is changed, then the other. The floors are not measured.
 
     A pair of samples is missed where both are in one half; what couples many samples is seen. Where a change could be
     rounding or noise, the complete test is made.
+
+    Args:
+        kept: boolean (N,), the half that is kept first, such as one class; by default a random one.
     """
     n = batch_size_of(x, batch_dim)
-    plan = plan_swaps(codes(n, generator)[:1], generator)
+    plan = plan_swaps(codes(n, generator)[:1] if kept is None else [kept], generator)
     if all(map(torch.equal, tensors(x), tensors(take(x, plan[0][1], batch_dim)))):
         return swap_test(f, x, generator, batch_dim)
     with running(f, x) as run, torch.no_grad():
@@ -87,32 +89,3 @@ def few_signs(f: Function, x: Any, generator: torch.Generator, batch_dim: int = 
 def _largest(first: Tensor, second: Tensor, kept: Tensor) -> float:
     kept = kept.to(first.device)
     return (first[kept] - second[kept]).abs().max().item()
-
-
-def noised_weights(modules: Iterable[nn.Module], generator: torch.Generator) -> AbstractContextManager[None]:
-    """Inside, every floating parameter of the modules has small Gaussian noise added.
-
-    p + 0.01·s·ε, ε ~ N(0, 1) and s = rms(p), or 1 where all of p is 0. The parameters' own storage is not written.
-
-    Args:
-        modules: roots; a parameter that several share gets one noise.
-        generator: draws the noise.
-
-    Source: defined here.
-
-    >>> layer = nn.Linear(2, 1)
-    >>> _ = nn.init.zeros_(layer.weight)
-    >>> with noised_weights([layer], torch.Generator().manual_seed(0)):
-    ...     bool(layer.weight.any())
-    True
-    >>> bool(layer.weight.any())
-    False
-    """
-    parameters = {id(p): p for root in modules for p in root.parameters() if p.is_floating_point() and p.numel()}
-    return switched(*((p, "data", _noised(p, generator)) for p in parameters.values()))
-
-
-def _noised(p: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(p.shape, generator=generator, device=generator.device).to(p)
-    scale = p.detach().float().square().mean().sqrt().item() or 1.0
-    return p.detach() + NOISE * scale * noise

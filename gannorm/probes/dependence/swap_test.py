@@ -210,6 +210,7 @@ def cast(roots: Iterable[nn.Module], dtype: torch.dtype) -> None:
         return nn.Parameter(t.to(dtype), t.requires_grad) if isinstance(t, nn.Parameter) else t.detach().to(dtype)
 
     modules = [m for root in roots for m in root.modules()]
-    AttributeState(modules).replace(converted)
+    with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode cannot be differentiated by
+        AttributeState(modules).replace(converted)
     if any(t.is_floating_point() and t.dtype != dtype for m in modules for t in (*m.parameters(), *m.buffers())):
         raise TypeError("TorchScript keeps its precision")

@@ -17,7 +17,6 @@ from gannorm.errors import UserError
 from gannorm.isolate import hooked
 from gannorm.probes.batch import batch_size_of, running
 from gannorm.probes.calls import KERNELS
-from gannorm.probes.gradients import eager
 from gannorm.probes.optimization.objective import Result, chosen
 
 LARGEST = 4096  # entries of an input or of a map, above which the singular values take minutes
@@ -79,7 +78,7 @@ def condition_number(
         )
     names = chosen(known, [kernels[-2]] if layers is None else layers, "a module of the network")
     values: dict[str, Tensor] = {}
-    with eager(), torch.inference_mode(False), torch.enable_grad(), running(network, x) as run:
+    with torch.inference_mode(False), torch.enable_grad(), running(network, x) as run:
         for name in names:
             of_images = [_block(network, name, run, x, i) for i in range(images)]
             values[name] = torch.stack([torch.linalg.svdvals(block) for block in of_images]).mean(0)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import isolated, switched
 from gannorm.probes.batch import map_tensors
-from gannorm.probes.gradients import eager
 from gannorm.registry import choices
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -104,7 +103,7 @@ class Objective:
 @contextmanager
 def objective(network: nn.Module, loss: Loss, batch: Any) -> Iterator[Objective]:
     """Yield the objective; every evaluation starts from the same buffers and random states, and leaves no trace."""
-    with isolated(loss, network) as pure, eager(), torch.inference_mode(False), torch.enable_grad():
+    with isolated(loss, network) as pure, torch.inference_mode(False), torch.enable_grad():
         yield Objective(network, pure, batch)
 
 

@@ -1,7 +1,7 @@
 """Gradients of a large batch from microbatches, exact also where a normalizer couples the batch.
 
 A batch normalizer reads its batch through a few numbers per channel, and those of the whole batch follow from those of
-its microbatches. So microbatches can stand in for a batch if each is told what the others saw. Let S_l be the
+its microbatches. So microbatches can stand in for a batch if each has the statistics of the others. Let S_l be the
 statistics of the l-th call of a batch normalizer, l = 1…L in forward order, s_l(x_k) what microbatch k contributes,
 S_l = pool(s_l(x_1), …, s_l(x_K)), and ℓ_k the loss of microbatch k. Exact accumulation takes 2L + 1 sweeps over them:
 
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import UserError, require_positive
-from gannorm.isolate import modules_in
+from gannorm.isolate import eager, modules_in
 from gannorm.probes import coupled_layers
 from gannorm.probes.batch import take, tensors
-from gannorm.probes.gradients import eager, tolerance
+from gannorm.probes.gradients import tolerance
 from gannorm.registry import UnknownNameError, choices
 from gannorm.training.accumulation.pooling import taken_apart
 from gannorm.training.accumulation.sweeps import Sweeps
@@ -204,9 +204,9 @@ def _independent(sweeps: Sweeps, x: tuple[Tensor, ...]) -> bool:
     return not any([*leaks, *(_differs(a.detach(), b, kept) for a, b in zip(before, after, strict=True))])
 
 
-def _by_sample(found: tuple[Any, Tensor] | None, n: int) -> list[Tensor]:
+def _by_sample(outputs: tuple[Any, Tensor] | None, n: int) -> list[Tensor]:
     """Every floating tensor of a run's outputs and losses that has a row for each of the n samples."""
-    return [t for t in tensors(found) if t.is_floating_point() and t.dim() and len(t) == n]
+    return [t for t in tensors(outputs) if t.is_floating_point() and t.dim() and len(t) == n]
 
 
 def _differs(a: Tensor, b: Tensor, index: Tensor) -> bool:

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from gannorm import probes
-from gannorm.errors import UserError
+from gannorm.errors import UserError, printable
 from gannorm.isolate import isolated, modules_in, switched
-from gannorm.probes.batch import both_classes, per_sample, running, selecting, take
+from gannorm.probes.batch import both_classes, map_tensors, per_sample, running, selecting, take
 from gannorm.registry import choices
 from gannorm.seeds import stream
 from gannorm.training.callbacks.sources import RealImages, draw_fakes, joined, length
@@ -141,7 +141,7 @@ class BatchDependence:
         number = trainer.fit_loop.total_batch_idx + 1  # of training batches, whatever the optimizers count
         with self._clock():
             self._real.see(batch, -number % self.every_n_batches)
-            is_last = self.at_ends and trainer.global_step == trainer.max_steps
+            is_last = self.at_ends and 0 < trainer.max_steps <= trainer.global_step
             if number % self.every_n_batches == 0 or is_last:
                 self._act(trainer, module, _step(trainer))
 
@@ -185,21 +185,33 @@ class BatchDependence:
             self._real.see(batch, 0)
             x = take(self._real.take(module, fake, self._size), torch.arange(4))
             with running(selecting(discriminator, self.output), x) as run:
-                per_sample(run(x), 4)
+                try:
+                    per_sample(run(x), 4)
+                except (TypeError, RuntimeError, IndexError, AttributeError) as error:  # of a network on wrong inputs
+                    shapes = map_tensors(lambda t: tuple(t.shape), x)
+                    raise UserError(
+                        f"`discriminator` must take images in the form in which `fakes` returns them: with {shapes} it "
+                        f"raised {type(error).__name__}: {printable(str(error))[:200]}"
+                    ) from error
 
     def _discriminator(self, module: Any) -> Callable[..., Any]:
         if not isinstance(self.discriminator, str):
-            return self.discriminator(module)
+            return _callable(self.discriminator(module))
         value = module
         for name in self.discriminator.split("."):
+            if isinstance(value, Mapping) and name in value:
+                value = value[name]
+                continue
             if not hasattr(value, name):
                 names = [child for child, _ in value.named_children()] if isinstance(value, nn.Module) else []
+                if isinstance(value, Mapping):
+                    names = list(map(str, value))
                 raise UserError(
                     f"`discriminator` must name an attribute of {type(module).__name__}: got {self.discriminator!r}; "
                     f"{choices(name, names) if names else 'or pass a function of the module.'}"
                 )
             value = getattr(value, name)
-        return value
+        return _callable(value)
 
     # -- one measurement ----------------------------------------------------------------------------------------------
 
@@ -241,7 +253,7 @@ class BatchDependence:
                     result = probes.batch_invariance(
                         f, real, fake, size, self.threshold, cost=self.cost, training_real=trained_on
                     )
-                    if with_pictures:
+                    if with_pictures and result.gradient_change is not None:
                         arrays[f"coupling_{mode}"] = probes.coupling_matrix(f, mixed).cpu().numpy()
                 self.last[mode] = result
                 metrics |= result.metrics(f"batch_dependence/{mode}/")
@@ -366,6 +378,15 @@ def _in_mode(discriminator: Callable[..., Any], mode: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _callable(discriminator: Any) -> Callable[..., Any]:
+    if not callable(discriminator):
+        got = type(discriminator).__name__
+        raise UserError(
+            f"`discriminator` must be a network, or a function of images: got {got}; name it, or return it."
+        )
+    return discriminator
 
 
 def _batch_size(module: Any, batch: Any) -> int:

@@ -45,14 +45,20 @@ def mean_shift(x: Tensor) -> Tensor:
     return x[:, 0] + 8 * x[:, 0].mean().clamp(-1, 1)
 
 
+def not_monotone(x: Tensor) -> Tensor:
+    """Reverses its ranks in batches of half and half, in which no swap that keeps the mixture changes anything."""
+    return x[:, 0] * torch.where(x[:, 0].mean().abs() < 0.3, -1.0, 1.0)
+
+
 GOLDEN: dict[str, tuple[Callable[[Tensor], Tensor], float, str, str]] = {
     "shift": (shift, 0.4, "judges images", "the batch moves its logits, but not its ranks"),
     "company": (company, 1.0, "judges batches", "within one batch it ranks images right"),
     "mean shift": (mean_shift, 0.4, "judges batches", "within one batch it ranks images right"),
     "per image": (lambda x: x[:, 0], 1.0, "judges images", "no logit and no gradient depends on the other images"),
     "wrong way": (lambda x: -x[:, 0], 1.0, "undecided", "it does not depend on the batch, and it ranks real"),
-    "batch norm": (nn.Sequential(nn.BatchNorm1d(1), nn.Flatten(0)), 1.0, "judges by contrast", "only where both are"),
+    "batch norm": (nn.Sequential(nn.BatchNorm1d(1), nn.Flatten(0)), 1.0, "judges by contrast", "only where both share"),
     "gradient": (lambda x: GradientCentred.apply(x)[:, 0], 1.0, "learns from batches", "its gradients depend on the"),
+    "not monotone": (not_monotone, 0.4, "undecided", "its composition curve is not monotone"),
     "reversed": (lambda x: (x - 3 * x.mean())[:, 0], 0.4, "judges by contrast", "0.00 [0.00, 0.01] in pure"),
 }
 
@@ -163,7 +169,7 @@ def test_answers_that_do_not_repeat_are_undecided() -> None:
     def f(x: Tensor) -> Tensor:
         return x[:, 0] * (1 + 0.1 * (next(calls) * 7919 % 13))
 
-    assert "different answers" in batch_invariance(f, *points(64), batch_size=16, cost="quick").verdict.reason
+    assert "different logits" in batch_invariance(f, *points(64), batch_size=16, cost="quick").verdict.reason
 
 
 def test_the_probe_and_a_reader_of_its_metrics_say_the_same() -> None:
@@ -362,8 +368,6 @@ def test_full_takes_at_most_250_forward_passes(monkeypatch: pytest.MonkeyPatch) 
         (lambda x: x.mean((1, 2, 3)), {"batch_dim": -5}, "got -5 for"),
         (lambda x: x.mean((1, 2, 3)), {"batch_size": 6}, "multiple of 4 and at least 8: got 6"),
         (lambda x: x.mean((1, 2, 3)), {"cost": "quik"}, "`cost` must be one of full, quick: got 'quik'"),
-        (lambda x: x.mean((1, 2, 3)).detach(), {}, "differentiable path"),
-        (lambda x: x.mean((1, 2, 3)).detach(), {"cost": "quick"}, "differentiable path"),
         (lambda x: x.mean(), {}, "one entry per sample"),
         (lambda x: x.mean((1, 2, 3)) / 0, {}, "outputs must be finite"),
     ],
@@ -373,6 +377,28 @@ def test_bad_input_is_refused_before_any_work(f: object, options: dict[str, int]
     with pytest.raises(UserError, match=message):
         batch_invariance(lambda x: calls.append(1) or f(x), *images(), **options)  # type: ignore[operator]
     assert len(calls) <= 1
+
+
+@pytest.mark.parametrize("cost", ["quick", "full"])
+@pytest.mark.parametrize(
+    ("f", "dtype", "kind"),
+    [
+        (lambda x: x.mean((1, 2, 3)).detach(), torch.float32, "judges images"),
+        (lambda x: torch.zeros(len(x)), torch.float32, "undecided"),  # a constant
+        (lambda x: (x.mean((1, 2, 3)) > 9).float(), torch.float32, "undecided"),  # 0 or 1
+        (lambda x: x.float().mean((1, 2, 3)), torch.uint8, "judges images"),
+    ],
+)
+def test_where_no_gradient_can_be_tested_the_logits_are_and_the_verdict_says_so(
+    f: Callable[[Tensor], Tensor], dtype: torch.dtype, kind: str, cost: str
+) -> None:
+    real, fake = images()
+    with pytest.warns(UserWarning, match="logits were tested, and gradients were not"):
+        result = batch_invariance(f, (real + 9).to(dtype), (fake + 9).to(dtype), 16, cost=cost, threshold=None)
+    assert result.verdict.kind == kind and result.gradient_change is None and "not tested" in repr(result)
+    assert kind == "undecided" or "gradients could not be tested" in str(result.verdict)
+    evidence = Evidence.from_metrics(result.metrics())
+    assert evidence is not None and decide(evidence) == result.verdict
 
 
 def test_the_remedy_for_few_images_works() -> None:

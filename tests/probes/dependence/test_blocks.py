@@ -72,7 +72,7 @@ def test_a_share_of_one_is_bounded_by_its_count() -> None:
         (lambda x: x, False, False),
         (lambda x: (x > 0).float(), False, True),
         (lambda x: x * 0, True, True),
-        (lambda x: torch.stack([(x > 0).float(), 0.5 + 0 * x], 1), False, False),
+        (lambda x: torch.stack([(x > 0).float(), 0.5 + 0 * x, x], 1), False, False),
     ],
 )
 def test_dead_outputs_are_noticed(values: object, constant: bool, saturated: bool) -> None:

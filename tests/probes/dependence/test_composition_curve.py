@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +145,39 @@ def test_a_ragged_end_is_dropped_and_stated() -> None:
 def test_patch_discriminators_are_averaged_over_their_map() -> None:
     real, fake = classes(32, 1, 4, 4)
     curve = composition_curve(lambda x: x, real, fake, batch_size=8)
-    assert curve == composition_curve(lambda x: x.mean((1, 2, 3)), real, fake, batch_size=8)
+    assert curve.outputs == 16
+    assert replace(curve, outputs=1) == composition_curve(lambda x: x.mean((1, 2, 3)), real, fake, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        lambda x: x[:, :2],
+        lambda x: x.log_softmax(1),
+        lambda x: x.softmax(1),
+        lambda x: x.half().softmax(1),
+    ],
+)
+def test_scores_of_classes_are_no_logits(scores: Callable[[Tensor], Tensor]) -> None:
+    real, fake = classes(32, 5)
+    with pytest.raises(UserError, match=r"scores of [25] classes, shape \(8, [25]\); .*out\[:, 1\] - out\[:, 0\]"):
+        composition_curve(scores, real, fake, batch_size=8)
+    by_class = composition_curve(scores, real, fake, batch_size=8, output=lambda out: out[:, 1] - out[:, 0])
+    assert by_class.outputs == 1
+
+
+def test_outputs_like_probabilities_get_the_remedy_for_their_threshold() -> None:
+    real, fake = classes(32, 1)
+    with pytest.warns(UserWarning, match=r"all outputs lie in \[0, 1\].*got threshold=0; pass threshold=0.5"):
+        assert composition_curve(torch.sigmoid, real, fake, batch_size=8).border_missed
+    assert not composition_curve(torch.sigmoid, real, fake, batch_size=8, threshold=0.5).border_missed
+    assert not composition_curve(lambda x: 2 * torch.sigmoid(x), real, fake, batch_size=8).border_missed
+
+
+@pytest.mark.parametrize("batch_size", [16.0, "16", None])
+def test_a_batch_size_that_is_no_whole_number_is_refused(batch_size: Any) -> None:
+    with pytest.raises(UserError, match="`batch_size` must be a whole number"):
+        composition_curve(lambda x: x, *classes(32, 1), batch_size=batch_size)
 
 
 def test_a_border_at_one_half_and_none_at_all() -> None:

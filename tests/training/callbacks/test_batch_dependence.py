@@ -94,6 +94,7 @@ def test_rows_stand_beside_the_modules_own_and_hold_the_names_of_batch_invarianc
         images(64).mean((1, 2, 3), keepdim=True),
         images(64).mean((1, 2, 3), keepdim=True),
         16,
+        threshold=0.5,
         cost="quick",
     )
     names = {name.removeprefix("batch_dependence/train/") for name in ours[-1]}
@@ -185,6 +186,11 @@ WRONG = {
     "too few of a function": ({"real": lambda m, n: images(8)}, "got 8 of 32"),
     "no images": ({"real": 3}, "`real` must be a tensor"),
     "another form": ({"fakes": lambda m, n: (m.sample(n), torch.zeros(n))}, "in the form of the fakes"),
+    "no network": ({"discriminator": lambda module: None}, "must be a network, or a function of images: got NoneType"),
+    "labels missing": (
+        {"discriminator": lambda module: lambda x, y=None: module.critic(x) + nn.functional.one_hot(y)},
+        r"in the form in which `fakes` returns them: with \(4, 3, 4, 4\) it raised TypeError",
+    ),
 }
 
 
@@ -217,6 +223,28 @@ def test_wrong_use_is_one_line_at_the_first_batch(name):
 def test_impossible_options_are_refused_at_once(options, message):
     with pytest.raises(UserError, match=message):
         BatchDependence(**options)
+
+
+def test_a_discriminator_in_a_dictionary_is_named_by_its_key():
+    library = importlib.import_module("lightning.pytorch")
+
+    class Module(modules(library)["automatic"]):
+        def __init__(self):
+            super().__init__()
+            self.nets = {"D": self.critic}
+
+    callback = watch("nets.D", every_n_batches=4)
+    require_equal(fit(library, Module, [callback])[0], fit(library, Module)[0])
+    assert callback.measurements == 3
+    with pytest.raises(UserError, match=r"got 'nets\.E'; .*D"):
+        fit(library, Module, [watch("nets.E", every_n_batches=4)])
+
+
+def test_the_end_is_measured_also_where_two_optimizers_overshoot_the_last_step():
+    library = importlib.import_module("lightning.pytorch")
+    callback = watch(every_n_batches=100, at_ends=True)
+    fit(library, modules(library)["manual"], [callback], max_steps=5)  # two steps a batch: it stops at 6
+    assert callback.measurements == 2
 
 
 class JudgesBatches(nn.Module):
