@@ -41,7 +41,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def read_runs_csv(file: Path) -> tuple[list[Run], list[LeftOut]]:
-    """The runs of a runs.csv; lines that do not hold one are named with the reason.
+    """The runs of a runs.csv; invalid lines are reported with the reason.
 
     Raises:
         UserError: the file cannot be read, or is no runs.csv.
