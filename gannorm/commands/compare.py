@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
     from gannorm.comparison.comparison import Comparison
+    from gannorm.studies.plan import Study
 
 
 def parser() -> ArgumentParser:
@@ -26,6 +27,10 @@ def parser() -> ArgumentParser:
         "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
     )
     parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G within each run")
+    kept = "a runs.csv; the runs are added to it, each once, and all that it then holds is compared"
+    parser.add_argument("--append", type=str, default="", help=kept)
+    study = "a study file: its primary analysis, question and baseline"
+    parser.add_argument("--study", type=str, default="", help=study)
     modes = Literal["auto", "online", "offline", "off"]
     parser.add_argument("--wandb", type=modes, default="off", help="log the table and the figures to W&B too")
     return parser
@@ -34,18 +39,29 @@ def parser() -> ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     options = parse(parser(), argv)
 
-    from gannorm.report.compare import compare
+    from gannorm.comparison.runs_file import append_runs
+    from gannorm.report.compare import analyse, compare
     from gannorm.rundir import find_runs
 
     output = Path(options.output)
     runs = options.runs or [newest_study(Path("runs"))]
-    table = Path(runs[0]) if len(runs) == 1 and runs[0].endswith(".csv") else None
+    source = Path(runs[0]) if len(runs) == 1 and runs[0].endswith(".csv") else find_runs(runs)
+    if options.append:
+        if options.by_mode:
+            raise UserError("`--append` and `--by_mode` exclude each other: a runs.csv holds one line a run; give one.")
+        file = Path(options.append)
+        added = append_runs(file, [run for c in analyse(source).conditions for run in c.all_runs])
+        print(f"{added} lines added to {file}")
+        source = file
+    study = _study(options.study, output) if options.study else None
     replaced = (output / "index.html").exists()
     comparison = compare(
-        table or find_runs(runs),
+        source,
         output,
-        baseline=options.baseline,
+        baseline=options.baseline or (study.baseline if study else None),
         by_mode=options.by_mode,
+        primary=study.primary if study else None,
+        question=study.question if study else "",
         command=shlex.join(["gannorm", "compare", *argv]),
     )
     print(comparison.to_text())
@@ -57,6 +73,13 @@ def run(argv: Sequence[str]) -> int:
     if options.wandb != "off":
         _log_comparison(comparison, output, options.wandb)
     return 0
+
+
+def _study(file: str, output: Path) -> Study:
+    from gannorm.recipes import locate
+    from gannorm.studies.plan import plan
+
+    return plan(locate(file), output / "runs")  # nothing runs, so no run directory is there
 
 
 def newest_study(folder: Path) -> str:

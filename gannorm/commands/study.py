@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ def parser() -> ArgumentParser:
     )
     gpus = "GPUs a run on the Ray cluster, such as 0.25; default: a quarter if there are GPUs"
     parser.add_argument("--gpus_per_run", type=float | None, default=None, help=gpus)
+    held = "a runs.csv: leave out the runs that it holds, to run a study in parts"
+    parser.add_argument("--skip", type=str, default="", help=held)
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
     parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
     return parser
@@ -53,12 +56,26 @@ def run(argv: Sequence[str]) -> int:
 
     command = [sys.executable, "-m", "gannorm.cli", *(text for module in imported for text in ("--import", module))]
     planned = plan(locate(options.file), Path(options.output))
+    if options.skip:
+        from gannorm.studies.parts import without
+
+        total, planned = len(planned.runs), without(planned, Path(options.skip))
+        print(f"{total - len(planned.runs)} of {total} runs are left out: {options.skip} holds them.")
+        if not planned.runs:
+            print(f"Nothing is left to run: gannorm compare {options.skip}")
+            return 0
     require_possible(planned, command)
     engine = _engine(options, command, planned)
     print(describe(planned, engine, table=options.dry_run), flush=True)
     if options.plan_only:
         print(save_configs(planned))
-    return 0 if options.dry_run or options.plan_only else execute(planned, engine, Path(options.report))
+    if options.dry_run or options.plan_only:
+        return 0
+    status = execute(planned, engine, Path(options.report))
+    if options.skip:
+        kept = shlex.join(["gannorm", "compare", str(planned.folder), "--append", options.skip])
+        print(f"This compares the new runs alone; to keep them and compare all: {kept}")
+    return status
 
 
 def _engine(options: Namespace, command: Sequence[str], planned: Study) -> Engine:

@@ -10,7 +10,9 @@ from pathlib import Path
 from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition, group
 from gannorm.comparison.crossed import cross
+from gannorm.comparison.named import compare_named
 from gannorm.comparison.numbers import counted
+from gannorm.comparison.primary import Primary
 from gannorm.comparison.protocols import by_sampling_mode, under_one_protocol
 from gannorm.comparison.quantities import measured
 from gannorm.comparison.remarks import remarks as remarks_on
@@ -24,7 +26,13 @@ from gannorm.registry import choices
 from gannorm.rundir import RunDir, find_runs
 
 
-def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mode: bool = False) -> Comparison:
+def analyse(
+    runs: Sequence[RunDir] | Path,
+    *,
+    baseline: str | None = None,
+    by_mode: bool = False,
+    primary: Primary | None = None,
+) -> Comparison:
     """Compare finished runs by condition, with intervals over training seeds.
 
     Runs that differ only in the seed form a condition. Running, failed and damaged runs are left out by name. Diverged
@@ -36,6 +44,7 @@ def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mo
         baseline: label of the condition that the others are compared with; the first one if not given.
         by_mode: compare each run with itself: the sampling modes of G (statistics, averaged or trained weights) under
             which it was scored become conditions, paired by the run's seed.
+        primary: the comparisons that the study named before its first run.
 
     Raises:
         UserError: no run has finished; there are GANs and classifiers; no condition has the baseline's name.
@@ -75,6 +84,8 @@ def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mo
         [*left_out, *repeats],
         [*indistinct, *unlike, *remarks_on(finished)],
         lines,
+        primary,
+        compare_named(primary, conditions) if primary else (),
     )
 
 

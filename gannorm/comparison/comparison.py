@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.crossed import Line
 from gannorm.comparison.intervals import CONFIDENCE
+from gannorm.comparison.named import Named, named_text
 from gannorm.comparison.numbers import interval
+from gannorm.comparison.primary import Primary
 from gannorm.comparison.quantities import BY_NAME, TRAIN
 from gannorm.comparison.runs import LeftOut
 from gannorm.comparison.table import Row, Rows
@@ -52,6 +54,8 @@ class Comparison:
         left_out: runs that are not in the comparison.
         remarks: cautions for the reader of a difference.
         crossed: the table of a full grid of factors; empty for one factor, or where combinations are missing.
+        primary: the study's primary analysis; None where it has none.
+        named: its comparisons.
     """
 
     headline: str
@@ -65,6 +69,8 @@ class Comparison:
     left_out: Sequence[LeftOut]
     remarks: Sequence[str]
     crossed: Sequence[Line] = ()
+    primary: Primary | None = None
+    named: Sequence[Named] = ()
 
     @property
     def task(self) -> str:
@@ -107,7 +113,9 @@ class Comparison:
         listed = [f"  {sentence}" for sentence in self.findings[:LISTED_FINDINGS]]
         if len(self.findings) > LISTED_FINDINGS:
             listed.append(f"  {len(self.findings) - LISTED_FINDINGS} more in the report")
-        return "\n".join([self.headline or self.question, "", *aligned(lines), "", *listed, "", *notes]).rstrip()
+        analysis = [named_text(self.primary, self.named), ""] if self.primary else []
+        text = [self.headline or self.question, "", *analysis, *aligned(lines), "", *listed, "", *notes]
+        return "\n".join(text).rstrip()
 
     def to_csv(self) -> str:
         """One line a row; empty cells where there is no interval or no baseline."""
@@ -141,6 +149,7 @@ class Comparison:
             "conditions": [self._condition(c) for c in self.conditions],
             "rows": [row.flat() for row in self.rows.values()],
             "crossed": [asdict(line) for line in self.crossed],
+            "primary": [c.flat() for c in self.named],
             "protocol": self.protocol,
             "left_out": [asdict(run) for run in self.left_out],
             "remarks": list(self.remarks),

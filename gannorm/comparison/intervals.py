@@ -130,7 +130,13 @@ def of_changes(limits: Limits) -> Limits:
     return limits[0] - limits[1], limits[1] - limits[0]
 
 
-def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], limits: Limits = ANY) -> Effect:
+def compare_means(
+    baseline: Mapping[int, float],
+    other: Mapping[int, float],
+    limits: Limits = ANY,
+    *,
+    paired: bool | None = None,
+) -> Effect:
     """The effect of a condition against a baseline, paired by seed where at least two seeds are shared.
 
     Paired, over the shared seeds: d_s = y_s − x_s with Student's t interval. Otherwise Welch's interval of ȳ − x̄. The
@@ -140,6 +146,7 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], lim
     Args:
         baseline, other: seed → value, each non-empty.
         limits: of the quantity.
+        paired: as of `samples`.
 
     Returns:
         The effect; a difference of 0 means the same value.
@@ -150,7 +157,7 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], lim
     >>> effect.paired, effect.verdict, round(effect.difference.mean, 6)
     (True, 'higher', 0.5)
     """
-    effect = _compared(baseline, other)
+    effect = _compared(*samples(baseline, other, paired))
     percent = effect.percent
     if percent is not None and limits[0] >= 0:
         percent = percent.within((-100.0, math.inf))
@@ -158,8 +165,7 @@ def compare_means(baseline: Mapping[int, float], other: Mapping[int, float], lim
     return replace(effect, difference=effect.difference.within(of_changes(limits)), percent=percent, seeds=seeds)
 
 
-def _compared(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effect:
-    x, y, paired = samples(baseline, other)
+def _compared(x: np.ndarray, y: np.ndarray, paired: bool) -> Effect:
     n = min(x.size, y.size)
     if n == 1:
         change = float(y.mean() - x.mean())
@@ -176,19 +182,28 @@ def _compared(baseline: Mapping[int, float], other: Mapping[int, float]) -> Effe
     return Effect(difference, _percent(x.mean(), y.mean(), covariance, freedom, n), paired, p=p)
 
 
-def samples(baseline: Mapping[int, float], other: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray, bool]:
+def samples(
+    baseline: Mapping[int, float], other: Mapping[int, float], paired: bool | None = None
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """The two samples that a comparison is of, and whether they are paired.
 
-    They are paired over their shared seeds where there are at least two, or one and no other seed to compare with.
+    Args:
+        paired: over their shared seeds; None: where there are at least two, or one and no other seed to compare with.
     """
     shared = sorted(set(baseline) & set(other))
-    paired = len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1)
+    if paired is None:
+        paired = len(shared) > 1 or (len(shared) == 1 and min(len(baseline), len(other)) == 1)
     x, y = (np.array([group[s] for s in (shared if paired else group)], dtype=float) for group in (baseline, other))
     return x, y, paired
 
 
 def equivalence(
-    baseline: Mapping[int, float], other: Mapping[int, float], margin: float, *, relative: bool = True
+    baseline: Mapping[int, float],
+    other: Mapping[int, float],
+    margin: float,
+    *,
+    relative: bool = True,
+    paired: bool | None = None,
 ) -> float | None:
     """The p value of two one-sided t tests: small where the two means are shown to differ by less than a margin.
 
@@ -199,6 +214,7 @@ def equivalence(
         baseline, other: seed → value, each non-empty.
         margin: m > 0.
         relative: whether it is a share of the baseline's mean, which must be positive for it to mean anything.
+        paired: as of `samples`.
 
     Returns:
         The larger of the two p values; None of a single seed, or of a baseline whose mean is not positive.
@@ -209,7 +225,7 @@ def equivalence(
     >>> equivalence(same, {0: 5.02, 1: 5.09, 2: 4.91}, 0.05) < 0.05 < equivalence(same, {0: 5.0, 1: 6.0, 2: 4.0}, 0.05)
     True
     """
-    x, y, paired = samples(baseline, other)
+    x, y, paired = samples(baseline, other, paired)
     if min(x.size, y.size) < 2 or (relative and x.mean() <= 0):
         return None
     above, below = (x * (1 + margin), x * (1 - margin)) if relative else (x + margin, x - margin)

@@ -20,6 +20,7 @@ MODES = ("train", "eval")
 DEPENDENCE = "batch_dependence"
 TRAIN = f"{DEPENDENCE}/train/"  # the mode in which D is trained, which the verdict is about
 RATE = "images_per_second"
+WITHOUT_IMAGES = "ends_without_images"  # a run's value 1: the images of its last scored step were not finite
 
 # A float32 sum of some hundred terms is exact to about this share of its terms: less is 0 within rounding.
 ROUNDING = 1e-6
@@ -91,6 +92,10 @@ def measured(run: Run) -> dict[str, float]:
             values[f"{score.name}/best"] = best(score)(curve)
             if not run.ends_without_images:  # earlier scores do not describe the end
                 values |= {f"{score.name}/final": last(curve), f"{score.name}/level": level(curve)}
+            else:
+                values[f"{score.name}/last_finite"] = last(curve)
+    if run.ends_without_images:
+        values[WITHOUT_IMAGES] = 1.0
     if speed := run.series(RATE):
         values[RATE] = median(speed.values())
     return values

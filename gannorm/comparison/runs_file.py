@@ -1,9 +1,9 @@
 """runs.csv: one line a run, from which a reader can compute every table, verdict and interval again.
 
-Columns: run, study, config_hash, seed, state, step, protocol; the config keys in which the runs differ, with those that
-name them; then every quantity, under its metric key or as "fid/final". Config values are JSON, so that 1 and "1" stay
-two values; a key that a run does not have is an empty cell. Files can be joined by their lines: columns that
-one of them lacks are empty.
+Columns: run, study, config_hash, seed, state, step, protocol; every config key that makes a condition; then every
+quantity, under its metric key or as "fid/final". Config values are JSON, so that 1 and "1" stay two values; a key that
+a run does not have is an empty cell. A study that runs in parts appends its lines (`append_runs`): since a line holds
+its whole condition, the file of all parts compares as the runs would have at once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from gannorm.comparison.runs import LeftOut, Run
-from gannorm.comparison.titles import varied
-from gannorm.config import NORMS
+from gannorm.config import factors
 from gannorm.errors import UserError, printable
+from gannorm.files import write_text, writing
 
 FACTS = ("run", "study", "config_hash", "seed", "state", "step", "protocol")
-ALWAYS = (*NORMS, "task", "data.name", "data.batch_size")  # config keys that a reader needs though they do not vary
 SETTING = "config:"  # before a config key in the head of its column
 STATES = ("finished", "diverged")
 
 
 def runs_csv(runs: Sequence[Run]) -> str:
     """The content of runs.csv."""
-    configs = [run.config for run in runs]
-    settings = list(dict.fromkeys([*varied(configs), *(k for k in ALWAYS if any(k in c for c in configs))]))
+    settings = list(dict.fromkeys(key for run in runs for key in factors(run.config)))
     quantities = list(dict.fromkeys(name for run in runs for name in run.values))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -71,6 +69,39 @@ def read_runs_csv(file: Path) -> tuple[list[Run], list[LeftOut]]:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             left_out.append(LeftOut(f"line {number} of {printable(file.name)}", f"damaged: {printable(str(error))}"))
     return runs, left_out
+
+
+def append_runs(file: Path, runs: Sequence[Run]) -> int:
+    """Add runs to a runs.csv, which is made if it is not there; columns are united.
+
+    A run stands there once, by config hash and seed. One that is there already stays as it is, unless it has no scores
+    and the new one has.
+
+    Returns:
+        How many lines are new or replaced.
+
+    Raises:
+        UserError: the file cannot be read or written, or holds a damaged line, which rewriting it would lose.
+    """
+    held: list[Run] = []
+    if file.exists():
+        held, damaged = read_runs_csv(file)
+        if damaged:
+            raise UserError(
+                f"every line of {file} must hold a run before others are added: {damaged[0].name} is "
+                f"{damaged[0].reason}; mend or remove it."
+            )
+    lines = {(run.hash, run.seed): run for run in held}
+    changed = 0
+    for run in runs:
+        there = lines.get((run.hash, run.seed))
+        if there is None or (run.protocol and not there.protocol):
+            lines[run.hash, run.seed] = run
+            changed += 1
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, runs_csv(list(lines.values())))
+    return changed
 
 
 def _run(record: Mapping[str, Any]) -> Run:

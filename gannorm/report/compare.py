@@ -5,6 +5,7 @@ output/
   optimization.html   a second one, where runs hold optimization probes
   runs.csv            one line a run, with every quantity: enough to compute the rest again
   table.csv           one line a condition and quantity, with intervals, effects and verdicts
+  primary.csv         one line a comparison of the study's primary analysis, where it names one
   table.json          the same, with verdicts on batch dependence, conditions, protocol and what was left out
   figures/            every figure as PNG and its data as CSV
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from gannorm.comparison.analysis import analyse
 from gannorm.comparison.comparison import Comparison
+from gannorm.comparison.named import named_csv
+from gannorm.comparison.primary import Primary
 from gannorm.comparison.runs_file import runs_csv
 from gannorm.files import write_json, write_text, writing
 from gannorm.report import optimization
@@ -34,13 +37,14 @@ def compare(
     *,
     baseline: str | None = None,
     by_mode: bool = False,
+    primary: Primary | None = None,
     question: str = "",
     command: str = "",
 ) -> Comparison:
     """Compare finished runs by condition, with intervals over training seeds, and write the report.
 
     Args:
-        runs, baseline, by_mode: as of `gannorm.comparison.analysis.analyse`.
+        runs, baseline, by_mode, primary: as of `gannorm.comparison.analysis.analyse`.
         output: folder for the report; made if it does not exist.
         question, command: of the study, for the top of the page.
 
@@ -53,13 +57,15 @@ def compare(
     Source: statistics as in `gannorm.comparison.intervals` and `multiplicity`; verdicts as in `gannorm.verdict`.
     """
     require_replaceable(output)
-    comparison = analyse(runs, baseline=baseline, by_mode=by_mode)
+    comparison = analyse(runs, baseline=baseline, by_mode=by_mode, primary=primary)
     with writing(output):
         (output / "figures").mkdir(parents=True, exist_ok=True)
         before = linked_figures(output)
         facts = about(comparison, question, command)
         write_text(output / "runs.csv", runs_csv([run for c in comparison.conditions for run in c.all_runs]))
         write_text(output / "table.csv", comparison.to_csv())
+        if comparison.named:
+            write_text(output / "primary.csv", named_csv(comparison.named))
         write_json(output / "table.json", comparison.to_dict())
         write_report(comparison, output, facts, optimization=bool(optimization.measured(comparison)))
         optimization.write(comparison, output, facts)

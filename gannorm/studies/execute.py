@@ -65,6 +65,7 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
         report,
         baseline=study.baseline,
         by_mode=study.by_mode,
+        primary=study.primary,
         question=study.question,
         command=_comparing(study),
     )
@@ -84,6 +85,8 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
 def _comparing(study: Study) -> str:
     """The command that repeats the study's comparison."""
     words = ["gannorm", "compare", str(study.folder)]
+    if study.primary:
+        words += ["--study", str(study.file)]
     if study.baseline is not None:
         words += ["--baseline", study.baseline]
     if study.by_mode:
@@ -180,8 +183,12 @@ def _scoring(study: Study, engine: Engine) -> list[Scoring]:
 
 
 def _unscored(study: Study) -> list[RunDir]:
-    """The finished runs without the scores that the study asks for. A diverged generator has no score."""
+    """The finished runs without the scores that the study asks for. A diverged generator has no score.
+
+    A primary analysis takes a diverged run with its last finite value, so there its checkpoints are scored too.
+    """
     if study.evaluate is None:
         return []
-    finished = [run.directory for run in study.runs if state(run.directory) == "finished"]
+    states = ENDED if study.primary else ("finished",)
+    finished = [run.directory for run in study.runs if state(run.directory) in states]
     return [run for run in finished if not is_scored(run, study.evaluate)]

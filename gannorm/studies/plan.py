@@ -14,6 +14,7 @@ A study file:
     evaluate: {all_checkpoints: true}        # options of `gannorm evaluate`; false: no scores. With statistics: all,
                                              # the conditions are the sampling modes of G, run by run.
     baseline: batch                          # the condition that the others are compared with
+    primary: {quantity: fid, …}              # the comparisons that answer it, see `gannorm.comparison.primary`
 
 Every combination of the factors' values is a run, here batch_slow_0 and so on. Planning starts no run and imports no
 network, so a grid of hundreds of runs is checked in a moment, before the first run starts.
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gannorm.comparison.primary import Primary, read_primary
 from gannorm.comparison.titles import STATISTICS, WEIGHTS
 from gannorm.config import factors as identifying
 from gannorm.config import upgraded
@@ -45,7 +47,7 @@ from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.evaluation_options import MODES, compares_modes, evaluate_options
 from gannorm.studies.runner import USAGE_ERROR
 
-STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
+STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline", "primary")
 OWN_KEYS = ("name", "study", "output", "progress")  # set by the study for each run
 
 Factors = Mapping[str, Mapping[Any, Flat]]  # factor → label of a value → the config keys that it sets
@@ -91,19 +93,23 @@ class Study:
     """A planned study.
 
     Attributes:
+        file: that states it.
         folder: <output>/<study>, of all its runs; the study's name is the stem of its file.
         question: what is asked, and what would falsify it.
         runs: the grid in the order of execution. The seed changes slowest: a faulty condition fails early, and
             a study that is stopped half-way has runs of all conditions.
         evaluate: options of `gannorm evaluate`; None for no scores.
         baseline: label of the condition to compare with; None for the first.
+        primary: the analysis that answers the question; None where the file names none.
     """
 
+    file: Path
     folder: Path
     question: str
     runs: Sequence[PlannedRun]
     evaluate: Mapping[str, Any] | None
     baseline: str | None
+    primary: Primary | None = None
 
     @property
     def by_mode(self) -> bool:
@@ -168,7 +174,9 @@ def plan(file: Path, output: Path) -> Study:
         _require_condition(baseline, runs, compares_modes(evaluate))
     _require_same_configs(runs)
     question = " ".join(str(content.get("question") or "").split())
-    return Study(output / file.stem, question, runs, evaluate, baseline)
+    arms = {str(label): keys for name, values in factors.items() if name != "seed" for label, keys in values.items()}
+    primary = read_primary(content.get("primary"), arms, file)
+    return Study(file, output / file.stem, question, runs, evaluate, baseline, primary)
 
 
 def require_possible(study: Study, command: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ from scipy import stats
 
 from gannorm.comparison.analysis import analyse
 from gannorm.comparison.comparison import Comparison
-from gannorm.comparison.runs_file import FACTS, read_runs_csv, runs_csv
+from gannorm.comparison.runs import Run
+from gannorm.comparison.runs_file import FACTS, append_runs, read_runs_csv, runs_csv
 from gannorm.errors import UserError
 from gannorm.report.compare import compare
 from gannorm.rundir import RunDir
@@ -67,18 +68,27 @@ def test_a_crossed_study_is_the_same_from_its_file(make_run: MakeRun, tmp_path: 
     assert again.crossed == comparison.crossed and again.to_csv() == comparison.to_csv()
 
 
-def test_files_of_two_parts_are_joined_by_their_lines(make_run: MakeRun, tmp_path: Path) -> None:
-    """A study that runs in parts appends lines; where a part has more columns, the others' cells are empty."""
+def test_parts_are_appended_each_run_once_and_compare_as_all_at_once(make_run: MakeRun, tmp_path: Path) -> None:
+    """The parts differ in what varies, and in their quantities: columns are united, and nothing is guessed."""
     runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(2)]
+    runs += [make_run("batch", seed, name=f"joint_{seed}", precision="exact") for seed in range(2)]
     whole = analyse(runs)
-    texts = []
-    for seed in range(2):
-        part = analyse([run for run in runs if run.config()["seed"] == seed])
-        texts.append(runs_csv([run for c in part.conditions for run in c.all_runs]).splitlines())
-    assert texts[0][0] == texts[1][0]
+    file = tmp_path / "results" / "runs.csv"
+    assert append_runs(file, lines_of(runs[:2])) == 2
+    assert append_runs(file, lines_of(runs[1:])) == len(runs) - 2
+    assert append_runs(file, lines_of(runs)) == 0
+    again = analyse(file)
+    assert again.to_csv() == whole.to_csv() and again.verdicts == whole.verdicts
+    assert {c.label for c in again.conditions} == {c.label for c in whole.conditions}
+
+
+def test_a_damaged_file_is_not_rewritten(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     file = tmp_path / "runs.csv"
-    file.write_text("\n".join([*texts[0], *texts[1][1:]]) + "\n")
-    assert analyse(file).to_csv() == whole.to_csv()
+    file.write_text((compared[1] / "runs.csv").read_text() + "half a line\n")
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="must hold a run before others are added: line 9"):
+        append_runs(file, [run for c in compared[0].conditions for run in c.runs])
+    assert file.read_bytes() == before
 
 
 def test_the_report_of_a_file_draws_the_curve_and_the_scores(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
@@ -144,3 +154,7 @@ def test_a_damaged_line_is_named_and_the_rest_is_read(tmp_path: Path, line: str,
     runs, left_out = read_runs_csv(file)
     assert [run.name for run in runs] == ["good"]
     assert left_out[0].name == "line 3 of runs.csv" and reason in left_out[0].reason
+
+
+def lines_of(runs: list[RunDir]) -> list[Run]:
+    return [run for c in analyse(runs).conditions for run in c.all_runs]

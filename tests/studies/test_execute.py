@@ -216,8 +216,8 @@ def test_the_comparison_has_the_baseline_and_the_modes_of_the_study(monkeypatch:
     execute(planned("other", evaluate=False, baseline="group"), HERE, Path("report"))
     commands = [options.pop("command") for options in asked]
     assert asked == [
-        {"baseline": baseline, "by_mode": True, "question": ""},
-        {"baseline": "group", "by_mode": False, "question": ""},
+        {"baseline": baseline, "by_mode": True, "primary": None, "question": ""},
+        {"baseline": "group", "by_mode": False, "primary": None, "question": ""},
     ]
     assert commands == [
         "gannorm compare runs/s --baseline 'statistics=batch, weights=raw' --by_mode true",
