@@ -8,7 +8,8 @@ from gannorm.models.blocks import Slots, is_normalizer, stages
 
 
 def block(norm="batch", weight_norm="none", normalize=True, activation="leaky_relu"):
-    return Slots(norm, weight_norm, None, activation, usual="leaky_relu").block(nn.Conv2d(4, 8, 3), size=8, normalize=normalize)
+    slots = Slots(norm, weight_norm, None, activation, usual="leaky_relu")
+    return slots.block(nn.Conv2d(4, 8, 3), size=8, normalize=normalize)
 
 
 def parts(made):
