@@ -7,8 +7,9 @@ from gannorm.errors import UserError
 from gannorm.models.blocks import Slots, is_normalizer, stages
 
 
-def block(norm="batch", weight_norm="none", normalize=True, leak=0.2):
-    return Slots(norm, weight_norm, None, leak).block(nn.Conv2d(4, 8, 3), size=8, normalize=normalize)
+def block(norm="batch", weight_norm="none", normalize=True, activation="leaky_relu"):
+    slots = Slots(norm, weight_norm, None, activation, usual="leaky_relu")
+    return slots.block(nn.Conv2d(4, 8, 3), size=8, normalize=normalize)
 
 
 def parts(made):
@@ -27,14 +28,14 @@ def test_parts_stand_in_their_order_and_a_normalizer_with_an_activation_brings_i
     assert parts(block("frn")) == ["conv", "norm"]
 
 
-def test_the_nonlinearity_is_relu_without_a_leak_or_what_the_weight_normalizer_asks_for():
-    assert isinstance(block(leak=0.0).activation, nn.ReLU)
-    assert block(leak=0.2).activation.negative_slope == 0.2
+def test_the_nonlinearity_is_the_one_that_is_named():
+    assert isinstance(block(activation="relu").activation, nn.ReLU)
+    assert block().activation.negative_slope == 0.2
 
 
 def test_options_of_no_normalizer_are_refused():
     with pytest.raises(UserError, match=r"'none' takes no options: got \{'groups': 2\}; leave norm_options out"):
-        Slots("none", "none", {"groups": 2}, 0.2)
+        Slots("none", "none", {"groups": 2}, "relu", "relu")
 
 
 def test_maps_halve_down_to_four():
