@@ -70,9 +70,14 @@ def choices(name: object, names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The one name that looks most like another, whatever its case and hyphens; none where none does."""
+    """The one name that looks most like another, whatever its case, hyphens and module; none where none does."""
     plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
+    wanted = name.lower().replace("-", "_")
+    near = [
+        match
+        for spelling in dict.fromkeys((wanted, wanted.rpartition(".")[2]))  # torch.nn.GroupNorm
+        for match in difflib.get_close_matches(spelling, plain, n=1, cutoff=cutoff)
+    ][:1]
     return [plain[match] for match in near]
 
 
