@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.core import Bench, in_own_process, now
 from gannorm.config import TrainConfig
 from gannorm.data import Images
+from gannorm.data.datasets import DATASETS
 from gannorm.data.loader import ImageLoader
 from gannorm.models import Discriminator, Generator
 from gannorm.seeds import stream
@@ -81,6 +82,7 @@ def tutorial_loop(device: str, threads: str) -> None:
     from gannorm.training import prepare
 
     torch.set_num_threads(int(threads))
+    name_random_images()  # which a config may name; this process has a registry of its own
     config = json.loads(input())
     with redirect_stdout(sys.stderr):
         gan, data = prepare(config)
@@ -178,10 +180,16 @@ def digits_config(**changes: Any) -> dict[str, Any]:
 
 def cifar_config(width: int = 32) -> dict[str, Any]:
     """The digits recipe at CIFAR's shapes: 32×32×3, batch 64, on random bytes."""
+    name_random_images()
     config = digits_config()
     config["data"] = {"name": "random_bytes", "image_size": 32, "batch_size": 64}
     config["model"]["discriminator"]["width"] = config["model"]["generator"]["width"] = width
     return config
+
+
+def name_random_images() -> None:
+    """Make random images a data set that a config can name."""
+    DATASETS.register("random_bytes", lambda split, image_size, **_: random_images(image_size, split))
 
 
 def random_images(size: int, split: str, count: int = 2048) -> Images:

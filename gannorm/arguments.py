@@ -34,8 +34,8 @@ imported: list[str] = []  # the user's own modules of this command line, which a
 def train_config(argv: Sequence[str], command: str = "train") -> TrainConfig:
     """The config of a training command: recipes and files of --config, later ones over earlier ones, then the flags.
 
-    Unknown keys, types and ranges are answered without torch; unknown names of losses, normalizers and the like with
-    torch, and without Lightning.
+    Unknown keys, wrong types and values out of range are refused before torch is imported. The check of names, such as
+    losses and normalizers, imports torch but not Lightning.
 
     Raises:
         UserError: a mistake in any of them.
@@ -54,7 +54,7 @@ def train_config(argv: Sequence[str], command: str = "train") -> TrainConfig:
 
 
 def train_parser(task: str = "gan", names: bool = False) -> ArgumentParser:
-    """Every key of a training config of this task as a flag; `names` lists in its help what a name may be."""
+    """A parser with one flag for each key of the task's config. With `names`, its help lists the registered names."""
     parser = parser_for(
         "train",
         "Train networks whose normalizer is the study factor, and write a run directory.\n\n"
@@ -104,7 +104,7 @@ def require_names(config: TrainConfig) -> None:
 
 
 def _registry(names: str) -> Any:
-    """The registry that a key's `names` mean."""
+    """The registry with the name that a key declares in `names`."""
     from gannorm.data import DATASETS
     from gannorm.losses import LOSSES, PENALTIES
     from gannorm.models import AUGMENTATIONS, DISCRIMINATORS, GENERATORS, INITIALIZERS
@@ -136,7 +136,7 @@ def parser_for(name: str, description: str) -> ArgumentParser:
     class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
-    # An abbreviated key would be a key that nobody checks: --conf, --step for --steps.
+    # argparse would accept an abbreviation, such as --step for --steps, without checking the key.
     return ArgumentParser(
         prog=f"gannorm {name}",
         description=description,
@@ -152,10 +152,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) ->
     Args:
         parser: of the command.
         argv: its arguments.
-        defaults: whether what was not given is there too.
+        defaults: whether the result also holds the defaults of the flags that were not given.
 
     Raises:
-        UserError: an unknown key, or a value that cannot be.
+        UserError: an unknown key or an invalid value.
     """
     from jsonargparse import ArgumentError
 
@@ -167,7 +167,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) ->
 
 
 def _require_known(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """Every flag must be one of the parser's, or below a key that takes any, and have its value."""
+    """Each flag must be known, or lie below a free dictionary, and must have a value."""
     flags = {option: action for action in parser._actions for option in action.option_strings}
     free = tuple(f"{flag}." for flag, action in flags.items() if get_origin(kind_of(action)) is dict)
     for argument, following in pairwise([*argv, None]):
@@ -188,7 +188,7 @@ def _value_of(flag: str, action: Any) -> str:
         return f"give {flag} true or {flag} false"
     if get_origin(kind) is Literal:
         return f"choose from {', '.join(map(str, get_args(kind)))}"
-    return f"one that begins with - is given as {flag}=-…"
+    return f"write a value that begins with - as {flag}=-…"
 
 
 def _is_number(text: str) -> bool:
@@ -198,7 +198,7 @@ def _is_number(text: str) -> bool:
 def _unknown_flag(flag: str, parser: ArgumentParser, flags: Mapping[str, Any]) -> UserError:
     command, name = parser.prog.rpartition(" ")[2], flag.removeprefix("--")
     if name in RENAMED and f"--{RENAMED[name]}" in flags:
-        return UserError(f"`--{name}` has another name now: give --{RENAMED[name]}.")
+        return UserError(f"`--{name}` was renamed: give --{RENAMED[name]}.")
     if hint := FLAGS.get(command, {}).get(name):
         return UserError(
             f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
@@ -218,11 +218,11 @@ def _explain(message: str, parser: ArgumentParser) -> str:
             return str(error)
         return f"`{key}` must be {kind_in_words(kind)}: got {value or 'nothing'}."
     if match := re.search(r"the following arguments are required: (.+)", message):
-        return f"`{parser.prog}` needs what to work on: {match[1]} is missing; see `{parser.prog} --help`."
+        return f"`{parser.prog}` needs an argument: {match[1]} is missing; see `{parser.prog} --help`."
     if match := re.search(r"unrecognized arguments: (\S*)", message):
         file = match[1].endswith((".yaml", ".yml"))
         configs = "--config" in parser._option_string_actions
-        hint = "every value has a --key."
+        hint = "give each value after its --key."
         if configs and (file or match[1] in recipes.names()):
             hint = f"did you mean --config {match[1]}?"
         return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
@@ -235,7 +235,7 @@ def kind_of(action: Any) -> Any:
 
 
 def settings(parser: ArgumentParser, argv: Sequence[str], defaults: bool = True) -> dict[str, Any]:
-    """What `parse` finds, as plain data."""
+    """The result of `parse`, as plain data."""
     return _plain(parse(parser, argv, defaults).as_dict())
 
 
@@ -260,12 +260,12 @@ def add_keys(parser: ArgumentParser, section: str, *names: str) -> None:
 
 
 def add_checkpoint_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
-    parser.add_argument("--ema", type=bool, default=True, help="the averaged generator, or else the trained one")
+    parser.add_argument("--step", type=int | None, default=None, help="step of the checkpoint; default: the last")
+    parser.add_argument("--ema", type=bool, default=True, help="use the averaged weights of G; false: the trained ones")
 
 
 def add_switch(parser: ArgumentParser, *flags: str, help: str) -> None:
-    """A flag that needs no value, and takes true or false."""
+    """Add a flag that may stand alone, which means true, or take true or false."""
     parser.add_argument(*flags, type=bool, nargs="?", const=True, default=False, help=help)
 
 
@@ -278,7 +278,7 @@ def take_imports(arguments: list[str]) -> list[str]:
 
 
 def take_switch(arguments: list[str], flag: str) -> bool:
-    """Remove a switch from the arguments and say whether it was there."""
+    """Remove a switch from the arguments and return whether it was given."""
     given = flag in arguments
     arguments[:] = [argument for argument in arguments if argument != flag]
     return given
@@ -296,7 +296,7 @@ def take_resume(arguments: list[str]) -> str:
     """Remove `--resume RUN` from the arguments and return the run; "" without it. Like --import, it is no config key.
 
     Raises:
-        UserError: no run follows, or there are flags beside it that would change the run.
+        UserError: no run follows, or other flags are given that would change the run.
     """
     run = _take(arguments, "--resume")
     if run is None:
@@ -308,7 +308,7 @@ def take_resume(arguments: list[str]) -> str:
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     if others := sorted({*flags} - {"--progress", "--wandb"}):
         raise UserError(
-            f"--resume goes on with the run's own config, and only --progress and --wandb may stand beside it: got "
+            f"--resume continues with the run's own config, and takes no flags but --progress and --wandb: got "
             f"{', '.join(others)}; leave them out, or train a new run."
         )
     return run
@@ -340,21 +340,21 @@ def import_module(name: str) -> Any:
 
 
 def raised(error: Exception) -> str:
-    """What the user's own code raised, and where: in the last line of it that is not a library's."""
+    """The error that the user's own code raised, and the last line of that code, outside libraries."""
     if isinstance(error, SyntaxError):
         place = f"{error.filename}, line {error.lineno}: "
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(("<", LIBRARY))]
-        place = f"{theirs[-1].filename}, line {theirs[-1].lineno}: " if theirs else ""
+        own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(("<", LIBRARY))]
+        place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
     return f"{place}{type(error).__name__}: {str(error).strip()[:300]}"
 
 
 def output_file(path: str) -> Path:
-    """Where a result goes. Its folder is made first, so that one which cannot be made costs no measuring."""
+    """The path of a result file. Makes its folder at once, so that a bad path fails before the measurement."""
     file = Path(path)
     if file.is_dir():
-        raise UserError(f"a result goes into a file: {path} is a folder; give for example {file / 'result'}.")
+        raise UserError(f"a result must be a file: {path} is a folder; give for example {file / 'result'}.")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     return file

@@ -42,7 +42,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand. Exit status: 0; 2 after a caller's mistake, 1 out of memory (one line each); 130 Ctrl-C."""
+    """Run one subcommand. Exit status: 0; 2 after a usage error, 1 out of memory (one line each); 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = ""
     require_streams()
@@ -74,14 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = f"networks and batches must fit into memory: they do not; make them smaller ({reason})."
         else:
             raise
-        print(f"gannorm {name}: {line}" if name else f"gannorm: {line}", file=sys.stderr)
+        print(f"{_program(name)}: {line}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        print(f"gannorm{name and f' {name}'}: interrupted.", file=sys.stderr)
+        print(f"{_program(name)}: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever reads, `head` for example, has seen enough
-        leave()  # or python would complain at exit
+    except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
+        leave()  # otherwise python prints an error at exit
         return 141
+
+
+def _program(name: str) -> str:
+    return f"gannorm {name}" if name else "gannorm"
 
 
 def _help() -> str:
@@ -95,16 +99,16 @@ def _help() -> str:
             *lines,
             "",
             "  --import MODULE            import your own module first, for example one that registers a normalizer",
-            "  --print_completion SHELL   print a script by which bash or zsh completes the flags",
+            "  --print_completion SHELL   print a script with which bash or zsh completes the flags",
             "  --version                  print the version",
             "",
-            "`gannorm COMMAND --help` lists what a command takes.",
+            "`gannorm COMMAND --help` lists the arguments of a command.",
         ]
     )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Our warnings speak to the person at the terminal, who has no use for a source line."""
+    """Print a warning as one line, without the source line that Python adds."""
     print(f"warning: {printable(str(message))}", file=sys.stderr)
 
 

@@ -64,7 +64,7 @@ class DataConfig:
     root: str = display("data", "folder of the data set's files; for `folder`, the tree of images")
     image_size: int = factor(32, "pixels a side, after cropping to a square: 8, 16, 32, 64 or 128")
     batch_size: int = factor(64, "images a batch, on each device")
-    download: bool = display(False, "get a torchvision data set that is not in root")
+    download: bool = display(False, "download a torchvision data set that is not in root")
     skip_bad: bool = factor(False, "leave out damaged or too small images, and name them, instead of stopping")
     enlarge: bool = factor(False, "enlarge images that are smaller than image_size, instead of refusing them")
     background: str = factor("black", "colour under transparent pixels of image files: a name or #rrggbb")
@@ -76,7 +76,7 @@ class NetworkConfig:
     """What discriminator and classifier have in common."""
 
     norm: str = factor("batch", "activation normalizer", names="normalizers")
-    norm_options: dict[str, Any] = factor(dict, "of the normalizer, such as {groups: 4}")
+    norm_options: dict[str, Any] = factor(dict, "options of the normalizer, such as {groups: 4}")
     weight_norm: str = factor("none", "weight normalizer of every layer", names="weight_normalizers")
     width: int = factor(32, "channels of the first stage", FROM_ONE)
     minibatch: str = factor("none", "deliberate coupling by a minibatch layer", names="minibatch")
@@ -102,7 +102,7 @@ class GeneratorConfig:
     """The generator."""
 
     norm: str = factor("batch", "activation normalizer", names="normalizers")
-    norm_options: dict[str, Any] = factor(dict, "of the normalizer, such as {groups: 4}")
+    norm_options: dict[str, Any] = factor(dict, "options of the normalizer, such as {groups: 4}")
     weight_norm: str = factor("none", "weight normalizer of every layer", names="weight_normalizers")
     width: int = factor(32, "channels of the last stage", FROM_ONE)
     latent_dim: int = factor(64, "numbers in a latent", FROM_ONE)
@@ -119,18 +119,22 @@ class GANModel:
     betas: tuple[float, float] = factor((0.5, 0.999), "Adam's two betas", Range(0, 1, "[)"))
     d_steps: int = factor(1, "discriminator updates for each generator update", FROM_ONE)
     penalty: str = factor("none", "penalty of the discriminator", names="penalties")
-    penalty_weight: float = factor(10.0, "its factor in the discriminator's loss", COUNT)
+    penalty_weight: float = factor(10.0, "factor of the penalty in D's loss", COUNT)
     moment_weight: float = factor(0.0, "factor of the penalty on layers' means and variances", COUNT)
-    augment: str = factor("none", "of real and fake images before the discriminator", names="augmentations")
-    d_composition: Literal["separate", "joint"] = factor("separate", "real and fake images in the D step's batches")
+    augment: str = factor("none", "augmentation of real and fake images before D", names="augmentations")
+    d_composition: Literal["separate", "joint"] = factor(
+        "separate", "real and fake images of the D step: in batches of their own, or in one"
+    )
     g_composition: Literal["fake", "joint"] = factor("fake", "what D sees in the G step: fakes alone, or with real")
     accumulate: int = factor(1, "microbatches that a batch is split into", FROM_ONE)
-    accumulation: Literal["exact", "frozen", "naive"] = factor("exact", "what normalizes a microbatch")
+    accumulation: Literal["exact", "frozen", "naive"] = factor("exact", "whose statistics normalize a microbatch")
     ema_decay: float = factor(0.999, "decay of the averaged generator; 0 switches averaging off", Range(0, 1, "[)"))
-    max_loss: float = factor(1e4, "a larger loss ends the run as diverged", POSITIVE)
-    initialization: str = factor("dcgan", "of both networks", names="initializers")
-    initialization_options: dict[str, Any] = factor(dict, "of D's, such as {zero_classifier: true}")
-    equalize_bias: bool = factor(False, "let D call half of all images real at the beginning")
+    max_loss: float = factor(1e4, "a larger loss has exploded and ends the run", POSITIVE)
+    initialization: str = factor("dcgan", "initialization of both networks", names="initializers")
+    initialization_options: dict[str, Any] = factor(
+        dict, "options of D's initialization, such as {zero_classifier: true}"
+    )
+    equalize_bias: bool = factor(False, "set D's bias so that it calls half of all images real at the start")
     residual_blocks: int = factor(0, "residual blocks at a map size; 0 for the VGG pair", COUNT)
     cuda_graph: bool = display(False, "experimental: on a GPU, launch a step as one CUDA graph where possible")
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -141,11 +145,13 @@ class GANModel:
 class ClassifierModel:
     """The classifier: its optimizer and its network."""
 
-    learning_rate: float = factor(0.05, "of stochastic gradient descent", POSITIVE)
-    momentum: float = factor(0.9, "of the gradient; 0 for none", Range(0, 1, "[)"))
-    max_loss: float = factor(1e4, "a larger loss ends the run as diverged", POSITIVE)
-    initialization: str = factor("kaiming", "of the network", names="initializers")
-    initialization_options: dict[str, Any] = factor(dict, "such as {zero_classifier: true}")
+    learning_rate: float = factor(0.05, "learning rate of stochastic gradient descent", POSITIVE)
+    momentum: float = factor(0.9, "momentum of the gradient; 0 for none", Range(0, 1, "[)"))
+    max_loss: float = factor(1e4, "a larger loss has exploded and ends the run", POSITIVE)
+    initialization: str = factor("kaiming", "initialization of the network", names="initializers")
+    initialization_options: dict[str, Any] = factor(
+        dict, "options of the initialization, such as {zero_classifier: true}"
+    )
     residual_blocks: int = factor(0, "residual blocks at a map size; 0 for the VGG network", COUNT)
     classifier: ClassifierNetworkConfig = field(default_factory=ClassifierNetworkConfig)
 
@@ -176,12 +182,12 @@ class TrainConfig:
     wandb_project: str = display("gannorm", "W&B project")
     wandb_checkpoints: bool = display(False, "send checkpoints to W&B, as versions of an artifact")
     evaluate: bool = declared(
-        DISPLAY, False, "score the last checkpoint into the same W&B run, as `gannorm evaluate` does", None, "", "gan"
+        DISPLAY, False, "score the last checkpoint at the end, into the same W&B run", None, "", "gan"
     )
-    recipe: str = display("", "the recipe or file that the config began with; set by --config")
+    recipe: str = display("", "the recipe or file of --config, which sets this key")
     probe_every: int = measurement(100, "steps between batch-dependence probes; 0: never", COUNT, "gan")
     # More images make another estimate, so runs that differ in it are not averaged.
-    probe_images: int = declared(FACTOR, 256, "held-out images and fakes in a probe, each", FROM_ONE, "", "gan")
+    probe_images: int = declared(FACTOR, 256, "held-out images of a probe, and as many fakes", FROM_ONE, "", "gan")
     sample_every: int = measurement(200, "steps between sample grids; 0: never", COUNT, "gan")
     test_every: int = measurement(100, "steps between tests on held-out images; 0: never", COUNT, "classifier")
     checkpoint_every: int = measurement(200, "steps between checkpoints; 0: never", COUNT)
@@ -191,7 +197,7 @@ class TrainConfig:
         0.1, "largest share of the time for optimization probes; 0.1 is a tenth of the time", Range(0, 1, "(]")
     )
     optimization_layers: list[str] = measurement(
-        list, "where they measure the covariate shift, such as [discriminator.logit]; default: two, drawn each time"
+        list, "layers whose covariate shift is measured, such as [discriminator.logit]; default: two, drawn each time"
     )
     data: DataConfig = field(default_factory=DataConfig)
     model: GANModel | ClassifierModel = None  # type: ignore[assignment]  # that of the task
@@ -228,7 +234,7 @@ class TrainConfig:
             changes: dotted key → value.
 
         Raises:
-            UserError: no such recipe or file, an unknown key, or a value that cannot be.
+            UserError: no such recipe or file, an unknown key, or an invalid value.
 
         >>> TrainConfig.load("digits", **{"model.loss": "hinge"}).model.loss
         'hinge'
@@ -237,8 +243,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainConfig:
-        """The config of nested or dotted plain data, of a file of an earlier version too. What is not there has its
-        default."""
+        """Make a config from nested or dotted plain data, also of an earlier version; missing keys get defaults."""
         nested = changed({}, flatten(upgraded(content)))
         task = nested.get("task", "gan")
         known = keys(task if task in MODELS else "gan")
@@ -248,7 +253,7 @@ class TrainConfig:
 
     @classmethod
     def of(cls, config: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-        """A config itself, or that of plain data."""
+        """The config itself, or the config made from plain data."""
         return config if isinstance(config, TrainConfig) else cls.from_dict(config)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Exceptions that a person reads in one line, so that the command line can tell them from a bug."""
+"""Exceptions for people, in one line: the command line prints them without a traceback, unlike a bug."""
 
 
 class UserError(ValueError):
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def require_positive(**numbers: int) -> None:
-    """Raises UserError for a number below 1, such as a width or a count of images, and calls it by its keyword."""
+    """Raises UserError for a number below 1, such as a width or a count of images, named by its keyword."""
     for name, number in numbers.items():
         if number < 1:
             raise UserError(f"`{name}` must be at least 1: got {number}.")
@@ -21,7 +21,7 @@ def require_positive(**numbers: int) -> None:
 class OutOfMemory(RuntimeError):
     """The machine's memory did not hold what a run needs. The command line prints the line and exits with status 1.
 
-    Not a UserError: it may have been another process's doing, and the other runs of a study may well fit.
+    Not a UserError: another process may have used the memory, and the other runs of a study may fit.
     """
 
 
@@ -39,7 +39,7 @@ def out_of_memory(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """One line without control characters: names come from strangers and go to terminals and pages.
+    """One line without control characters: names come from third-party files and go to terminals and pages.
 
     >>> printable("run \\x1b[2J\\u202e")
     'run ?[2J?'

@@ -1,6 +1,7 @@
-"""Files: atomic writes, JSON and YAML in and out, with the system's refusals as one line.
+"""Files: atomic writes, locks, JSON and YAML in and out, with system errors as one line.
 
-A file is written to a temporary name and renamed, so a reader never sees half of one.
+A file is written to a temporary name and renamed, so a reader never sees half of one. Processes exclude each other by
+locks on open files; the system frees those of a dead process.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,11 @@ from typing import IO, Any
 import yaml
 
 from gannorm.errors import UserError
+
+try:
+    import fcntl  # imported nowhere else: Windows does not have it, and what needs no lock works there
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
 
 MAX_VALUES = 100_000  # in a config; a complete one has about a hundred
 
@@ -46,7 +53,7 @@ def atomic_write(file: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system says against writing `path` into a UserError."""
+    """Turn a system error while writing `path` into a UserError."""
     try:
         yield
     except UserError:
@@ -71,6 +78,27 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def lock(file: IO[str], *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file until it is closed.
+
+    Args:
+        file: the file; locks belong to an open file, so that threads exclude each other as processes do.
+        shared: several may hold a shared lock at once, and none an exclusive one meanwhile.
+        wait: for others to free it.
+
+    Raises:
+        OSError: another holds it and `wait` is False, or its file system has no locks.
+        UserError: the system has no such locks.
+    """
+    if fcntl is None:
+        raise UserError(
+            f"run directories, studies and folders of images need file locks (fcntl): {sys.platform} has none; use "
+            "Linux, macOS or WSL for them. The probes work everywhere."
+        )
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, as it is to the training command; YAML 1.1 wants 1.0e-4.
 
@@ -93,7 +121,7 @@ def dump_yaml(config: Mapping[str, Any]) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML from a stranger, as plain data of a bounded size.
+    """Third-party YAML as plain data of a bounded size.
 
     Raises:
         yaml.YAMLError: malformed; tags that name objects; a value that is nested in itself, or deeper than Python's
@@ -111,7 +139,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _values(content: Any, known: dict[int, int]) -> int:
-    """How many values a structure would have if every reference were written out."""
+    """The number of values in a structure with every reference expanded."""
     if id(content) not in known:
         parts = [*content, *content.values()] if isinstance(content, dict) else content
         inner = parts if isinstance(parts, (list, tuple, set)) else ()

@@ -1,4 +1,4 @@
-"""What people type, from papers and other toolkits, and what it is called here."""
+"""Names that papers and other toolkits use → their names here, for the hints in error messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PENALTIES = {
     "wgan_gp": "'gradient', with --model.loss wasserstein",
 }
 
-NAMES: dict[str, dict[str, str]] = {  # names of a registry → what is wanted
+NAMES: dict[str, dict[str, str]] = {  # registry → foreign name → its name here
     "normalizers": _NORMALIZERS,
     "weight_normalizers": {"sn": "'spectral'", "wn": "'weight'", "spectral_norm": "'spectral'", "no": "'none'"},
     "losses": _LOSSES,
@@ -57,7 +57,7 @@ NAMES: dict[str, dict[str, str]] = {  # names of a registry → what is wanted
     "datasets": {"cifar": "'cifar10'", "image_folder": "'folder'", "imagefolder": "'folder'"},
 }
 
-FLAGS: dict[str, dict[str, str]] = {  # command → flag → what does it
+FLAGS: dict[str, dict[str, str]] = {  # command → foreign flag → its flag here
     "train": {
         "lr": "--model.lr_d 2e-4 --model.lr_g 2e-4",
         "learning_rate": "--model.lr_d 2e-4 --model.lr_g 2e-4",

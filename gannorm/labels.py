@@ -1,4 +1,4 @@
-"""Names by what differs: the labels of conditions among configs, and the default name of a run beside its recipe."""
+"""Names from differences: labels of the conditions among configs, and the default name of a run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LONGEST = 60  # characters of a default run name
 
 
 def naming(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fewest factors whose values tell all conditions among the configs apart; earlier ones are kept first.
+    """The fewest factors whose values distinguish all conditions among the configs; earlier ones are preferred.
 
-    Where nothing differs it is the normalizer.
+    If nothing differs, the result is the normalizer.
     """
     flat = [factors(config) for config in configs]
     differing = [key for key in dict.fromkeys(k for f in flat for k in f) if len({text(f.get(key)) for f in flat}) > 1]
@@ -39,14 +39,14 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     ['a', 'a', 'b', 'b']
     """
     names = naming(configs)
-    found = []
+    conditions = []
     for config in configs:
         flat = flatten(upgraded(config))
         if len(names) == 1 and isinstance(flat.get(names[0]), str):
-            found.append(text(flat[names[0]]))
+            conditions.append(text(flat[names[0]]))
         else:
-            found.append(", ".join(f"{short(key, names)}={text(flat.get(key))}" for key in names))
-    return found
+            conditions.append(", ".join(f"{short(key, names)}={text(flat.get(key))}" for key in names))
+    return conditions
 
 
 def run_name(config: TrainConfig) -> str:
@@ -57,7 +57,7 @@ def run_name(config: TrainConfig) -> str:
     """
     try:
         recipe = TrainConfig.load(config.recipe) if config.recipe else TrainConfig(task=config.task)
-    except UserError:  # it has moved, or is another by now
+    except UserError:  # the recipe's file has moved or changed
         recipe = TrainConfig(task=config.task)
     there, here = factors(recipe.to_dict()), factors(config.to_dict())
     parts = []

@@ -1,9 +1,9 @@
-"""A pytest fixture for anybody's test suite, found by pytest through the entry point `gannorm`.
+"""A pytest fixture for any test suite; pytest loads it through the entry point `gannorm`.
 
     def test_my_critic_judges_images(assert_batch_invariant):
         assert_batch_invariant(MyCritic(), torch.randn(8, 3, 32, 32))
 
-It fails with a message that names the first coupled layer and how strong it is.
+It fails with a message that names the first coupled layer and the strength of its coupling.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names → factories. Study factors are plain names in a config; a wrong one gets the list of the right ones."""
+"""Names → factories. Study factors are plain names in a config; the error for an unknown name lists the known ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Registry(Mapping[str, T]):
         self._entries[name] = entry
 
     def seal(self) -> None:
-        """Take what is registered so far for built in; the package calls this once its own entries are there."""
+        """Mark all present entries as built in. The package calls this after it has registered its own."""
         self.built_in = frozenset(self._entries)
 
     def __getitem__(self, name: str) -> T:
@@ -70,7 +70,7 @@ def choices(name: object, names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The one name that looks most like another, whatever its case, hyphens and module; none where none does."""
+    """The most similar name, ignoring case, hyphens and module, in a list; an empty list if no name is similar."""
     plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
     wanted = name.lower().replace("-", "_")
     near = [

@@ -29,7 +29,7 @@ from typing import IO, Any
 
 from gannorm.errors import UserError
 from gannorm.files import atomic_write, damaged, dump_yaml, parse_yaml, read, write_json, write_text, writing
-from gannorm.locks import lock as lock_file
+from gannorm.files import lock as lock_file
 
 # Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
 # speaks for config.yaml, metrics.jsonl, samples and probes too.
@@ -40,7 +40,7 @@ FOLDERS = ("checkpoints", "samples", "probes")
 
 
 class RunDir:
-    """One run's directory. Opening it reads nothing; each reader below reads its file anew.
+    """One run's directory. Opening it reads nothing; each reader below reads its file again.
 
     Readers are lenient where a run may still be writing (a cut last line of metrics.jsonl) and strict elsewhere: a
     damaged file is a UserError that names it.
@@ -74,11 +74,10 @@ class RunDir:
         """Raises UserError if the run exists already: its name is taken."""
         if self.config_file.exists():
             state, step = self.state(), max(self.status()["step"], self.last_step())
-            go_on = f"go on with it by --resume {self.path}, " if state in ("interrupted", "failed") else ""
-            raise UserError(
-                f"a run's name must be new: {self.path} is {state} at step {step}; {go_on}choose another with --name "
-                "or --study, or remove the directory."
-            )
+            remedy = "choose another with --name or --study, or remove the directory"
+            if state in ("interrupted", "failed"):
+                remedy = f"continue it by --resume {self.path}, {remedy}"
+            raise UserError(f"a run's name must be new: {self.path} is {state} at step {step}; {remedy}.")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDir:
@@ -148,11 +147,11 @@ class RunDir:
 
         Where the lock cannot be asked for, as in a folder of another user, it is what the status says.
         """
-        said = self.status()["state"]
-        if said != "running" or self._is_held():
-            return said
-        said = self.status()["state"]  # it may have ended between the two looks
-        return "interrupted" if said == "running" else said
+        state: str = self.status()["state"]
+        if state != "running" or self._is_held():
+            return state
+        state = self.status()["state"]  # it may have ended between the two looks
+        return "interrupted" if state == "running" else state
 
     def _is_held(self) -> bool:
         # Asked of a run that has a config, which is written under the lock: no new run finds it taken by us.
@@ -267,11 +266,11 @@ class RunDir:
             os.replace(link, last)
 
     def rewind(self, step: int, metrics: int) -> None:
-        """Make the directory what it was at a checkpoint, for a run that goes on from there.
+        """Make the directory what it was at a checkpoint, for a run that continues from there.
 
         What was appended to metrics.jsonl later is cut off, and what a killed writer left behind is removed. A later
         checkpoint, which is still here because it is damaged, is renamed to *.damaged. Later samples and probes stay
-        until they are written anew.
+        until they are written again.
 
         Args:
             step: of the checkpoint; −1 for before the beginning.
@@ -284,7 +283,7 @@ class RunDir:
         kept = file.read_bytes()[:metrics] if metrics and file.exists() else b""
         if len(kept) != metrics or kept[-1:] not in (b"", b"\n"):
             raise UserError(
-                f"a run goes on with the records that it wrote: {file} has been changed since step {step}; put it back."
+                f"a run continues with its own records: {file} has been changed since step {step}; put it back."
             )
         with atomic_write(file) as stream:
             stream.write(kept)

@@ -112,7 +112,7 @@ class Key:
 
 
 def unknown_key(name: str, known: Iterable[str], remedy: str = "") -> UserError:
-    """What to say of a key that is not there: the keys of the same last name, or the nearest one."""
+    """The error for an unknown key: it names the keys with the same last part, or the nearest key."""
     known = list(known)
     same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]  # --norm, for example
     near = same or nearest(name, known, cutoff=0.5)
@@ -121,7 +121,7 @@ def unknown_key(name: str, known: Iterable[str], remedy: str = "") -> UserError:
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    """The value as one of this type. Raises TypeError if it is none."""
+    """The value converted to this type. Raises TypeError if it has another type."""
     inner = get_args(kind)
     match get_origin(kind):
         case None:

@@ -1,4 +1,4 @@
-"""Anybody's network on anybody's input, from the command line: `--module`, `--weights` and `--input`."""
+"""Third-party networks and inputs, from the command line: `--module`, `--weights` and `--input`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def load_module(spec: str, args: str = "", weights: str = "", weights_key: str =
         The module, and a remark for a person: which weights it has, and which prefixes were taken off their names.
 
     Raises:
-        UserError: there is no such thing, it cannot be made, it is no nn.Module, or the weights are not its own.
+        UserError: the module does not exist, cannot be made or is no nn.Module, or the weights do not fit it.
     """
     module = _made(spec, args)
     if not weights:
@@ -74,7 +74,7 @@ def _made(spec: str, args: str) -> nn.Module:
             if out_of_memory(error):
                 raise
             what = raised(error)
-            by_the_call = what.startswith("TypeError")  # and not by a line of theirs
+            by_the_call = what.startswith("TypeError")  # raised by the call itself, not by a line of the module
             hint = "; give what it needs, for example --args '{width: 64}'" if by_the_call else ""
             how = f"with --args '{args}'" if args else "without arguments"
             raise UserError(f"`--module` must be callable {how}: {spec}: {what}{hint}.") from error

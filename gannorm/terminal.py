@@ -1,4 +1,4 @@
-"""Standard output and error, which may be closed from the start or go away before a command ends; tables for them."""
+"""Standard output and error, which may be closed at the start or during a command; tables for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 
 def require_streams() -> None:
-    """Where a command was started with output or error closed, what it prints goes nowhere: python has None there.
+    """If a command was started with output or error closed, redirect it to the null device. Python has None there.
 
-    No file that is opened later becomes descriptor 1 or 2, to which libraries print.
+    Opens all of the descriptors 0 to 2, so that no file that is opened later gets one to which libraries print.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # the lowest that is free
         pass
@@ -23,9 +23,9 @@ def require_streams() -> None:
 
 
 def leave() -> None:
-    """From now on, what would go to a terminal or into a pipe goes nowhere: it is gone, and writing would be an error.
+    """Redirect output from a terminal or pipe that is gone, where writing would fail, to the null device.
 
-    A file keeps what comes.
+    Output into a file continues.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):

@@ -15,7 +15,7 @@ KINDS = ("undecided", "judges images", "learns from batches", "judges by contras
 PURE, MIXED, CONFLICT = 1.0, 0.5, 1 / 16  # shares of an image's own class in its batch
 SHARES = (PURE, 0.75, MIXED, 0.25, CONFLICT)
 CHANCE = 0.5  # of an AUC
-EQUAL_WITHIN = 0.1  # of AUC: differences from pure batches whose intervals all lie within ± this change no judgement
+EQUAL_WITHIN = 0.1  # of AUC: differences from pure batches count as none if all intervals lie within ± this
 BLOCKS = 4  # the fewest that give an interval
 RUNS = 3  # the fewest that give an interval where runs disagree
 
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer: one of KINDS, and the reason. `str()` is the sentence."""
+    """The verdict: one of KINDS, and the reason. `str()` is the sentence."""
 
     kind: str
     reason: str
@@ -77,7 +77,7 @@ class Evidence:
     constant: bool = False  # all logits are equal within rounding
     saturated: bool = False  # the outputs are exactly 0 or exactly 1
     hidden_layers: int = 0  # layers that couple the batch, their effect multiplied by zero at these weights
-    hidden_names: tuple[str, ...] = ()  # theirs; metrics hold numbers only, so they are not read back from metrics
+    hidden_names: tuple[str, ...] = ()  # names of these layers; metrics hold numbers only, so names are not read back
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """The numbers by metric key, without those that are undefined."""
@@ -94,7 +94,7 @@ class Evidence:
 
     @classmethod
     def from_metrics(cls, metrics: Mapping[str, float], prefix: str = "") -> Evidence | None:
-        """What `metrics` wrote; None where nothing was measured. Reads the numbers of earlier versions too."""
+        """Read what `metrics` wrote; None without measurements. Reads the numbers of earlier versions too."""
         prefix = _with_slash(prefix)
         values = {
             name.removeprefix(prefix): value
@@ -138,7 +138,7 @@ def decide(evidence: Evidence) -> Verdict:
     5. Pure batches shown above 0.5, conflict shown below: "judges batches".
     6. Pure not shown above, mixed shown above: "judges by contrast".
     7. Pure and conflict shown above: all differences from pure within ±0.1, "judges images"; some AUC shown above pure
-       and none below, "judges by contrast"; a fall shown and every AUC above 0.5, "judges both".
+       and none below, "judges by contrast"; some shown below pure and every AUC above 0.5, "judges both".
     8. Otherwise undecided.
 
     Source: defined here.
@@ -181,7 +181,7 @@ def over_runs(runs: Iterable[Evidence]) -> Verdict:
 def _not_measured(e: Evidence) -> Verdict | None:
     """Rule 1, and what was not measured."""
     if not e.repeats:
-        return _undecided("two calls on the same batch give different answers, so nothing can be compared")
+        return _undecided("two calls on the same batch give different logits, so nothing can be compared")
     if e.constant:
         return _undecided("every logit is the same within rounding: a dead network judges nothing")
     if e.saturated:
@@ -202,14 +202,16 @@ def _independent(e: Evidence) -> Verdict:
         depends = "only its gradients depend on the batch"
     else:
         kind, head = "judges images", "no logit and no gradient depends on the other images of the batch"
-        depends = "it depends on no batch"
+        depends = "it does not depend on the batch"
     if auc.above(CHANCE):
         return Verdict(kind, f"{head}; it ranks real above fake images with AUC {auc}{_hidden(e)}")
     if auc.low is None:
         return _undecided(f"{depends}, and AUC {auc} has no interval; measure again{_hidden(e)}")
     if auc.below(CHANCE):
         return _undecided(f"{depends}, and it ranks real and fake images the wrong way round (AUC {auc}){_hidden(e)}")
-    return _undecided(f"{depends}, and it tells nothing apart: AUC {auc} is not shown to differ from 0.5{_hidden(e)}")
+    return _undecided(
+        f"{depends}, and it does not separate real from fake: AUC {auc} is not shown to differ from 0.5{_hidden(e)}"
+    )
 
 
 def _coupled(e: Evidence) -> Verdict:
@@ -223,8 +225,8 @@ def _coupled(e: Evidence) -> Verdict:
     wider = _bonferroni(len(e.curve), e.units)
     if not any(auc.above(CHANCE, wider) or auc.below(CHANCE, wider) for auc in e.curve.values()):
         return _undecided(
-            "its logits depend on the batch, but it tells nothing apart: no AUC is shown to differ from 0.5 "
-            f"(pure batches {pure}, mixed {mixed}, conflict {conflict})"
+            "its logits depend on the batch, but it does not separate real from fake: no AUC is shown to differ "
+            f"from 0.5 (pure batches {pure}, mixed {mixed}, conflict {conflict})"
         )
     if pure.above(CHANCE) and conflict.below(CHANCE):
         return Verdict("judges batches", _judges_batches(e, pure, conflict))
@@ -233,7 +235,7 @@ def _coupled(e: Evidence) -> Verdict:
     if conflict.above(CHANCE):
         return _above_at_both_ends(e, pure, conflict)
     return _undecided(
-        f"its logits depend on the batch; it tells pure batches apart (AUC {pure}), but whether the other images "
+        f"its logits depend on the batch; it separates pure batches (AUC {pure}), but whether the other images "
         f"outweigh the image itself is not shown (conflict {conflict}): measure more images or seeds"
     )
 
@@ -250,7 +252,7 @@ def _judges_batches(e: Evidence, pure: Estimate, conflict: Estimate) -> str:
         within = f"; within one batch it ranks images {order} (AUC {e.same_batch})"
     return (
         "the other images of the batch outweigh the image: a real image among fakes is ranked below a fake among "
-        f"real images (AUC {conflict}), while batches of one class are told apart (AUC {pure}){within}"
+        f"real images (AUC {conflict}), while it separates batches of one class (AUC {pure}){within}"
     )
 
 
@@ -259,12 +261,12 @@ def _without_pure(pure: Estimate, mixed: Estimate) -> Verdict:
     if mixed.above(CHANCE):
         return Verdict(
             "judges by contrast",
-            f"it tells real from fake only where both are in one batch (AUC {mixed} in mixed batches, {pure} in pure)",
+            f"it separates real from fake only where both share a batch (AUC {mixed} in mixed batches, {pure} in pure)",
         )
     if pure.below(CHANCE):
         return _undecided(f"its logits depend on the batch, and it ranks pure batches the wrong way round (AUC {pure})")
     return _undecided(
-        f"its logits depend on the batch, and it is not shown to tell pure batches apart (AUC {pure}) or mixed ones "
+        f"its logits depend on the batch, and it is not shown to separate pure batches (AUC {pure}) or mixed ones "
         f"({mixed}): measure more images or seeds"
     )
 
@@ -272,14 +274,14 @@ def _without_pure(pure: Estimate, mixed: Estimate) -> Verdict:
 def _above_at_both_ends(e: Evidence, pure: Estimate, conflict: Estimate) -> Verdict:
     """Rule 7."""
     changes = list(e.changes.values())
-    falls = any(change.below(0) for change in changes)
-    rises = any(change.above(0) for change in changes)
+    decreases = any(change.below(0) for change in changes)
+    increases = any(change.above(0) for change in changes)
     ends = f"AUC {pure} in pure batches, {conflict} in conflict"
     if changes and all(change.within(EQUAL_WITHIN) for change in changes):
         return Verdict("judges images", f"the batch moves its logits, but not its ranks ({ends})")
-    if rises and not falls:
+    if increases and not decreases:
         return Verdict("judges by contrast", f"it ranks better where the other class is in the batch ({ends})")
-    if falls and all(auc.mean > CHANCE for auc in e.curve.values()):
+    if decreases and all(auc.mean > CHANCE for auc in e.curve.values()):
         return Verdict(
             "judges both", f"the other images of the batch weaken its judgement, but do not reverse it ({ends})"
         )
@@ -287,8 +289,8 @@ def _above_at_both_ends(e: Evidence, pure: Estimate, conflict: Estimate) -> Verd
     if any(auc.below(CHANCE) for auc in e.curve.values()):
         return _undecided(f"its composition curve is not monotone (AUC {curve} from pure to conflict)")
     return _undecided(
-        f"its logits depend on the batch, but the fall is not resolved (AUC {curve} from pure to conflict): measure "
-        "more images or seeds"
+        f"its logits depend on the batch, but the change of its AUC is not resolved ({curve} from pure to conflict): "
+        "measure more images or seeds"
     )
 
 

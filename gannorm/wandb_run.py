@@ -24,7 +24,7 @@ from gannorm.verdict import Evidence, decide
 
 INIT_TIMEOUT = 30  # seconds until an online run that cannot start goes offline
 FINISH_TIMEOUT = 60  # seconds until a run that cannot send its last rows ends all the same
-SERVICE = "WANDB_SERVICE"  # where a process tells those that it starts of its W&B service
+SERVICE = "WANDB_SERVICE"  # where a process announces its W&B service to those that it starts
 PROJECT = "gannorm"  # where neither the config nor WANDB_PROJECT names another
 MODES = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}  # of WANDB_MODE
 
@@ -88,7 +88,7 @@ class WandbRun:
             return
         try:
             action(self.experiment)
-        except Exception as error:  # whatever the service does, the work goes on
+        except Exception as error:  # a W&B failure never stops a run
             print(f"W&B stopped: {type(error).__name__}: {error}; the run directory has it all.", file=sys.stderr)
             self.alive = False
             _end_service()  # a dead one would leave a traceback at the process's exit
@@ -263,7 +263,7 @@ def start(mode: str, **options: Any) -> WandbRun | None:
             if not inherited:  # it holds no other run
                 _end_service()
             raise
-        except Exception as error:  # whatever its settings or the service do, the work goes on
+        except Exception as error:  # a W&B failure never stops a run
             line = " ".join(str(error).split())
             print(f"W&B could not start {attempt}: {type(error).__name__}: {line}", file=sys.stderr)
             _end_service()  # it would take the next attempt's id for one that is in use

@@ -1,4 +1,4 @@
-"""Weights from a stranger's file into a stranger's module: all of them or none, and under the names that they have.
+"""Load a third-party file of weights into a third-party module: all weights or none, under their own names.
 
 Training wraps networks: DataParallel puts `module.` before every name, torch.compile `_orig_mod.`, Lightning the name
 of the attribute. These are taken off, and said; nothing else is guessed.
@@ -114,7 +114,7 @@ def _below(state: State, prefix: str) -> State:
 
 
 def _fitted(state: State, module: nn.Module, file: Path) -> tuple[State, list[str]]:
-    """The weights under the module's own names, and what was taken off theirs."""
+    """The weights under the module's own names, and the prefixes that were removed from the file's names."""
     own = module.state_dict()
     names = {_unwrapped(name): name for name in own}
     bare: State = {_unwrapped(name): value for name, value in state.items()}

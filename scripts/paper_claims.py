@@ -77,28 +77,28 @@ def deep_linear(options: argparse.Namespace) -> Result:
     def chosen(rate: float, name: str) -> list[dict[str, Any]]:
         return [r for r in rows if r["rate"] == rate and r["norm"] == name]
 
-    def told(key: str, rate: float, last: bool = False) -> dict[str, float]:
-        found = {n: [r[key] for r in chosen(rate, n) if not last or r["step"] == steps] for n in ("none", "batch")}
-        return {n: float(np.median(values)) for n, values in found.items()}
+    def medians(key: str, rate: float, last: bool = False) -> dict[str, float]:
+        values_of = {n: [r[key] for r in chosen(rate, n) if not last or r["step"] == steps] for n in ("none", "batch")}
+        return {n: float(np.median(values)) for n, values in values_of.items()}
 
-    cosine, loss = told("cosine", 1e-7), told("loss", 1e-7, last=True)
-    fast, edge = told("cosine", 1e-6), told("effective_beta", 1e-6)
+    cosine, loss = medians("cosine", 1e-7), medians("loss", 1e-7, last=True)
+    fast, edge = medians("cosine", 1e-6), medians("effective_beta", 1e-6)
     claims = {
         "BatchNorm raises the covariate shift of the deep linear network": _claim(
-            cosine["batch"] < cosine["none"], f"learning rate 1e-7: median cosine of G and G': {_told(cosine)}"
+            cosine["batch"] < cosine["none"], f"learning rate 1e-7: median cosine of G and G': {_listed(cosine)}"
         ),
         "the plain deep linear network has almost no covariate shift": _claim(
-            cosine["none"] > 0.95, f"learning rate 1e-7: median cosine: {_told(cosine)}"
+            cosine["none"] > 0.95, f"learning rate 1e-7: median cosine: {_listed(cosine)}"
         ),
         "the plain one has almost none at the published rate, 1e-6, too": _claim(
             fast["none"] > 0.95,
-            f"median cosine: {_told(fast)}; learning rate times effective β: "
-            f"{_told({n: 1e-6 * beta for n, beta in edge.items()})} (2 is the edge of stability)",
-            "at this rate, for a loss summed over the samples, both networks bounce at the edge of stability, where no "
-            "gradient survives a step; the direction shows below it",
+            f"median cosine: {_listed(fast)}; learning rate times effective β: "
+            f"{_listed({n: 1e-6 * beta for n, beta in edge.items()})} (2 is the edge of stability)",
+            "at this rate, for a loss summed over the samples, both networks oscillate at the edge of stability, where "
+            "no gradient persists over a step; below it the claim holds",
         ),
         "BatchNorm reaches the better loss nevertheless": _claim(
-            loss["batch"] < loss["none"], f"learning rate 1e-7, loss at step {steps}: {_told(loss)}"
+            loss["batch"] < loss["none"], f"learning rate 1e-7, loss at step {steps}: {_listed(loss)}"
         ),
     }
     panels = []
@@ -161,7 +161,11 @@ def training(options: argparse.Namespace) -> Result:
         rows = numbers[name + slow] = []
         for seed in range(options.seeds):
             for record in _classifier(options, name, rates[slow], seed, *flags).metrics():
-                values = {k.removeprefix("why/classifier/"): v for k, v in record.items() if k.startswith("why/c")}
+                values = {
+                    k.removeprefix("optimization/classifier/"): v
+                    for k, v in record.items()
+                    if k.startswith("optimization/c")
+                }
                 values |= {k: record[k] for k in ("test/accuracy", "step") if k in record}
                 if len(values) > 1:
                     rows.append({"seed": seed} | values)
@@ -180,9 +184,10 @@ def training(options: argparse.Namespace) -> Result:
         lower += [b < n for b, n in zip(*(by_seed(n + slow, relative) for n in ("batch", "none")), strict=True)]
         edge = {n: rates[slow] * beta for n, beta in median("effective_beta", slow, of).items()}
         return all(lower), (
-            f"learning rate {rates[slow]:g}, medians over steps, then seeds: cosine {_told(median(cosine, slow, of))}; "
-            f"‖G−G'‖/‖G‖ {_told(median(relative, slow, of))}; learning rate times effective β {_told(edge)}; lower "
-            f"with BatchNorm than without in {sum(lower)} of {len(lower)} pairs of seeds and measures"
+            f"learning rate {rates[slow]:g}, medians over steps, then seeds: cosine "
+            f"{_listed(median(cosine, slow, of))}; ‖G−G'‖/‖G‖ {_listed(median(relative, slow, of))}; "
+            f"learning rate times effective β {_listed(edge)}; "
+            f"lower with BatchNorm than without in {sum(lower)} of {len(lower)} pairs of seeds and measures"
         )
 
     def wander(name: str, seed: int) -> float:
@@ -213,17 +218,17 @@ def training(options: argparse.Namespace) -> Result:
         ),
         **{
             f"the {title} is smaller with BatchNorm than without": _claim(
-                found["batch"] < found["none"], f"medians over steps, then seeds: {_told(found)}"
+                found["batch"] < found["none"], f"medians over steps, then seeds: {_listed(found)}"
             )
             for title, found in widths.items()
         },
         "noisy BatchNorm trains about as well as BatchNorm": _claim(
-            _keeps_half_of_the_gain(accuracy), f"test accuracy after {steps} steps: {_told(accuracy)}", TOO_CLOSE
+            _keeps_half_of_the_gain(accuracy), f"test accuracy after {steps} steps: {_listed(accuracy)}", TOO_CLOSE
         ),
         "the moments of the layers' inputs move more with noisy BatchNorm than with BatchNorm": _claim(
             drift["noisy"] > drift["batch"],
             "standard deviation over time over the mean, of the mean size of the channels' means, median over seeds: "
-            f"{_told(drift)}",
+            f"{_listed(drift)}",
         ),
     }
     panels = []
@@ -257,15 +262,15 @@ def rates(options: argparse.Namespace) -> Result:
     numbers |= {"largest_rate": largest, "best_accuracy": best, "accuracy_at_the_smallest_rate": at_small}
     claims = {
         "BatchNorm allows a larger learning rate": _claim(
-            largest["batch"] > largest["none"], f"largest that passes an accuracy of 0.5: {_told(largest)}"
+            largest["batch"] > largest["none"], f"largest that passes an accuracy of 0.5: {_listed(largest)}"
         ),
         f"BatchNorm gives no gain at an equal small rate, after {steps} steps": _claim(
             _no_gain(at_small, largest_gain),
-            f"test accuracy at {small:g}: {_told(at_small)}",
+            f"test accuracy at {small:g}: {_listed(at_small)}",
             f"the papers compare trained networks; these have not converged, see {longer} steps",
         ),
         f"BatchNorm gives no gain at an equal small rate, after {longer} steps": _claim(
-            _no_gain(at_the_end, largest_gain), f"test accuracy at {small:g}: {_told(at_the_end)}", TOO_CLOSE
+            _no_gain(at_the_end, largest_gain), f"test accuracy at {small:g}: {_listed(at_the_end)}", TOO_CLOSE
         ),
     }
     return (
@@ -320,9 +325,9 @@ def moments(options: argparse.Namespace) -> Result:
             grown["none"] > 10 and grown["batch"] < 50 / 20,  # no faster than the sum of the branches, which is linear
             f"largest second moment over the first layer's, 20 and 50 layers: {measured}",
             "Kaiming's initialization keeps the second moment inside a map, and what explodes is the sum of a residual "
-            "stream. Here it falls without norm, since zero padding takes (1−2/(3s))² at s×s pixels and most layers "
-            f"see small maps: over 50 layers that leaves {padded:.2g}, measured {last['plain', 50, 'none']:.2g}, and "
-            f"{last['plain_wrapped', 50, 'none']:.2g} with circular padding",
+            "stream. Here it decreases without norm, since zero padding takes (1−2/(3s))² at s×s pixels and most "
+            f"layers see small maps: over 50 layers that leaves {padded:.2g}, measured "
+            f"{last['plain', 50, 'none']:.2g}, and {last['plain_wrapped', 50, 'none']:.2g} with circular padding",
         )
     panels = [_lines(f"{title} layers: second moment", found, "layer", log=True) for title, found in curves.items()]
     return numbers, claims, panels
@@ -381,7 +386,7 @@ def gradients(options: argparse.Namespace) -> Result:
     keys = ("kind", "depth", *default, "norm")
     rows = {tuple(r[key] for key in keys): r for r in numbers["rows"]}
 
-    def told(key: str, where: tuple[Any, ...]) -> str:
+    def by_norm(key: str, where: tuple[Any, ...]) -> str:
         return "; ".join(
             f"{TITLES[n]} {', '.join(f'{v:.3g}' for v in rows[(*where, n)][key])}" for n in ("none", "batch")
         )
@@ -395,37 +400,37 @@ def gradients(options: argparse.Namespace) -> Result:
     where = "residual, 106 layers, ReLU, pooled, at a tenth, half and nine tenths of the depth"
     claims = {
         "without norm a/b ≲ 3 in the last layers": _claim(
-            bare["coherence"][-1] < 4, f"{where}: {told('coherence', nearest)}"
+            bare["coherence"][-1] < 4, f"{where}: {by_norm('coherence', nearest)}"
         ),
         "without norm a/b ≲ 3 in every layer": _claim(
             max(bare["coherence"]) < 4,
-            f"{where}: {told('coherence', nearest)}",
+            f"{where}: {by_norm('coherence', nearest)}",
             "early layers have 1024 pixels an image, over which summands of either sign cancel, with BatchNorm and "
-            "without; the coherence falls with fewer images and with more channels, and it needs the paper's last "
+            "without; the coherence decreases with fewer images and with more channels, and it needs the paper's last "
             "layers: with one weight a pixel, as in a discriminator, the images do not favour one class (share of the "
             f"majority by output {at_50['none'][0]['majority_by_activation']:.2f}), with the mean over pixels they do "
-            f"({at_50['none'][1]['majority_by_activation']:.2f}), and a/b at nine tenths of 50 layers falls from "
+            f"({at_50['none'][1]['majority_by_activation']:.2f}), and a/b at nine tenths of 50 layers decreases from "
             f"{at_50['none'][0]['coherence'][-1]:.3g} to {at_50['none'][1]['coherence'][-1]:.3g}, with BatchNorm from "
             f"{at_50['batch'][0]['coherence'][-1]:.3g} to {at_50['batch'][1]['coherence'][-1]:.3g}",
         ),
         "with BatchNorm a/b ≳ 100 in deep layers": _claim(
             normed["coherence"][-1] > 100,
-            f"{where}: {told('coherence', nearest)}",
+            f"{where}: {by_norm('coherence', nearest)}",
             "summands without any order give √n, n images times pixels: 256 at the first of these layers, 32 at 4×4 "
             "pixels, where the deepest are; with 16 images for 64 it is "
             f"{', '.join(f'{v:.3g}' for v in rows[('residual', 106, 16, 16, 0.0, True, 'batch')]['coherence'])}",
         ),
         "without norm the gradients have heavier tails": _claim(
             np.median(bare["kurtosis"]) > np.median(normed["kurtosis"]),
-            f"kurtosis, {where}: {told('kurtosis', nearest)}",
+            f"kurtosis, {where}: {by_norm('kurtosis', nearest)}",
         ),
         "without norm the channels are aligned to lower rank": _claim(
             np.median(bare["effective_rank"]) < np.median(normed["effective_rank"]),
-            f"effective rank, {where}: {told('effective_rank', nearest)}",
+            f"effective rank, {where}: {by_norm('effective_rank', nearest)}",
         ),
         "without norm more images pull at one class by gradient than with BatchNorm": _claim(
             more > 2 / 3 * len(cases),
-            f"in {more} of the {len(cases)} networks; mean share of the majority: {_told(share)}",
+            f"in {more} of the {len(cases)} networks; mean share of the majority: {_listed(share)}",
         ),
     }
     panels = []
@@ -532,7 +537,7 @@ def _no_gain(accuracy: Mapping[str, float], largest_gain: float) -> bool | None:
     return accuracy["batch"] - accuracy["none"] < largest_gain / 5
 
 
-def _told(values: Mapping[str, float]) -> str:
+def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{TITLES[name]} {value:.3g}" for name, value in values.items())
 
 
@@ -579,15 +584,15 @@ def main() -> int:
     }
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / f"{options.experiment}.json", _rounded(content))
-    shown = TITLES if options.experiment == "training" else ("batch", "none")
-    legend = [(TITLES[name], COLOUR[name]) for name in shown]
+    drawn = TITLES if options.experiment == "training" else ("batch", "none")
+    legend = [(TITLES[name], COLOUR[name]) for name in drawn]
     plot = Plot(options.experiment, "", "", panels, (3.4, 2.5), (), (), legend)
     picture = Image.open(io.BytesIO(png(plot))).convert("RGB").quantize(64)  # a third of the size
     with atomic_write(options.output / f"{options.experiment}.png") as file:
         picture.save(file, "PNG", optimize=True)
     write_text(options.output / "README.md", _summary(options.output))
-    for claim, found in claims.items():
-        print(f"{OUTCOMES[found['holds']]}: {claim}: {found['measured']}")
+    for claim, result in claims.items():
+        print(f"{OUTCOMES[result['holds']]}: {claim}: {result['measured']}")
     return 0
 
 
@@ -598,16 +603,22 @@ def _summary(folder: Path) -> str:
         "",
         "Written by `scripts/paper_claims.py` from the JSON files here. Santurkar et al. 2018 (1805.11604) and",
         "Bjorck et al. 2018 (1806.02375) measured deep networks on CIFAR-10; these are small",
-        "ones, on one core, so a direction that does not show here is not refuted. The images behind",
+        "ones, on one core, so a claim that fails here is not refuted. The images behind",
         "`--root` were JPEG files of CIFAR-10.",
     ]
     for name in EXPERIMENTS:
         if (folder / f"{name}.json").exists():
-            found = json.loads((folder / f"{name}.json").read_text())
-            versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-            lines += ["", f"## {name}", "", f"`{found['command']}` ({versions}; {found['hardware']['machine']})", ""]
-            for claim, result in found["claims"].items():
-                cause = f" **Why:** {result['cause']}." if "cause" in result else ""
+            content = json.loads((folder / f"{name}.json").read_text())
+            versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
+            lines += [
+                "",
+                f"## {name}",
+                "",
+                f"`{content['command']}` ({versions}; {content['hardware']['machine']})",
+                "",
+            ]
+            for claim, result in content["claims"].items():
+                cause = f" **Cause:** {result['cause']}." if "cause" in result else ""
                 lines.append(f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}")
             lines += ["", f"![{name}]({name}.png)"]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # BatchNorm and GroupNorm discriminators on your own images, compared: scripts/train_folder.sh path/to/images [flags …]
 # Flags are those of `gannorm train`, for example --steps 2000 --data.skip_bad true; the names of the runs and their folder
-# are decided here. Stopped, the same command continues where it was; with other flags it names what differs.
+# are set here. If it is stopped, the same command continues; with other flags it names the difference.
 set -euo pipefail
 if [ $# -lt 1 ] || [ ! -d "$1" ]; then
   echo "scripts/train_folder.sh needs a folder of images: got ${1:-none}; give path/to/images." >&2

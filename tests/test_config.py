@@ -103,7 +103,8 @@ def test_every_key_reaches_what_it_configures_with_the_same_default():
         "cuda_graph",
     }  # the last is a callback
     sections = [(GANModel(), GAN, built), (ClassifierModel(), Classifier, built)]
-    sections += [(GANModel().discriminator, Discriminator, set()), (GANModel().generator, Generator, set())]
+    named = {"architecture"}  # which class it is
+    sections += [(GANModel().discriminator, Discriminator, named), (GANModel().generator, Generator, named)]
     sections += [(TrainConfig().data, ImageData, set())]
     for section, taker, others in sections:
         plain = {f.name for f in dataclasses.fields(section) if not dataclasses.is_dataclass(getattr(section, f.name))}

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from support.plain_loop import plain_loop
 
 from gannorm.arguments import train_config
@@ -25,7 +24,6 @@ from gannorm.models import load_networks
 from gannorm.rundir import RunDir
 from gannorm.seeds import stream
 from gannorm.training import prepare
-from gannorm.training.trainer_options import check_trainer_options
 
 pytestmark = pytest.mark.slow
 
@@ -175,7 +173,7 @@ def test_a_command_on_two_processes_is_one_run_and_resumes_bit_for_bit(tmp_path)
     (directory.path / "samples").mkdir()
     resumed = run("--resume", str(directory.path), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("goes on from step 2") == 1
+    assert resumed.stdout.count("continues from step 2") == 1
     assert directory.series("loss/d")[0] == [1, 2, 3, 4]
     found = torch.load(directory.checkpoint_file(4), weights_only=True)["state_dict"]
     assert all(torch.equal(found[name], value) for name, value in saved[4]["state_dict"].items())  # noise of both ranks
@@ -200,7 +198,7 @@ def test_ctrl_c_stops_both_processes_after_one_step_and_is_told_once(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, heard
     assert list(directory.checkpoints()) == [directory.status()["step"]]
-    assert heard.count("stopping after this step") == heard.count("goes on from step") == 1
+    assert heard.count("stopping after this step") == heard.count("continues from step") == 1
     assert heard.count("interrupted.") == 1 and "Traceback" not in heard
 
 
@@ -227,31 +225,3 @@ def test_the_first_process_reports_its_mistakes():
     with pytest.raises(UserError), one_run(SimpleNamespace(is_global_zero=True, **ALONE)) as is_first:
         assert is_first
         raise UserError("reported")
-
-
-@pytest.mark.parametrize(
-    "options,message",
-    [
-        ({"accelerator": "cuda", "devices": 1000}, "Lightning's Trainer refuses its options"),
-        ({"strategy": "fsdp", "devices": 2}, "`trainer.strategy` ddp: got 'fsdp'"),
-        ({"sync_batchnorm": True}, "use the normalizer sync"),
-    ],
-)
-def test_devices_that_cannot_be_had_are_one_clear_line(options, message):
-    with pytest.raises(UserError, match=message):
-        check_trainer_options(options)
-
-
-def test_torchrun_must_start_as_many_processes_as_the_config_asks_for(monkeypatch):
-    started = {"TORCHELASTIC_RUN_ID": "run", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0"}
-    for name, value in started.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rank_zero_only, "rank", 0)  # Lightning's note of the process's rank: put back for later tests
-    with pytest.raises(UserError, match=r"does not match the world size \(2\)"):
-        check_trainer_options({"accelerator": "cpu"})
-    trainer = check_trainer_options({"accelerator": "cpu", "devices": 2})
-    assert (trainer.global_rank, trainer.world_size) == (1, 2)
-
-
-def test_one_device_is_the_default():
-    assert check_trainer_options({}).world_size == 1

@@ -60,7 +60,7 @@ def test_a_killed_run_is_interrupted_and_one_that_a_process_holds_is_running(run
     killed = RunDir(tmp_path / "killed")
     subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(killed.path)], check=False)
     assert (killed.status()["state"], killed.state()) == ("running", "interrupted")
-    with pytest.raises(UserError, match=r"interrupted at step 30; go on with it by --resume .*killed, choose"):
+    with pytest.raises(UserError, match=r"interrupted at step 30; continue it by --resume .*killed, choose"):
         killed.require_new()
     killed.set_status("diverged", 31)
     assert killed.state() == "diverged"

@@ -55,19 +55,23 @@ GOLDEN = {
     "constant": (evidence(*FLAT, constant=True, **INDEPENDENT), "undecided", "dead network judges nothing"),
     "saturated": (evidence(*FALLING, saturated=True), "undecided", "exactly 0 or exactly 1"),
     "independent": (evidence(*FLAT, **INDEPENDENT), "judges images", "no logit and no gradient depends on the other"),
-    "wrong way": (evidence(*5 * [0.2], **INDEPENDENT), "undecided", "depends on no batch, and it ranks real and"),
-    "blind": (evidence(*5 * [0.52], **INDEPENDENT), "undecided", "depends on no batch, and it tells nothing"),
+    "wrong way": (evidence(*5 * [0.2], **INDEPENDENT), "undecided", "depend on the batch, and it ranks real"),
+    "blind": (evidence(*5 * [0.52], **INDEPENDENT), "undecided", "the batch, and it does not separate"),
     "gradient only": (evidence(*FLAT, forward_coupled=False), "learns from batches", "but its gradients depend on"),
-    "at chance": (evidence(0.53, 0.52, 0.5, 0.49, 0.47), "undecided", "tells nothing apart: no AUC"),
+    "at chance": (evidence(0.53, 0.52, 0.5, 0.49, 0.47), "undecided", "does not separate real from fake: no AUC"),
     "batches": (evidence(*FALLING), "judges batches", "a real image among fakes is ranked below a fake among real"),
-    "contrast, pure at chance": (evidence(0.5, 0.7, 0.9, 0.9, 0.9), "judges by contrast", "only where both are in one"),
+    "contrast, pure at chance": (
+        evidence(0.5, 0.7, 0.9, 0.9, 0.9),
+        "judges by contrast",
+        "only where both share a batch",
+    ),
     "pure reversed": (evidence(0.1, 0.2, 0.3, 0.3, 0.3), "undecided", "ranks pure batches the wrong way round"),
-    "pure and mixed at chance": (evidence(0.52, 0.5, 0.5, 0.3, 0.1), "undecided", "not shown to tell pure batches"),
+    "pure and mixed at chance": (evidence(0.52, 0.5, 0.5, 0.3, 0.1), "undecided", "not shown to separate pure batches"),
     "ranks unmoved": (evidence(0.9, 0.9, 0.91, 0.9, 0.89), "judges images", "moves its logits, but not its ranks"),
     "contrast, rising": (evidence(0.7, 0.75, 0.8, 0.9, 0.9), "judges by contrast", "where the other class is in the"),
     "both": (evidence(0.95, 0.9, 0.8, 0.7, 0.6), "judges both", "weaken its judgement, but do not reverse it"),
     "not monotone": (evidence(0.9, 0.6, 0.3, 0.5, 0.7), "undecided", "not monotone"),
-    "unresolved": (evidence(0.8, 0.8, 0.75, 0.7, 0.7, half=0.15), "undecided", "the fall is not resolved"),
+    "unresolved": (evidence(0.8, 0.8, 0.75, 0.7, 0.7, half=0.15), "undecided", "the change of its AUC is not resolved"),
     "conflict at chance": (evidence(0.9, 0.8, 0.7, 0.6, 0.5), "undecided", "outweigh the image itself is not shown"),
 }
 
@@ -100,7 +104,7 @@ def test_chance_is_tested_before_any_gap() -> None:
     # Pure shown above 0.5 and conflict below, each at 95 %, but neither of five at 99 %: with 4 blocks a half-width of
     # 0.05 becomes 0.05·t(3, .995)/t(3, .975) = 0.092.
     numbers = evidence(0.58, 0.5, 0.5, 0.5, 0.42)
-    assert "tells nothing apart" in decide(numbers).reason
+    assert "does not separate real from fake" in decide(numbers).reason
     assert decide(replace(numbers, units=1000)).kind == "judges batches"  # there it is 0.066
 
 

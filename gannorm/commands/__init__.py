@@ -1,4 +1,4 @@
-"""The subcommands of `gannorm`: what each takes, and what it does with it.
+"""The subcommands of `gannorm`, one a file: its parser and its run.
 
-Each imports what it needs when it runs: these modules are read for their help, which is instant.
+Each imports heavy packages when it runs, so that the help needs none of them.
 """

@@ -1,4 +1,4 @@
-"""name what in training configs cannot work, without training"""
+"""find mistakes in training configs, without training"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> ArgumentParser:
-    description = "Name what in training configs cannot work, without their images and without training."
+    description = "Find mistakes in training configs. Reads no images and trains nothing."
     parser = parser_for("check", description)
     parser.add_argument("configs", type=str, nargs="+", help="recipes or YAML files")
     return parser

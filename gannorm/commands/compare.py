@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 def parser() -> ArgumentParser:
     parser = parser_for("compare", "Compare runs: a table in the terminal, and table.csv and index.html in a folder.")
-    newest = "run directories, or folders of them; or one runs.csv; default: the study in runs/ that was written last"
+    newest = "run directories, folders of them, or one runs.csv; default: the newest study in runs/"
     parser.add_argument("runs", type=str, nargs="*", help=newest)
     parser.add_argument("--output", type=str, default="report", help="folder to write")
     parser.add_argument(
         "--baseline", type=str | None, default=None, help="condition to compare with; default: the first"
     )
-    parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G, run by run")
+    parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G within each run")
     modes = Literal["auto", "online", "offline", "off"]
-    parser.add_argument("--wandb", type=modes, default="off", help="where the table and the figures go too")
+    parser.add_argument("--wandb", type=modes, default="off", help="log the table and the figures to W&B too")
     return parser
 
 
@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def newest_study(folder: Path) -> str:
-    """The study in a folder of studies that a run was written to last.
+    """The study, in a folder of studies, with the newest run.
 
     Raises:
         UserError: it holds no runs.
@@ -68,7 +68,7 @@ def newest_study(folder: Path) -> str:
     files = sorted(folder.glob("*/*/status.json"), key=lambda file: file.stat().st_mtime)
     if not files:
         raise UserError(
-            f"`gannorm compare` needs runs: there are none in {folder}; give run directories, or make some."
+            f"`gannorm compare` needs runs: there are none in {folder}; give run directories, or train some."
         )
     return str(files[-1].parent.parent)
 

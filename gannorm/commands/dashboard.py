@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def parser() -> ArgumentParser:
     parser = parser_for("dashboard", "Save a W&B workspace: composition gap, coupling, scores, samples, by normalizer.")
     parser.add_argument("--project", type=str, default="gannorm", help="W&B project: ENTITY/PROJECT or PROJECT")
-    add_switch(parser, "--print", help="print what it shows instead of saving it; needs no key")
+    add_switch(parser, "--print", help="print the contents instead of saving them; needs no key")
     return parser
 
 
@@ -30,6 +30,8 @@ def run(argv: Sequence[str]) -> int:
         return 0
 
     if not has_key():
-        raise UserError("saving a dashboard needs a W&B key: found none, or WANDB_MODE forbids it; run `wandb login`.")
+        raise UserError(
+            "saving a dashboard needs a W&B key: there is none, or WANDB_MODE forbids it; run `wandb login`."
+        )
     print(save(options.project))
     return 0

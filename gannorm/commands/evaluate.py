@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 WHAT_IT_DOES = (
-    "Score generators (IS, FID, KID, precision, recall): of runs, into their scores.json; or of --module with "
-    "--weights, or the images in --fake, against --real."
+    "Score generators (IS, FID, KID, precision, recall). Give runs, whose scores go into their scores.json, or a "
+    "--module with --weights, or a folder of images as --fake; the last two are scored against --real."
 )
 OF_RUNS = ("step", "all_checkpoints", "ema", "extractor_seed", "reconstruction", "again", "wandb")
 OF_MODULES = ("args", "weights", "weights_key", "latent_dim", "latent_shape", "module_output", "conditional")
-# Options of what is scored; the rest are of every score.
+# Options that apply to one kind of subject; the others apply to every score.
 OF_OTHERS = ("module", "fake", "real", "fake_range", "root", "json", *OF_MODULES)
 
 
@@ -49,52 +49,79 @@ def run(argv: Sequence[str]) -> int:
 
 
 def parser() -> ArgumentParser:
-    """What is scored, what a score depends on, and where it goes."""
+    """The options: what to score, how, and where the scores go."""
     parser, text = parser_for("evaluate", WHAT_IT_DOES), str | None
     parser.add_argument("runs", type=str, nargs="*", default=[], help="run directories, or folders of them")
     parser.add_argument("--all_checkpoints", type=bool, default=False, help="every checkpoint instead of the last")
     add_checkpoint_options(parser)
     parser.add_argument("--fake", type=str, default="", help="instead of runs: a folder of generated images")
     parser.add_argument("--module", type=str, default="", help="instead of runs: a generator, nets.py:Class or factory")
-    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
-    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
-    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netG")
-    parser.add_argument("--latent_dim", type=int | None, default=None, help="of --module: 100 for latents (N, 100)")
-    parser.add_argument("--latent_shape", type=str, default="", help="of --module: 100x1x1 for latents (N, 100, 1, 1)")
+    parser.add_argument("--args", type=str, default="", help="arguments of --module in YAML, such as '{width: 64}'")
     parser.add_argument(
-        "--module_output", type=str, default="", help="of --module: the images' key, index or attribute"
+        "--weights", type=str, default="", help="weights of --module: a file of torch.save; default: random"
     )
-    parser.add_argument("--conditional", type=bool, default=False, help="of --module: its second argument are labels")
+    parser.add_argument("--weights_key", type=str, default="", help="key of the weights in that file, such as netG")
     parser.add_argument(
-        "--fake_range", type=list[float] | None, default=None, help="of --module: [0, 1]; default [-1, 1]"
+        "--latent_dim", type=int | None, default=None, help="numbers in a latent of --module: 100 for (N, 100)"
+    )
+    parser.add_argument(
+        "--latent_shape", type=str, default="", help="shape of a latent of --module: 100x1x1 for (N, 100, 1, 1)"
+    )
+    parser.add_argument(
+        "--module_output", type=str, default="", help="key, index or attribute of the images in --module's output"
+    )
+    parser.add_argument("--conditional", type=bool, default=False, help="--module takes labels as its second argument")
+    parser.add_argument(
+        "--fake_range",
+        type=list[float] | None,
+        default=None,
+        help="black and white of --module's images, such as [0, 1]; default: [-1, 1]",
     )
     parser.add_argument("--real", type=str, default="", help="real images: a folder, or the name of a data set")
-    parser.add_argument("--root", type=str, default="data", help="folder of that data set's files")
+    parser.add_argument("--root", type=str, default="data", help="folder of the data set's files")
     parser.add_argument("--json", type=str, default="", help="file for the result of --module or --fake")
     statistics = Literal["running", "batch", "standing", "all"]
     parser.add_argument(
-        "--statistics", type=statistics, default="running", help="of G's normalizers; all: each, averaged and raw"
+        "--statistics",
+        type=statistics,
+        default="running",
+        help="statistics of G's normalizers; all: each of them, with averaged and with raw weights",
     )
     parser.add_argument(
         "--extractor", type=text, default=None, help="default: Inception for colour, in_domain for grey"
     )
-    parser.add_argument("--extractor_weights", type=text, default=None, help="its file, instead of a download")
-    parser.add_argument("--sha256", type=text, default=None, help="of that file, all 64 digits: it is trusted to load")
-    parser.add_argument("--extractor_seed", type=int, default=0, help="of an in_domain extractor's training")
-    parser.add_argument("--device", type=text, default=None, help="such as cuda or cpu; default: the best there is")
+    parser.add_argument(
+        "--extractor_weights", type=text, default=None, help="file of the extractor's weights, instead of a download"
+    )
+    parser.add_argument(
+        "--sha256", type=text, default=None, help="checksum of that file, all 64 digits; it is then trusted to load"
+    )
+    parser.add_argument(
+        "--extractor_seed", type=int, default=0, help="random seed of an in_domain extractor's training"
+    )
+    parser.add_argument("--device", type=text, default=None, help="such as cuda or cpu; default: the best available")
     splits = Literal["train", "test"] | None
-    parser.add_argument("--split", type=splits, default=None, help="real images; default: test if 5,000, else train")
-    parser.add_argument("--samples", type=int | None, default=None, help="fakes; default: as many as real, to 50,000")
-    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of generator and extractor")
+    parser.add_argument(
+        "--split", type=splits, default=None, help="split of the real images; default: test if it has 5,000, else train"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int | None,
+        default=None,
+        help="number of fakes; default: as many as real images, at most 50,000",
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="images a batch in the generator and the extractor")
     parser.add_argument("--splits", type=int, default=10, help="parts for the inception score")
     parser.add_argument("--kid_subsets", type=int, default=100, help="random subsets for KID")
     kernels = Literal["poly", "rbf"]
-    parser.add_argument("--kid_kernel", type=kernels, default="poly", help="rbf: the kernel of CMMD, meant for CLIP")
-    parser.add_argument("--seed", type=int, default=2020, help="of latents, splits and subsets")
+    parser.add_argument("--kid_kernel", type=kernels, default="poly", help="rbf: the kernel of CMMD, for CLIP features")
+    parser.add_argument("--seed", type=int, default=2020, help="random seed of latents, splits and subsets")
     parser.add_argument("--reconstruction", type=int, default=0, help="held-out images to reconstruct; 0: none")
-    parser.add_argument("--again", type=bool, default=False, help="score also what is scored under this protocol")
+    parser.add_argument("--again", type=bool, default=False, help="repeat scores that exist under this protocol")
     modes = Literal["auto", "online", "offline", "off"] | None
-    parser.add_argument("--wandb", type=modes, default=None, help="where scores go too; default: as the run's training")
+    parser.add_argument(
+        "--wandb", type=modes, default=None, help="log the scores to W&B too; default: as in the run's training"
+    )
     return parser
 
 
@@ -109,7 +136,7 @@ def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> i
     results = []
     for result in score_runs(runs, **options):
         results.append(result)
-        tqdm.write(result.said, file=sys.stderr if result.failed else sys.stdout)
+        tqdm.write(result.line, file=sys.stderr if result.failed else sys.stdout)
     for run in runs:
         records = [r.record for r in results if r.run is run and r.record]
         if options.get("statistics") == "all":

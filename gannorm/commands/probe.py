@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def parser() -> ArgumentParser:
-    parser = parser_for("probe", "Does this discriminator judge images, or batches? Of a run, or of any module.")
+    parser = parser_for("probe", "Measure whether a discriminator, of a run or any module, judges images or batches.")
     parser.add_argument("run", type=str, nargs="?", default="", help="run directory or checkpoint")
-    parser.add_argument("--step", type=int | None, default=None, help="which checkpoint; default: the last")
+    parser.add_argument("--step", type=int | None, default=None, help="step of the checkpoint; default: the last")
     parser.add_argument("--module", type=str, default="", help="instead of a run: nets.py:Class, or a factory")
-    parser.add_argument("--args", type=str, default="", help="of --module, in YAML, such as '{width: 64}'")
-    parser.add_argument("--weights", type=str, default="", help="of --module: a file of torch.save; default: random")
-    parser.add_argument("--weights_key", type=str, default="", help="where in that file, such as netD")
+    parser.add_argument("--args", type=str, default="", help="arguments of --module in YAML, such as '{width: 64}'")
+    parser.add_argument(
+        "--weights", type=str, default="", help="weights of --module: a file of torch.save; default: random"
+    )
+    parser.add_argument("--weights_key", type=str, default="", help="key of the weights in that file, such as netD")
     parser.add_argument(
         "--input",
         type=str,
@@ -31,13 +33,16 @@ def parser() -> ArgumentParser:
     parser.add_argument("--real", type=str, default="", help="for --module: a folder of real images, beside --fake")
     parser.add_argument("--fake", type=str, default="", help="for --module: a folder of generated images")
     parser.add_argument(
-        "--output", type=str, default="", help="which of several outputs: an index, a key, or a path such as logits.0"
+        "--output",
+        type=str,
+        default="",
+        help="the logits among several outputs: an index, a key, or a path such as logits.0",
     )
-    parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="of the network")
-    parser.add_argument("--images", type=int, default=256, help="real images and fakes, each")
+    parser.add_argument("--mode", type=Literal["train", "eval"], default="train", help="mode of the network")
+    parser.add_argument("--images", type=int, default=256, help="number of real images, and of fakes")
     parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
-    parser.add_argument("--seed", type=int, default=0, help="of everything drawn")
-    coupled = "exit with 1 if anything couples, or if the answers do not repeat themselves"
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the probe")
+    coupled = "exit with status 1 if anything couples, or if repeated calls differ"
     add_switch(parser, "--fail-on-coupling", "--fail_on_coupling", help=coupled)
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
@@ -88,7 +93,7 @@ def run(argv: Sequence[str]) -> int:
     if remark:
         print(f"  ({remark})")
     if options.module and not folders and not Path(options.input).suffix:
-        print("  (both classes are the same noise: accuracies and leak ratio need images; the couplings do not)")
+        print("  (both classes are the same noise: the couplings hold, but accuracies and the leak ratio need images)")
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
         print(line)
     if to_json:

@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 
 def parser() -> ArgumentParser:
-    parser = parser_for("study", "Plan a grid of runs, train what is missing, evaluate, compare. Repeat to go on.")
-    parser.add_argument("file", type=str, help="study file, or the name of one that comes with gannorm: demo")
-    add_switch(parser, "--dry-run", help="show the runs and their states, do nothing")
-    plan_only = "write the runs' configs, for another scheduler, and do nothing else"
+    parser = parser_for(
+        "study", "Plan a grid of runs, train what is missing, evaluate, compare. Run it again to continue."
+    )
+    parser.add_argument("file", type=str, help="study file, or the name of a built-in study: demo")
+    add_switch(parser, "--dry-run", help="show the runs and their states, and run nothing")
+    plan_only = "write the runs' configs, for another scheduler, and run nothing"
     add_switch(parser, "--plan-only", "--plan_only", help=plan_only)
-    parser.add_argument("--jobs", type=int | None, default=None, help="runs at once; default: as many as there is room")
-    parser.add_argument("--engine", type=Literal["local", "ray"], default="local", help="where the runs are processes")
-    parser.add_argument("--address", type=str | None, default=None, help="of the Ray cluster; default: auto")
-    parser.add_argument("--cpus_per_run", type=float | None, default=None, help="on the Ray cluster; default: 1")
-    share = "on the Ray cluster, such as 0.25; default: a quarter where there are GPUs"
-    parser.add_argument("--gpus_per_run", type=float | None, default=None, help=share)
+    parser.add_argument(
+        "--jobs", type=int | None, default=None, help="runs at once; default: as many as the machine has room for"
+    )
+    parser.add_argument(
+        "--engine", type=Literal["local", "ray"], default="local", help="run on this machine, or on a Ray cluster"
+    )
+    parser.add_argument("--address", type=str | None, default=None, help="address of the Ray cluster; default: auto")
+    parser.add_argument(
+        "--cpus_per_run", type=float | None, default=None, help="cores a run on the Ray cluster; default: 1"
+    )
+    gpus = "GPUs a run on the Ray cluster, such as 0.25; default: a quarter if there are GPUs"
+    parser.add_argument("--gpus_per_run", type=float | None, default=None, help=gpus)
     parser.add_argument("--output", type=str, default="runs", help="folder of all studies")
     parser.add_argument("--report", type=str, default="report", help="folder for the comparison")
     return parser

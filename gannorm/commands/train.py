@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _trained(config: TrainConfig, make: Callable[[], RunDir]) -> int:
-    """Make the run; with `evaluate`, score its last checkpoint into its W&B run before that ends."""
+    """Make the run. With `evaluate`, also score its last checkpoint, into the same W&B run."""
     if not config.evaluate:
         return _ended(make())
 

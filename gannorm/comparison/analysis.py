@@ -27,11 +27,11 @@ from gannorm.rundir import RunDir, find_runs
 def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mode: bool = False) -> Comparison:
     """Compare finished runs by condition, with intervals over training seeds.
 
-    Runs that differ only in the seed form a condition. Runs that are still being written, failed, or are damaged are
-    left out by name; diverged runs count in the divergence rate and in nothing else.
+    Runs that differ only in the seed form a condition. Running, failed and damaged runs are left out by name. Diverged
+    runs count in the divergence rate only.
 
     Args:
-        runs: run directories, of one study or several; or a path, of a folder of runs or of a runs.csv, which gives
+        runs: run directories, of one study or several; or the path of a folder of runs, or of a runs.csv, which gives
             the same numbers.
         baseline: label of the condition that the others are compared with; the first one if not given.
         by_mode: compare each run with itself: the sampling modes of G (statistics, averaged or trained weights) under
@@ -48,7 +48,7 @@ def analyse(runs: Sequence[RunDir] | Path, *, baseline: str | None = None, by_mo
         if isinstance(runs, Path):
             raise UserError("a comparison by mode needs the score records of run directories: got a runs.csv.")
         if ended[0].task == "classifier":
-            raise UserError("modes of sampling are a generator's: got classifiers; compare them without --by_mode.")
+            raise UserError("only generators have sampling modes: got classifiers; compare them without --by_mode.")
         ended = by_sampling_mode(ended)
     ended, protocol, unlike = under_one_protocol(ended)
     if not isinstance(runs, Path):
@@ -103,6 +103,6 @@ def _baseline(conditions: Sequence[Condition], asked: str | None) -> str:
 
 
 def _from(baseline: Condition) -> Callable[[Condition], tuple[bool, ...]]:
-    """A sort key: the baseline first, then whatever shares more of its names; numbers stay in order of size."""
+    """A sort key: the baseline first, then conditions by the names that they share with it; numbers stay by size."""
     names = [key for key in baseline.naming if not isinstance(baseline.values.get(key), int | float)]
     return lambda c: (c is not baseline, *(c.values.get(key) != baseline.values.get(key) for key in names))

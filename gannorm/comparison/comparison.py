@@ -24,7 +24,7 @@ from gannorm.verdict import Verdict
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LISTED_FINDINGS = 8  # more than this are folded away
+LISTED_FINDINGS = 8  # findings beyond this number are folded
 # The columns of the terminal's table: quantity → heading.
 SUMMARY = {
     f"{TRAIN}auc_pure": "AUC pure",
@@ -38,19 +38,19 @@ SUMMARY = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison of runs says, the rows behind it, and what was left out.
+    """The result of a comparison: its sentences, its rows, and the runs that were left out.
 
     Attributes:
-        headline: the first line, computed from rows and verdicts; "" for crossed factors, where the table speaks.
+        headline: the first line, computed from rows and verdicts; "" for crossed factors, which have a table instead.
         findings: one sentence a condition, then one a score; none for crossed factors.
         baseline: the label of the condition that the others are compared with.
         conditions: in order, the baseline first.
-        rows: (condition's label, quantity's name) → row, where something was measured.
-        verdicts: condition's label → what its runs say together.
+        rows: (condition's label, quantity's name) → row, for every measured quantity.
+        verdicts: condition's label → the verdict over its runs.
         curves: condition's label → its composition curve, from pure batches to conflict; empty where not probed.
         protocol: how the scores were made; None without scores.
         left_out: runs that are not in the comparison.
-        remarks: what a reader must know before believing a difference.
+        remarks: cautions for the reader of a difference.
         crossed: the table of a full grid of factors; empty for one factor, or where combinations are missing.
     """
 
@@ -73,12 +73,12 @@ class Comparison:
 
     @property
     def finished(self) -> list[Condition]:
-        """The conditions with a finished run, which alone have something to show."""
+        """The conditions with a finished run."""
         return [c for c in self.conditions if c.runs]
 
     @property
     def question(self) -> str:
-        """What a page of such runs asks."""
+        """The question that the page answers."""
         if self.task == "classifier":
             return "How well do the classifiers learn?"
         return "Does the discriminator judge images, or batches?"
@@ -145,7 +145,7 @@ class Comparison:
             "left_out": [asdict(run) for run in self.left_out],
             "remarks": list(self.remarks),
         }
-        # Configs and protocols may hold what strict JSON has no word for, such as NaN or a date: write its name.
+        # Configs and protocols may hold values that strict JSON lacks, such as NaN or a date: write them as text.
         return json.loads(json.dumps(content, default=str), parse_constant=str)
 
     def _condition(self, c: Condition) -> dict[str, Any]:

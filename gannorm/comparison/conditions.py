@@ -1,7 +1,7 @@
 """Sort runs into conditions: the groups of runs that differ in nothing but the seed.
 
-What was varied is not declared, it is found: every config key that differs between two runs is a factor. So a
-comparison cannot leave out a difference that its author forgot, and says so when two factors only ever move together.
+The factors are not declared but detected: every config key that differs between two runs is a factor. So a comparison
+cannot omit a difference that its author forgot, and it reports factors that always change together.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Condition:
     Attributes:
         label: the values of the factors, short: "batch", or "norm=batch, batch_size=32".
         title: the label for prose: "BatchNorm", or "BatchNorm (batch size 32)".
-        naming: the fewest config keys whose values tell all conditions apart.
+        naming: the fewest config keys whose values distinguish all conditions.
         values: every config key that differs between conditions → its value here (None: not set).
         runs: finished runs, one a seed.
         diverged: runs that diverged, one a seed.
@@ -47,7 +47,7 @@ class Condition:
 
     @property
     def divergence(self) -> str:
-        """How many of the runs that ended have diverged: "1 of 5"."""
+        """The number of diverged runs among the ended ones: "1 of 5"."""
         return f"{len(self.diverged)} of {len(self.diverged) + len(self.runs)}"
 
 
@@ -55,8 +55,8 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
     """Sort runs into conditions.
 
     Returns:
-        The conditions, ordered by their factors (numbers by size, names as they come); runs that repeat the seed of
-        another run of their condition that ended alike; remarks on what cannot be told apart.
+        The conditions, ordered by their factors (numbers by size, names in order of appearance); runs that repeat the
+        seed of another run of their condition with the same end; remarks on factors that cannot be distinguished.
     """
     configs = [run.config for run in runs]
     keys, named = varied(configs), naming(configs)
@@ -81,7 +81,7 @@ def group(runs: Sequence[Run]) -> tuple[list[Condition], list[LeftOut], list[str
 
 
 def _position(runs: Sequence[Run], keys: Sequence[str]) -> Any:
-    """A sort key: numbers by size, everything else in the order in which the runs bring it."""
+    """A sort key: numbers by size, other values in order of appearance."""
     ranks: list[dict[str, int]] = []
     for key in keys:
         values: dict[str, Any] = {text(run.config.get(key)): run.config.get(key) for run in runs}
@@ -92,7 +92,7 @@ def _position(runs: Sequence[Run], keys: Sequence[str]) -> Any:
 
 
 def _confounded(keys: Sequence[str], named: Sequence[str]) -> list[str]:
-    """A remark when conditions differ in more than what names them: nothing can tell such factors apart."""
+    """A remark on factors that only change together: their effects cannot be distinguished."""
     more = [key for key in keys if key not in named and not any(key.startswith(f"{n}_options") for n in named)]
     if not more:
         return []
@@ -104,7 +104,7 @@ def _confounded(keys: Sequence[str], named: Sequence[str]) -> list[str]:
 
 
 def _folders(runs: Sequence[Run]) -> list[str]:
-    """A remark when images come from several folders: one data set that moved, or two, the configs do not say."""
+    """A remark on images from several folders: the configs do not show whether these are one data set or several."""
     own = (run.config.get("data.root") for run in runs if run.config.get("data.name") == "folder")
     folders = dict.fromkeys(text(root) for root in own)
     if len(folders) < 2:
@@ -115,7 +115,7 @@ def _folders(runs: Sequence[Run]) -> list[str]:
 def _unlike(conditions: Sequence[Condition]) -> list[str]:
     """A remark where the lines of a runs.csv have one condition and several config hashes.
 
-    Within run directories this cannot be: whatever the hash is of is a factor.
+    Run directories cannot have this: every key in the hash is a factor.
     """
     unlike = [c.label for c in conditions if len({run.hash for run in c.all_runs}) > 1]
     if not unlike:

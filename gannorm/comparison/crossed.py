@@ -1,9 +1,9 @@
-"""Crossed factors: what each one does at every setting of the others, where a study's conditions are a full grid.
+"""Crossed factors: the effect of each factor at every setting of the others, for conditions that form a full grid.
 
 A list of eight conditions hides whether a joint step of D helps every normalizer or only BatchNorm. So the conditions
-are laid out as a table, with one factor in the columns and the settings of the others in the lines, and each of the
-others' changes is set against the change under the column beside it: the difference of the two is the interaction. No
-change is averaged over settings: one that helps at one setting and harms at the next would read as none.
+form a table: one factor in the columns, the settings of the others in the lines. A line can also hold the change that
+one of the other factors makes; its difference between two columns is the interaction. No change is averaged over
+settings: one that helps at one setting and harms at another would look like none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Line:
 
     Attributes:
         quantity: its name.
-        change: whose change the values are, "D joint instead of D separate"; "" for the values themselves.
+        change: the change that the values are of, "D joint instead of D separate"; "" for the values themselves.
         setting: of the other factors, "G fake"; "" where there is no other.
         baseline: level of the factor in the columns with which the differences compare; its own cell may be missing.
         cells: level of the factor in the columns → mean over seeds.

@@ -8,8 +8,8 @@ The values of the seeds are taken as normally distributed. Where they are skewed
 a lognormal distribution with σ = 1, the intervals of a mean hold the mean in 90, 84 and 82 % for 2, 3 and 5 seeds
 (`pytest tests/comparison/test_intervals.py -k skewed`).
 
-An interval ends where the quantity does: no accuracy lies above 1, no FID below 0, and no positive mean falls by more
-than 100 %. That costs no confidence, since what is cut off holds no value that the mean could have.
+An interval ends where the quantity does: no accuracy lies above 1, no FID below 0, and no positive mean decreases by
+more than 100 %. The cut costs no confidence, since it removes only values that the mean cannot have.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Effect:
-    """How far a condition lies from the baseline.
+    """The effect of a condition against the baseline.
 
     Attributes:
         difference: condition minus baseline; its `n` is the number of pairs, or the smaller group if unpaired.
         percent: 100·(condition/baseline − 1); None where the baseline may be zero, so that a ratio means nothing.
         paired: whether the difference was taken seed by seed.
-        seeds: how many there are in all, of either condition; the pairs may be fewer.
+        seeds: number of seeds in either condition; there may be fewer pairs.
         p: of the two-sided t test of no difference; None where one seed gives no interval.
     """
 
@@ -78,7 +78,7 @@ class Effect:
 
     @property
     def verdict(self) -> str:
-        """ "higher" or "lower" where the interval of the difference excludes zero, and otherwise why not."""
+        """ "higher" or "lower" where the interval of the difference excludes zero, otherwise the reason."""
         if self.difference.low is None:
             return "no interval from one seed"
         if not self.difference.excludes_zero:

@@ -1,7 +1,7 @@
 """Verdicts on scores, corrected for the number of comparisons that were made.
 
-Every condition is compared with the baseline on the last value of every score: with ten comparisons of equal networks,
-one in twenty of which shows a difference by chance, a page would have some to show more often than not.
+Every condition is compared with the baseline on the last value of every score. Each comparison of equal networks shows
+a difference by chance with probability 1/20, so a page of many comparisons would often show one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Corrected:
-    """One comparison among all that were made.
+    """The corrected p values of one comparison.
 
     Attributes:
-        p: Holm's, of no difference; None where one seed gives no test.
-        equal: Holm's, of a difference of at least the margin; None where no margin means anything.
+        p: Holm's p of no difference; None where one seed gives no test.
+        equal: Holm's p of a difference of at least the margin; None for a score without a margin.
         margin: in words, "±5 %".
-        comparisons: how many were made.
+        comparisons: number of comparisons.
     """
 
     p: float | None
@@ -35,7 +35,7 @@ class Corrected:
     comparisons: int
 
     def verdict(self, effect: Effect) -> str:
-        """ "higher" or "lower", "equal within ±5 %", "no difference shown", or why there is no answer."""
+        """ "higher" or "lower", "equal within ±5 %", "no difference shown", or the reason for no answer."""
         if self.p is None:
             return effect.verdict
         if self.p < ALPHA:

@@ -8,7 +8,7 @@ WITHIN_ROUNDING = "0 within rounding"
 
 
 def short(value: float) -> str:
-    """As many figures as a reader can use.
+    """A number with two or three significant digits.
 
     >>> [short(v) for v in (0, 0.8312, 5.716, 23.46, 137.2, -0.031, 2.2e-7)]
     ['0', '0.83', '5.72', '23.5', '137', '−0.031', '2.2e−07']
@@ -27,7 +27,7 @@ def short(value: float) -> str:
 
 
 def interval(estimate: Estimate, unit: str = "", *, signed: bool = False, rounding: float = 0.0) -> str:
-    """An estimate with its interval; what lies below the rounding floor as what it is.
+    """An estimate with its interval; values below the rounding floor are "0 within rounding".
 
     >>> interval(Estimate(3.1, -0.5, 6.8, 4), " %", signed=True)
     '+3.10 % (−0.50 to +6.80)'

@@ -1,4 +1,4 @@
-"""Which score records compare: those of one protocol; and the sampling modes of G as conditions of their own."""
+"""Keep the score records of one protocol, or make the sampling modes of G conditions of their own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MODE = ("statistics", "standing_samples", "ema")  # of a protocol: how the gener
 
 
 def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] | None, list[str]]:
-    """The runs with the score records of the commonest protocol only, and of as common ones the newest.
+    """The runs with the score records of the commonest protocol; among equally common ones, of the newest.
 
-    Scores compare only under one. A study that asks for others leaves as many old records as it adds. A reconstruction
-    has a protocol of its own, such as how many images were sought; the same holds for it.
+    Scores compare only under one protocol. A study with changed options adds as many records as there are old ones. A
+    reconstruction has its own protocol, such as its number of images, and is treated in the same way.
 
     Returns:
         The runs; the protocol, None if there are no scores; a remark when records were left out.
@@ -31,7 +31,7 @@ def under_one_protocol(runs: Sequence[Run]) -> tuple[list[Run], dict[str, Any] |
     keys = [_protocol_key(record) for run in runs for record in run.scores]
     if not keys:
         return _lines_under_one_protocol(runs)
-    key, count = Counter(reversed(keys)).most_common(1)[0]  # ties go to what is met first: the newest
+    key, count = Counter(reversed(keys)).most_common(1)[0]  # of equal counts, the first: the newest
     kept = [replace(run, scores=[record for record in run.scores if _protocol_key(record) == key]) for run in runs]
     protocol = dict(next(record.get("protocol", {}) for run in kept for record in run.scores))
     others = len(keys) - count
@@ -86,7 +86,7 @@ def _under_one_reconstruction(runs: list[Run]) -> tuple[list[Run], dict[str, Any
 
 
 def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:
-    """Each run once a sampling mode of G under which it was scored, as if the mode were a part of its config.
+    """Each run once for each sampling mode of G in its scores, with the mode as a part of its config.
 
     The probes are left out: the modes of a run have one discriminator.
     """
@@ -101,7 +101,7 @@ def by_sampling_mode(runs: Sequence[Run]) -> list[Run]:
                 for record in run.scores
                 if _mode(record) == (statistics, weights)
             ]
-            if records or run.state != "finished":  # a diverged run has diverged in every mode
+            if records or run.state != "finished":  # a diverged run counts as diverged in every mode
                 config = {**run.config, STATISTICS: statistics, WEIGHTS: weights}
                 split.append(replace(run, config=config, metrics={}, scores=records))
     return split

@@ -1,7 +1,7 @@
-"""What a comparison reads from one run: each metric and score, reduced to one number.
+"""The quantities of a run that a comparison reads: each metric and score, reduced to one number.
 
-A probe sees a few hundred images, so a run's value is the mean of its last probes. A swap of the other images is a
-proof, so its value is the worst of all probes. A score is given as last, best and mean level.
+A probe sees a few hundred images, so a run's value is the mean of its last probes. A swap of the other images
+proves coupling, so its value is the worst of all probes. A score is given as last, best and mean level.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from gannorm.comparison.intervals import ANY, Limits
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import ACCURACY, FROM_ONE, POSITIVE, SCORES, SHARE, SIGNED_SHARE, best, last, level
 
-FINAL_PROBES = 5  # as many as make up the end of a run
+FINAL_PROBES = 5  # the number of probes that count as the end of a run
 MODES = ("train", "eval")
 DEPENDENCE = "batch_dependence"
-TRAIN = f"{DEPENDENCE}/train/"  # the mode in which D is trained, and of which the verdict speaks
+TRAIN = f"{DEPENDENCE}/train/"  # the mode in which D is trained, which the verdict is about
 RATE = "images_per_second"
 
 # A float32 sum of some hundred terms is exact to about this share of its terms: less is 0 within rounding.
 ROUNDING = 1e-6
 
-NETWORKS = ("discriminator", "generator", "classifier")  # of which the optimization is measured
+NETWORKS = ("discriminator", "generator", "classifier")  # whose optimization is measured
 OPTIMIZATION = {  # its quantities, as the records name them: title and limits
     "covariate_shift_cosine": ("Cosine of G and G′", SIGNED_SHARE),
     "covariate_shift_relative": ("‖G−G′‖/‖G‖", POSITIVE),
@@ -51,9 +51,9 @@ class Quantity:
         name: in the files: the metric's key, or "fid/final".
         title: for people.
         limits: of its values.
-        over_runs: how the runs of a condition are summed up. The worst of all runs ("max", "min") gets no interval and
-            no effect: Student's t says nothing of an extreme. "ratio" is the absolute ratio of two means, by Fieller.
-        rounding: smaller sizes are 0 within rounding; 0 where only 0 is.
+        over_runs: how the runs of a condition are combined. The worst of all runs ("max", "min") gets no interval and
+            no effect: Student's t does not apply to an extreme. "ratio" is the absolute ratio of two means, by Fieller.
+        rounding: smaller absolute values are 0 within rounding.
     """
 
     name: str
@@ -87,7 +87,7 @@ def measured(run: Run) -> dict[str, float]:
         curve = run.series(score.name) if score is ACCURACY else run.score(score.name)
         if curve:
             values[f"{score.name}/best"] = best(score)(curve)
-            if not run.ends_without_images:  # what it scored before says nothing of where it ended
+            if not run.ends_without_images:  # earlier scores do not describe the end
                 values |= {f"{score.name}/final": last(curve), f"{score.name}/level": level(curve)}
     if speed := run.series(RATE):
         values[RATE] = median(speed.values())
@@ -95,7 +95,7 @@ def measured(run: Run) -> dict[str, float]:
 
 
 def _is_whole(key: str, metrics: Mapping[str, Mapping[int, float]]) -> bool:
-    """Whether a metric's last probes are a run's: not a verdict's index, nor an interval that some of them lack."""
+    """Whether the last probes of a metric can be averaged: no index of a verdict, no interval that some probes lack."""
     value, _, end = key.rpartition("_")
     if end in ("low", "high"):
         return list(metrics.get(value, {}))[-FINAL_PROBES:] == list(metrics[key])[-FINAL_PROBES:]
@@ -107,9 +107,9 @@ def _dependence(name: str) -> Callable[[Mapping[int, float]], float]:
 
     Numbers: the mean of the last probes; so are the two ends of their intervals. The standard deviation of a mean is at
     most the mean of the standard deviations, whether or not the probes share images, so the mean of the ends holds the
-    mean of the values at least as often as the single intervals do. Facts: the worst case. Coupling that one probe has
-    shown is there, answers that once did not repeat do not repeat; a network that was dead, or judged by fewer images,
-    in one of the last probes was so at the end of training.
+    mean of the values at least as often as the single intervals do. Facts: the worst case. Coupling in one probe proves
+    coupling, and one failed repeat proves that answers do not repeat. A network that was dead, or measured on fewer
+    images, in one of the last probes counts as such at the end of training.
     """
     return _FACTS.get(name, _end)
 

@@ -1,4 +1,4 @@
-"""What a reader must know of the runs before believing a difference: scores that are missing, early or uneven."""
+"""Cautions about the runs, for the reader of a difference: missing, early or uneven scores and probes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 
 
 def scored_early(runs: Sequence[Run]) -> list[str]:
-    """A remark where the last score of some runs lies further from their end than that of the others.
+    """A remark on runs whose last score is further from their end than that of the others.
 
-    Of each score on its own: a reconstruction may be missing where the others are not.
+    Checks each score separately: a reconstruction may be missing where the others exist.
     """
     early: list[str] = []
     for score in SCORES:
@@ -30,7 +30,7 @@ def scored_early(runs: Sequence[Run]) -> list[str]:
         early += [f"{name} ({steps} steps before its end)" for name, steps in before if steps > least]
     if not early:
         return []
-    return [f"last scored earlier than the others, is a checkpoint damaged? {_listed(early)}."]
+    return [f"these runs were last scored earlier than the others, perhaps for a damaged checkpoint: {_listed(early)}."]
 
 
 def scored_without_images(runs: Sequence[Run]) -> list[str]:
@@ -40,12 +40,12 @@ def scored_without_images(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"the last images of these generators are not finite: {_listed(lost)}. They have no last score and no mean "
-        "level, and their conditions' means are over other runs, if any."
+        "level, so their conditions' means are over the other runs."
     ]
 
 
 def scored_unevenly(runs: Sequence[Run]) -> list[str]:
-    """A remark where some runs were scored, or tested, at other steps than the others."""
+    """A remark on runs that were scored, or tested, at different steps."""
     uneven = []
     for score in (*SCORES, ACCURACY):
         steps = {frozenset(_curve(run, score)) for run in runs} - {frozenset()}
@@ -54,13 +54,13 @@ def scored_unevenly(runs: Sequence[Run]) -> list[str]:
     if not uneven:
         return []
     return [
-        f"not all runs were scored at the same steps ({', '.join(uneven)}): the best of more steps is better by chance "
-        "alone, and a mean level is of other steps; compare the last ones."
+        f"not all runs were scored at the same steps ({', '.join(uneven)}): the best of more steps is better by "
+        "chance, and the mean levels are over different steps; compare the last scores."
     ]
 
 
 def measured_unevenly(runs: Sequence[Run]) -> list[str]:
-    """A remark for each kind of probe whose spacing differs between runs, and so what a run's value is the mean of."""
+    """A remark for each kind of probe whose spacing, and so the steps of a run's value, differs between runs."""
     lines = []
     for key in ("probe_every", "optimization_every"):
         given = [run.config.get(key) for run in runs]
@@ -68,7 +68,7 @@ def measured_unevenly(runs: Sequence[Run]) -> list[str]:
         if len(spacings) > 1:
             lines.append(
                 f"{key} is {' or '.join(map(str, spacings))}: a run's value is the mean of its last {FINAL_PROBES} "
-                "probes, which lie closer together in some runs; curves show the steps that all seeds share."
+                "probes, which are closer together in some runs; curves show the steps that all seeds share."
             )
     return lines
 

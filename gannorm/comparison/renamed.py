@@ -21,15 +21,3 @@ def renamed(key: str) -> str:
         if key == old or (old.endswith("/") and key.startswith(old)):
             return new + key[len(old) :]
     return key
-
-
-def quantity_renamed(name: str) -> str:
-    """Today's name of a quantity in a table.csv of an earlier version.
-
-    >>> quantity_renamed("train/accuracy_fall"), quantity_renamed("why/generator/kurtosis")
-    ('batch_dependence/train/accuracy_gap', 'optimization/generator/kurtosis')
-    """
-    mode, _, rest = name.partition("/")
-    if mode in ("train", "eval"):
-        return f"batch_dependence/{mode}/{rest.replace('_fall', '_gap')}"
-    return renamed(name)

@@ -1,4 +1,4 @@
-"""Read run directories: the ones that ended become runs, the others are named with the reason."""
+"""Read run directories: ended ones become runs, the others are reported with the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gannorm.rundir import RunDir
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory held when it was read, or one line of a runs.csv.
+    """The content of a run directory, or one line of a runs.csv.
 
     Attributes:
         name, seed, state: "finished" or "diverged".
@@ -59,20 +59,20 @@ class Run:
 
     @property
     def ends_without_images(self) -> bool:
-        """Whether the images of the last step that was scored were not finite."""
+        """Whether the images of the last scored step were non-finite."""
         return bool(self.scores) and bool(max(self.scores, key=lambda record: record["step"]).get("diverged"))
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not part of the comparison, and why."""
+    """A run that is not part of the comparison, and the reason."""
 
     name: str
     reason: str
 
 
 def read_runs(directories: Sequence[RunDir]) -> tuple[list[Run], list[LeftOut]]:
-    """Read the runs that ended; those still being written, failed or damaged are named with the reason."""
+    """Read the ended runs; running, failed and damaged ones are reported with the reason."""
     names = [d.name for d in directories]
     repeated = {name for name, count in Counter(names).items() if count > 1}
     runs, left_out = [], []
@@ -89,8 +89,8 @@ def read_runs(directories: Sequence[RunDir]) -> tuple[list[Run], list[LeftOut]]:
                 runs.append(run)
             else:
                 status = directory.status()
-                why = f": {status['reason']}" if status.get("reason") else ""
-                left_out.append(LeftOut(name, printable(f"{run.state} at step {run.step}{why}")))
+                reason = f": {status['reason']}" if status.get("reason") else ""
+                left_out.append(LeftOut(name, printable(f"{run.state} at step {run.step}{reason}")))
     return runs, left_out
 
 
@@ -104,12 +104,12 @@ def score_values(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
     """name → step → value, of the finite numbers among the records."""
-    found: dict[str, dict[int, float]] = {}
+    series: dict[str, dict[int, float]] = {}
     for record in records:
         for name, value in record.items():
             if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:  # a JSON integer may be larger
-                found.setdefault(name, {})[record["step"]] = float(value)
-    return found
+                series.setdefault(name, {})[record["step"]] = float(value)
+    return series
 
 
 def _read(directory: RunDir, name: str) -> Run:

@@ -2,8 +2,8 @@
 
 Columns: run, study, config_hash, seed, state, step, protocol; the config keys in which the runs differ, with those that
 name them; then every quantity, under its metric key or as "fid/final". Config values are JSON, so that 1 and "1" stay
-two values; a key that a run does not have is an empty cell. Files are joined by their lines: columns that one of them
-lacks are empty there.
+two values; a key that a run does not have is an empty cell. Files can be joined by their lines: columns that
+one of them lacks are empty.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def runs_csv(runs: Sequence[Run]) -> str:
 
 
 def read_runs_csv(file: Path) -> tuple[list[Run], list[LeftOut]]:
-    """The runs of a runs.csv; lines that do not hold one are named with the reason.
+    """The runs of a runs.csv; invalid lines are reported with the reason.
 
     Raises:
         UserError: the file cannot be read, or is no runs.csv.

@@ -1,6 +1,6 @@
 """The scores of generators and classifiers, and how each is reduced over a run: last, best and mean level.
 
-All three are given, since a run may peak and then fall.
+All three are reported, since a run may peak and then get worse.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Score:
         title: for people.
         better: "higher" or "lower".
         limits: of its values.
-        margin: two conditions whose means differ by less count as equal; a share of the baseline's mean, or of the
-            score's own unit where `relative` is false. None: no margin means anything.
+        margin: conditions whose means differ by less count as equal; a share of the baseline's mean, or in the score's
+            own unit if `relative` is false. None: no margin is defined.
         real: name of real images' own score beside it; "" without.
-        whose: the network, as a sentence continues after the title.
+        whose: the network, in the words that follow the title in a sentence.
         relative: whether a change is given in per cent.
     """
 
@@ -45,7 +45,7 @@ class Score:
     relative: bool = True
 
     def change(self, effect: Effect) -> tuple[Estimate, str]:
-        """How far a condition lies from the baseline, and its unit: per cent where that means something."""
+        """The change from the baseline and its unit: per cent where a ratio is defined."""
         return (effect.percent, " %") if self.relative and effect.percent else (effect.difference, "")
 
     @property

@@ -1,7 +1,7 @@
-"""The sentences of a comparison: what each discriminator judges, and what that did to the scores.
+"""The sentences of a comparison: the verdict on each discriminator, and the effects on the scores.
 
-Every sentence is a function of the rows and verdicts. Of crossed factors there is none: there the table is the answer,
-since a sentence over many combinations hides which of them it is of.
+Every sentence is a function of the rows and verdicts. Crossed factors have a table and no sentences: a sentence over
+many combinations hides which of them it is about.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gannorm.verdict import KINDS, Verdict
 IN_SENTENCES = [s for s in SCORES if s.name in ("inception_score", "fid", "reconstruction")]  # the rest are in tables
 NAMED = 4  # conditions that a sentence names before it counts the rest
 SHORT = 80  # characters of a reason that the headline gives
-# What the conflict end shows, for a reader who has never heard of it: its AUC is a share of pairs.
+# The conflict end in words, for a reader who does not know the term: its AUC is a share of pairs.
 CONFLICT = "it ranks a real image placed among fakes above a fake placed among real images in {} of 100 pairs"
 MEANING = {
     "judges batches": f"{CONFLICT}, where guessing gives 50",
@@ -32,7 +32,7 @@ MEANING = {
 
 
 def headline(conditions: Sequence[Condition], rows: Rows, verdicts: Mapping[str, Verdict]) -> str:
-    """The first line: what the discriminators judge, in words for a newcomer; of classifiers, their accuracy."""
+    """The first line: the verdicts in plain words; for classifiers, their accuracy."""
     if conditions[0].task == "classifier":
         return _accuracy(conditions, rows)
     probed = [c for c in conditions if c.runs and verdicts[c.label].reason != UNPROBED]
@@ -77,11 +77,12 @@ def scored(conditions: Sequence[Condition], rows: Rows, score: Score) -> str:
         by_verdict.setdefault(worth(row.verdict, score), []).append(c)
     order = ("better", "worse")
     kinds = sorted(by_verdict, key=lambda word: order.index(word) if word in order else len(order))
-    return f"{start}: {'; '.join(f'{word} with {names(by_verdict[word])}' for word in kinds)}."
+    clauses = "; ".join(f"{word} with {names(by_verdict[word])}" for word in kinds)
+    return f"{start}: {clauses}."
 
 
 def worth(verdict: str, score: Score) -> str:
-    """A verdict on an effect as what it is worth: "higher" is "better" where higher is."""
+    """A verdict on an effect in terms of the score: "higher" is "better" for a score where higher is better."""
     if verdict not in ("higher", "lower"):
         return verdict
     return "better" if verdict == score.better else "worse"
@@ -106,7 +107,7 @@ def family(corrections: Mapping[tuple[str, str], Corrected]) -> str:
 
 
 def _reason(members: Sequence[Condition], verdicts: Mapping[str, Verdict]) -> str:
-    """A short reason that the conditions share, after a colon; others stand below the headline."""
+    """A short reason that the conditions share, after a colon; otherwise a reference to the lines below."""
     reasons = {verdicts[c.label].reason for c in members}
     reason = min(reasons, key=len)
     if len(reasons) == 1 and len(reason) <= SHORT:
@@ -115,7 +116,7 @@ def _reason(members: Sequence[Condition], verdicts: Mapping[str, Verdict]) -> st
 
 
 def _meaning(kind: str, members: Sequence[Condition], rows: Rows) -> str:
-    """A kind, and what it means in numbers."""
+    """A kind of verdict, with its meaning in numbers."""
     conflicts = [row.estimate.mean for c in members if (row := rows.get((c.label, f"{TRAIN}auc_conflict")))]
     if not conflicts:
         return kind

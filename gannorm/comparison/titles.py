@@ -1,4 +1,4 @@
-"""What conditions are called in prose, and which config keys tell them apart.
+"""The names of conditions in prose, and the config keys that distinguish them.
 
 Labels, which planning needs too, are made in `gannorm.labels`; the roles of keys are declared in `gannorm.config`.
 """
@@ -16,7 +16,7 @@ from gannorm.labels import short, text
 Flat = Mapping[str, Any]
 
 # Normalizers, as the literature calls them: what the normalizers declare (`Normalizer.title`), written out because a
-# comparison does without torch; tests/laws/test_titles.py holds the two together. One that is not here has its name.
+# comparison does without torch; tests/laws/test_titles.py holds the two together. Others are called by their name.
 TITLES = {
     "batch": "BatchNorm",
     "detached": "detached BatchNorm",

@@ -1,6 +1,6 @@
-"""What each run's probes say of its discriminator, and what a condition's runs say together: the rule of `verdict`.
+"""The verdict on each run, and on a condition over its runs, by the rule of `gannorm.verdict`.
 
-A run's evidence is made of its values, which are one line of runs.csv: so a reader of that file computes the same
+A run's evidence is made of its values, which are one line of runs.csv, so a reader of that file computes the same
 verdict.
 """
 
@@ -24,7 +24,7 @@ class Point:
 
     Attributes:
         share: of the own class in the batch, k/N.
-        others: of the own class among the other images, (k−1)/(N−1), which compares between batch sizes.
+        others: share of the own class among the other images, (k−1)/(N−1), which is comparable between batch sizes.
         auc: the mean over runs, with Student's interval.
         lowest, highest: of the runs.
     """
@@ -47,7 +47,7 @@ def evidence(run: Run) -> Evidence | None:
 
 
 def verdict(condition: Condition) -> Verdict:
-    """The verdict that a condition's finished runs share, or what an interval over them shows where they disagree."""
+    """The verdict that a condition's finished runs share; if they disagree, the one from intervals over the runs."""
     probed = [e for run in condition.runs if (e := evidence(run)) is not None]
     if not probed:
         return Verdict("undecided", UNPROBED)
@@ -83,6 +83,6 @@ def share_of_others(share: float, batch_size: int) -> float:
 
 
 def _batch_size(run: Run) -> int:
-    """Of the training, where a probe of an earlier version did not say its own."""
+    """The training batch size, for a probe of an earlier version that recorded none."""
     size = run.config.get("data.batch_size")
     return size if isinstance(size, int) and size > 1 else 64

@@ -5,11 +5,11 @@ Small images live decoded, in one tensor, where the training runs: no worker pro
     images     the Images type; the fixed map between bytes 0…255 and floats −1…1
     datasets   DATASETS: digits (embedded), torchvision's, a folder of your own
     folder     a tree of image files: which files, which split, which class
-    left_out   what a person reads of files that give no image
+    left_out   warnings and errors about files that give no image
     cache      image files → pixels, decoded once into memory-mapped files
-    decoding   one image file, perhaps a hostile one → one square of bytes
+    decoding   one image file, possibly hostile → one square of bytes
     loader     batches in an order given by (seed, epoch); stops and resumes anywhere
-    module     the Lightning data module around them, imported when first asked for: Lightning takes seconds to import
+    module     the Lightning data module around them, imported at first use, since Lightning takes seconds to import
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,18 +1,18 @@
 """Image files → pixels, decoded once, in parallel, into memory-mapped files.
 
-A second start reads the listing and maps the files; training then works from pages that the system loads and drops as
-it likes, so a data set may be larger than memory.
+A second start reads the listing and maps the files; the system then loads and drops their pages as needed,
+so a data set may be larger than memory.
 
-The cache must never answer for files that have changed. What it was made from is kept as a hash over every file's name,
-size, modification time and *change* time, in nanoseconds. The change time is what makes this safe without reading every
-file at every start: the system sets it whenever a file's bytes or times are written, and no program can choose it. So a
-file edited with its old modification time put back (touch, rsync, unzip) or under a clock that was set back is noticed.
-The price is decoding again where only an owner or a mode has changed. The hash is taken before decoding: a file that
-changes meanwhile leaves a cache that the next start throws away. A running training keeps the pixels that it has.
+The cache must never be used for changed files. It keeps a hash over every file's name, size, modification
+time and *change* time, in nanoseconds. The change time makes this safe without reading every file at every start: the
+system sets it whenever a file's bytes or times are written, and no program can choose it. So the cache detects a file
+that was edited with its old modification time restored (touch, rsync, unzip) or under a clock that was set back.
+The price is a new decoding if only an owner or a mode has changed. The hash is taken before decoding: a file that
+changes meanwhile leaves a cache that the next start rejects. A running training keeps its pixels.
 
 Pixels and index carry a SHA-256 each, checked at every start: a cut or damaged cache is made again. There is one cache
 for each folder, list of parts and form of image, below $GANNORM_CACHE or ~/.cache/gannorm, and a lock, so that the
-second of two processes waits for the work of the first.
+second of two processes waits for the first.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ from gannorm.data import decoding
 from gannorm.data.decoding import Decoded, Form
 from gannorm.data.images import fingerprint
 from gannorm.errors import UserError
-from gannorm.files import write_json
-from gannorm.locks import lock
+from gannorm.files import lock, write_json
 
 VERSION = 2  # of the cache's files, and of what `decode` makes of an image
 DECODER = decoding.__file__
@@ -53,7 +52,7 @@ class Part:
     Attributes:
         names: of the files, in the order of the pixels.
         pixels: uint8 (M, 3, image_size, image_size), memory-mapped.
-        bad: the part's files that give no image, and why.
+        bad: the part's files that give no image → the reason.
         transparent: how many of the images have pixels that are not opaque.
         copies: how many of the images have exactly the pixels of an image in another part.
     """
@@ -119,7 +118,7 @@ def _key(root: Path, parts: Mapping[str, str]) -> str:
 
 
 def _open(base: Path, key: str, parts: Mapping[str, str], part: str, form: Form) -> Part | None:
-    """What is cached, if it was made from these files and is undamaged."""
+    """The cached part, if it was made from these files and is undamaged."""
     try:
         index = json.loads(base.with_suffix(".json").read_text())
         if index.pop("digest") != _digest(index) or index["key"] != key:
@@ -128,7 +127,7 @@ def _open(base: Path, key: str, parts: Mapping[str, str], part: str, form: Form)
         pixels = _map(_pixels(base, part), facts["images"], form.image_size)
         if fingerprint(pixels) != facts["fingerprint"]:
             return None
-    # Absent, cut, or damaged in any other way: the remedy is the same.
+    # Absent, cut or otherwise damaged: the remedy is the same.
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
     names = [name for name, own in parts.items() if name not in bad and moved.get(name, own) == part]
@@ -171,7 +170,9 @@ def _build(base: Path, key: str, root: Path, parts: Mapping[str, str], form: For
 @contextlib.contextmanager
 def _new_files(base: Path, parts: Iterable[str]) -> Iterator[Mapping[str, IO[bytes]]]:
     """A file for the pixels of each part, all of which appear complete and on disk, or not at all."""
-    partial = {part: base.with_suffix(f".{part}.partial") for part in parts}  # ours alone: we hold the lock
+    partial = {
+        part: base.with_suffix(f".{part}.partial") for part in parts
+    }  # no other process writes them: this one holds the lock
     try:
         with contextlib.ExitStack() as opened:
             streams = {part: opened.enter_context(file.open("wb")) for part, file in partial.items()}
@@ -198,8 +199,8 @@ def _digest(index: Mapping[str, Any]) -> str:
 def _map(file: Path, images: int, size: int) -> Tensor:
     if images == 0:
         return torch.empty(0, 3, size, size, dtype=torch.uint8)
-    # Private: what a caller writes into the tensor stays in its memory and never reaches the file. No reserve for such
-    # writes: Linux would refuse one for a file larger than the memory (as it does in torch.from_file).
+    # Private: writes into the tensor stay in this process's memory and never reach the file. No memory is reserved for
+    # them: Linux would refuse one for a file larger than the memory (as it does in torch.from_file).
     flags = mmap.MAP_PRIVATE | (0x4000 if sys.platform == "linux" else 0)  # MAP_NORESERVE, from Python 3.13 on by name
     with file.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -208,14 +209,14 @@ def _map(file: Path, images: int, size: int) -> Tensor:
 
 # -- worker processes -------------------------------------------------------------------------------------------------
 # Threads decode small JPEGs no faster than one of them (the interpreter's lock); multiprocessing would import the
-# caller's main module in each worker, torch and all, or fork a process that may already hold CUDA and its threads.
+# main module in each worker, torch and all, or fork a process that may already hold CUDA and its threads.
 
 
 MOST_WORKERS = 32  # Linux grants the pipes of one user 64 MiB, and each takes 1
 
 
 def _decode_all(root: Path, names: list[str], form: Form) -> Iterator[Decoded | str]:
-    """An image, or the reason why there is none, for every file in order; the pipes bound how far workers run ahead."""
+    """An image, or the reason for none, for every file in order. The pipes bound how far the workers run ahead."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = max(1, min(cores, MOST_WORKERS, len(names) // 256))
     workers: list[_Worker] = []
@@ -230,7 +231,7 @@ def _decode_all(root: Path, names: list[str], form: Form) -> Iterator[Decoded | 
 
 
 class _Worker:
-    """A process that decodes a list of files. One that a file kills is replaced, from the next file on."""
+    """A process that decodes a list of files. If a file kills it, another process continues with the next file."""
 
     def __init__(self, root: Path, names: list[str], form: Form) -> None:
         self.root, self.names, self.form = root, names, form
@@ -259,7 +260,7 @@ class _Worker:
                 self.answered += 1
                 return Decoded(content, transparent) if readable else content.decode()
         status = self.process.wait()
-        if status >= 0:  # not killed by a signal: a bug of ours, not of the file
+        if status >= 0:  # not killed by a signal: a bug here, not a bad file
             raise RuntimeError(f"{DECODER} ended with status {status} at {self.names[self.answered]!r}")
         self.stop()
         self.answered += 1

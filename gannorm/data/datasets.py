@@ -31,7 +31,7 @@ from gannorm.data.folder import read_folder
 from gannorm.data.images import Images
 from gannorm.data.left_out import report_bad
 from gannorm.errors import UserError
-from gannorm.locks import lock
+from gannorm.files import lock
 from gannorm.registry import Registry, decorator
 
 Loader = Callable[..., Images]
@@ -114,7 +114,7 @@ def images_of_run(data: Mapping[str, Any], split: str) -> Images:
 
 
 def check_source(name: str, root: str | os.PathLike[str], background: str) -> None:
-    """Name what in these options cannot work, without reading an image.
+    """Check these options without reading an image.
 
     Raises:
         UserError: an unknown data set or colour; a folder for a data set that reads none.
@@ -195,13 +195,13 @@ def celeba(split: str, root: Path, download: bool, image_size: int, skip_bad: bo
 
 
 def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **options: Any) -> Any:
-    """Open a torchvision data set; what it says of missing, damaged and undownloadable files becomes one line."""
+    """Open a torchvision data set; its errors about missing, damaged and undownloadable files become one line."""
     import torchvision.datasets
 
     try:
         quiet = contextlib.redirect_stdout(io.StringIO())
         with _one_at_a_time(root) if download else contextlib.nullcontext(), quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy's word on how these files were once pickled
+            warnings.simplefilter("ignore")  # NumPy warns about the old pickles in these files
             return getattr(torchvision.datasets, cls)(str(root), download=download, **options)
     except Exception as error:  # a missing file, a bad checksum, no network, no gdown, a damaged archive
         reason = " ".join(str(error).split()).split(" You can use download=True")[0] or type(error).__name__
@@ -214,11 +214,11 @@ def _torchvision(name: str, cls: str, root: Path, place: str, download: bool, **
 
 @contextlib.contextmanager
 def _one_at_a_time(root: Path) -> Iterator[None]:
-    """The processes of a run would each unpack the same archive into `root`. The second finds the files there."""
+    """Let one process of a run unpack an archive into `root`; the others then find its files."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         file = (root / ".download.lock").open("w")
-    except OSError:  # nothing can be unpacked here: either all is there, or torchvision says so
+    except OSError:  # not writable: the files exist, or torchvision raises
         yield
         return
     with file:

@@ -1,7 +1,7 @@
-"""One image file, perhaps a hostile one, to one square of RGB bytes; also run as a process by `gannorm.data.cache`.
+"""One image file, possibly hostile, to one square of RGB bytes; also run as a process by `gannorm.data.cache`.
 
 Imports nothing of gannorm and no torch, so that a worker process starts in a tenth of a second. A file that crashes an
-image library takes down a worker and not the training.
+image library ends a worker and not the training.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TOO_SMALL = "pixels are fewer than"  # in the reason for refusing an image that 
 
 
 class BadImage(Exception):
-    """Why a file gives no image."""
+    """The reason why a file gives no image."""
 
 
 class Form(NamedTuple):
-    """What every image of a data set is made into."""
+    """The common form of all images of a data set."""
 
     image_size: int  # pixels a side
     enlarge: bool = False  # smaller images too, bilinearly; otherwise they are bad ones
@@ -58,7 +58,7 @@ def decode(file: str | os.PathLike[str], form: Form) -> Decoded:
     size = form.image_size
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, and Pillow's own word on the sizes refused below
+            warnings.simplefilter("ignore")  # odd metadata, and Pillow's warning about sizes that are refused below
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImage(f"{image.width}x{image.height} pixels are too many (a decompression bomb?)")

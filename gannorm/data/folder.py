@@ -121,11 +121,11 @@ def _no_images(root: Path, tree: _Tree, split: str, why: str = "") -> UserError:
 
 @dataclass
 class _Tree:
-    """What lies below a folder, by name relative to it."""
+    """The content of a folder, by name relative to it."""
 
     images: list[str]  # sorted
-    bad: dict[str, str]  # named as images, or folders of them, and not to be opened; why
-    left_out: dict[str, str]  # not meant as images here; why
+    bad: dict[str, str]  # named as images, or folders, that cannot be opened → the reason
+    left_out: dict[str, str]  # not meant as images here → the reason
 
 
 def _tree(root: Path, follow_links: bool) -> _Tree:
@@ -163,10 +163,10 @@ def _tree(root: Path, follow_links: bool) -> _Tree:
         ) from None
     if not tree.images:
         unused = tree.bad | tree.left_out
-        why = f": {counted(unused)}" if unused else ""
+        reasons = f": {counted(unused)}" if unused else ""
         choices = [*remedies(tree.bad), "choose another with --data.root"]
         raise UserError(
-            f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none{why}; {', or '.join(choices)}."
+            f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none{reasons}; {', or '.join(choices)}."
         )
     return _Tree(sorted(tree.images), dict(sorted(tree.bad.items())), dict(sorted(tree.left_out.items())))
 
@@ -181,7 +181,7 @@ class _Plan:
     rule: str
     parts: dict[str, str]  # image → "train" or "test"
     inner: dict[str, str]  # image → its name without the split's folder
-    left_out: dict[str, str]  # images in neither; why
+    left_out: dict[str, str]  # images in neither → the reason
     by_hash: bool = False
     warning: str = ""
 

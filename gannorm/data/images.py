@@ -44,7 +44,7 @@ def to_uint8(images: Tensor) -> Tensor:
     >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 3.0]))
     tensor([  0, 128, 255, 255], dtype=torch.uint8)
     """
-    # In float32 also for bfloat16 images, whose 8 bits of mantissa cannot tell 256 levels apart around ±1.
+    # In float32 also for bfloat16 images, whose 8 bits of mantissa cannot distinguish 256 levels around ±1.
     return images.detach().to(torch.float32, copy=True).add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What a person reads of the files of a folder that give no image.
+"""Warnings and errors about the files of a folder that give no image.
 
 Files that were never meant to be read here are counted. Files that should have been images are named one by one, and
 stop the run unless they may be skipped.
@@ -28,7 +28,7 @@ def counted(files: Mapping[str, str]) -> str:
     """Files by reason and suffix, the most frequent first.
 
     Args:
-        files: name → reason why it is not used.
+        files: name → reason for not using it.
 
     >>> counted({"a.avif": "no image suffix", "b/c.AVIF": "no image suffix", ".d": "hidden"})
     '3 files left out: .avif 2 (no image suffix); no suffix 1 (hidden)'

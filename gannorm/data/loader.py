@@ -77,7 +77,7 @@ class ImageLoader:
         return images if self._labels is None else (images, self._labels[chosen].to(self.device))
 
     def _next_batch(self) -> Tensor:
-        """Which images are in it."""
+        """The indices of the next batch's images."""
         epoch, batch = divmod(self.position, self.batches_per_epoch)
         if self._order[0] != epoch:
             # Drawn on the CPU, whose generator's stream does not depend on the device that trains.
@@ -92,7 +92,7 @@ class ImageLoader:
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a place that `state_dict` gave."""
+        """Continue at a place from `state_dict`."""
         self.position = state["epoch"] * self.batches_per_epoch + state["batch"]
 
 

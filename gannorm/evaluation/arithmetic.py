@@ -1,4 +1,4 @@
-"""Compute scores in full precision, and leave the process as it was found.
+"""Compute scores in full precision, and restore every setting of the process.
 
 TF32 and bf16 matrix products move a FID in its third digit, and autotuned kernels move its last bits from run to run.
 """
@@ -37,11 +37,9 @@ def best_device() -> torch.device:
 
 
 def require_device(name: str) -> None:
-    """Raises UserError unless torch knows a device of this name and finds it here."""
+    """Raises UserError unless torch finds a device of this name on this machine."""
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
         reason = str(error).split("\n")[0].split(". ")[0][:120]
-        raise UserError(
-            f"`device` must be one that is here: got {name!r} ({reason}); choose {best_device()}."
-        ) from None
+        raise UserError(f"`device` must be available: got {name!r} ({reason}); choose {best_device()}.") from None

@@ -1,4 +1,4 @@
-"""Feature extractors by name: what the scores see of an image.
+"""Feature extractors by name: the features of images that the scores are computed from.
 
 Every extractor is a torch-fidelity one: its Inception and whatever else is registered there by name (CLIP, DINOv2,
 VGG16, your own through `torch_fidelity.register_feature_extractor`), and our `in_domain` classifier beside them. A
@@ -227,7 +227,7 @@ def _digest(path: Path) -> str:
 
 
 def _verified_digest(path: Path, expected: str | None) -> str:
-    """The file's sha256, once it is known that loading the file runs no code or that the caller vouches for it."""
+    """The file's sha256. Raises unless the file is safe to load or `sha256` vouches for it."""
     if expected is not None and not re.fullmatch("[0-9a-f]{64}", expected.lower()):
         raise UserError(f"a sha256 must be 64 hex digits: got {expected!r}; `sha256sum` prints them all.")
     digest = _digest(path)
@@ -279,7 +279,7 @@ def _create(name: str, cls: Any, path: Path | None, device: torch.device) -> nn.
 
 
 def _try(extractor: Extractor, dataset: Images) -> None:
-    """Let the extractor see one image now, so that a wrong number of channels is known before the long part."""
+    """Run the extractor on one image, so that a wrong number of channels fails before the long part."""
     try:
         with torch.no_grad():
             extractor.module(dataset.pixels[:1].to(extractor.device))

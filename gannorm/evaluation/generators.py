@@ -1,4 +1,4 @@
-"""Generators as people have them, called in one way: a module with latents, with labels, or a function of a count.
+"""One interface for generators: a module of latents, of latents and labels, or a function of a count.
 
 N batch, C channels, H W pixels
 """
@@ -26,7 +26,7 @@ SIGNED: Range = (-1.0, 1.0)
 
 
 class NotFiniteError(UserError):
-    """A generator's images hold NaN or infinities: it has diverged, and has no score."""
+    """A generator's images hold NaN or infinities, so it has no score."""
 
 
 class Draws:
@@ -43,7 +43,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A caller's generator as a function of `Draws` and a count.
+    """A third-party generator as a function of `Draws` and a count.
 
     Args:
         generator: an nn.Module, or any callable; one without latents takes the count N.
@@ -73,11 +73,11 @@ class Sampler:
         return self._images(self.generator(latents, self.labels[chosen].to(like.device)), count)
 
     def with_labels(self, labels: Tensor | None) -> Sampler:
-        """A conditional generator with the real images' labels; another as it is."""
+        """A conditional generator with the real images' labels; any other unchanged."""
         return self if self.labels is None else replace(self, labels=_labels(labels))
 
     def first(self, count: int) -> Tensor:
-        """A batch (N, C, H, W) before the scores; what does not fit is one line that says what to state."""
+        """Check a batch (N, C, H, W) before the scores; the error names the option to give."""
         try:
             images = self(Draws(0), count)
         except UserError:
@@ -103,14 +103,14 @@ class Sampler:
 
     @property
     def arguments(self) -> str:
-        """What it is called with, in words."""
+        """The arguments of its call, in words."""
         if not self.latent_shape:
             return "a number of images"
         shape = f"(N, {', '.join(map(str, self.latent_shape))})"
         return f"latents {shape}" + ("" if self.labels is None else " and labels (N,)")
 
     def bytes(self, images: Tensor) -> Tensor:
-        """Images of a call as uint8, by the fixed map of `value_range` to 0…255; beyond its ends they are cut off."""
+        """Images of a call as uint8, by the fixed map of `value_range` to 0…255, clipped at its ends."""
         if images.dtype == torch.uint8:
             return images
         return to_uint8(on_signed_range(images, self.value_range or SIGNED))
@@ -135,7 +135,7 @@ def sampler(
     conditional: bool = False,
     value_range: Range | None = None,
 ) -> Sampler:
-    """A `Sampler` of what a person has.
+    """Make a `Sampler` of any generator.
 
     Args:
         generator: an nn.Module from latents to images, or any other callable: with latent_dim or latent_shape it takes
@@ -176,13 +176,13 @@ def check_finite(images: Tensor) -> None:
     if images.is_floating_point() and not images.isfinite().all():
         low, high = images.aminmax()
         raise NotFiniteError(
-            f"a generator's images must be finite: got values from {low.item():.4g} to {high.item():.4g}; it has "
-            "diverged, score an earlier checkpoint."
+            f"a generator's images must be finite: got values from {low.item():.4g} to {high.item():.4g}; score an "
+            "earlier checkpoint."
         )
 
 
 class RangeWatch:
-    """Warns once of images that are not what was assumed of them: another range, or no picture at all."""
+    """Warns once of images that break an assumption: another range, or no image content."""
 
     def __init__(self, value_range: Range | None = None) -> None:
         self.value_range, self.batches, self.is_outside = value_range, 0, False
@@ -203,7 +203,7 @@ class RangeWatch:
         black, white = self.value_range or SIGNED if images.is_floating_point() else (0, 255)
         ends = f"[{black:g}, {white:g}]".replace("-", "−")
         values = f"{low:.4g} to {high:.4g}".replace("-", "−")
-        slack = (white - black) / 510  # half a byte: what rounding forgives
+        slack = (white - black) / 510  # half a byte: tolerated as rounding
         if not self.is_outside and not black - slack <= low <= high <= white + slack:
             self.is_outside = True
             warnings.warn(
@@ -261,7 +261,7 @@ def _latent_shape(
 
 
 def _required_arguments(generator: Callable[..., Any]) -> int:
-    """How many arguments without a default it takes by position; 1 where that cannot be known."""
+    """The number of its positional arguments without a default; 1 if unknown."""
     try:
         function = generator.forward if isinstance(generator, nn.Module) else generator
         parameters = inspect.signature(function).parameters.values()
@@ -272,7 +272,7 @@ def _required_arguments(generator: Callable[..., Any]) -> int:
 
 
 def _part(returned: Any, output: Output | None, name: str) -> Tensor:
-    """The images in what a generator returned."""
+    """The images in a generator's output."""
     if output is not None:
         try:
             returned = _selected(returned, output)
@@ -297,7 +297,7 @@ def _selected(returned: Any, output: Output) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """What arrived, in words: a shape, or the keys of a dict."""
+    """A value in words: its shape, or the keys of a dict."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, dict):

@@ -82,8 +82,8 @@ class InDomainExtractor(FeatureExtractorBase):
                 f"{images.dtype}, {tuple(images.shape)}; train it on the dataset that you score."
             )
         features, logits = self.classifier(images)
-        found = {"features": features.float(), "logits": logits.float()}
-        return tuple(found[name] for name in self.features_list)
+        outputs = {"features": features.float(), "logits": logits.float()}
+        return tuple(outputs[name] for name in self.features_list)
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
@@ -99,7 +99,7 @@ class InDomainExtractor(FeatureExtractorBase):
 
 
 def load_card(folder: Path) -> dict[str, Any] | None:
-    """The card of a trained extractor; None if there is none or its weights are not the ones it names."""
+    """The card of a trained extractor; None without one, or if its weights differ from those that it names."""
     try:
         card = json.loads((folder / "card.json").read_text())
         weights = (folder / card["weights"]).read_bytes()
@@ -109,7 +109,7 @@ def load_card(folder: Path) -> dict[str, Any] | None:
 
 
 def training_key(dataset: Images, seed: int) -> str:
-    """Names everything that the weights depend on: images, labels, this code and the seed."""
+    """A key from everything that the weights depend on: images, labels, this code and the seed."""
     assert dataset.labels is not None
     content = [dataset.fingerprint, dataset.labels.tolist(), VERSION, seed, torch.__version__]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

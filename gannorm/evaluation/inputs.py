@@ -1,4 +1,4 @@
-"""Images as people have them, for either side of a score: tensors, arrays, folders, data sets by name → uint8.
+"""Real or generated images from tensors, arrays, folders, or data sets by name → uint8.
 
 N images, C channels, H W pixels
 """
@@ -22,7 +22,7 @@ from gannorm.errors import UserError
 from gannorm.evaluation.generators import Range, on_signed_range, warn_of_no_picture
 from gannorm.registry import choices
 
-ENOUGH = 5000  # held-out images for a reference: below, the bias of FID by the number of images outweighs the honesty
+ENOUGH = 5000  # held-out images that suffice for a reference: with fewer, FID's bias is too large
 RANGES = "real_range=(-1, 1) or (0, 1)"
 
 
@@ -84,7 +84,7 @@ def real_images(
 
 
 def reference_split(splits: Mapping[str, Images], wanted: str | None) -> Images:
-    """The split to score against: the wanted one, or else the held-out one if it is large enough."""
+    """The split to score against: the wanted one, or the held-out one if it is large enough."""
     if wanted is None:
         wanted = "test" if len(splits["test"]) >= ENOUGH else "train"
     return splits[wanted]
@@ -111,7 +111,7 @@ def given_images(fakes: Any, value_range: Range | None = None) -> Tensor:
 
 
 def is_given(fakes: Any) -> bool:
-    """Whether these are images, or a folder of them, and no generator."""
+    """Whether these are images or a folder of images, and not a generator."""
     return isinstance(fakes, Images | Tensor | np.ndarray | str | os.PathLike)
 
 
@@ -144,7 +144,7 @@ def pixels_of(images: Tensor | np.ndarray, value_range: Range | None, what: str,
 
 
 def grey_if(pixels: Tensor, channels: int) -> Tensor:
-    """One channel of three where one is wanted and all three are the same, as in grey pictures from files."""
+    """One channel of three equal ones where one is wanted, as in grey images from files."""
     if channels == 1 and pixels.shape[1] == 3 and all(torch.equal(pixels[:, 0], pixels[:, c]) for c in (1, 2)):
         return pixels[:, :1].contiguous()
     return pixels
@@ -198,11 +198,11 @@ def _files(root: Path) -> list[str]:
         for name in files
         if name.lower().endswith(SUFFIXES)
     ]
-    shown = [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
-    if not shown:
+    visible = [name for name in names if not any(part.startswith(".") for part in Path(name).parts)]
+    if not visible:
         what = "holds none" if root.is_dir() else "is no folder"
         raise UserError(f"a folder of images must hold some ({' '.join(SUFFIXES)}): {root} {what}.")
-    return sorted(shown)
+    return sorted(visible)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -212,7 +212,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _size_of(root: Path, names: list[str]) -> int:
-    """The shorter side of the first image that can be opened."""
+    """The shorter side of the first readable image."""
     from PIL import Image
 
     for name in names:

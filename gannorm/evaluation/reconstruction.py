@@ -1,7 +1,7 @@
 """How near a generator comes to images that it has not seen: the reconstruction score.
 
-FID compares two clouds of features and forgives a generator that leaves images out as long as the clouds agree. This
-score asks for each held-out image by itself, in pixels, with no extractor.
+FID compares two distributions of features, and a generator that omits images can still match. This score measures the
+distance to each held-out image separately, in pixels, without an extractor.
 
     N images, C channels, H W pixels
 """
@@ -24,7 +24,7 @@ from gannorm.isolate import isolated
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The score, how sure it is, and what it was before the search.
+    """The score, its standard error, and the error before the search.
 
     Attributes:
         error: mean over images of the smallest squared error per pixel, images in [−1, 1]; 0: every image is reached.

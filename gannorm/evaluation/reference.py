@@ -1,8 +1,8 @@
-"""What the scores need of the real images, computed once and kept on disk.
+"""Features and statistics of the real images for the scores, computed once and kept on disk.
 
-torch-fidelity's own cache is keyed by a name alone: change the weights or the data and it answers with the old
-statistics. Here the key is a hash of everything that the content depends on, and a file that does not read back whole
-is made anew.
+torch-fidelity's own cache is keyed by a name alone: after a change of the weights or the data it
+returns the old statistics. Here the key is a hash of everything that the content depends on, and a damaged file is
+computed again.
 
     N images, F features
 """
@@ -40,7 +40,7 @@ class Reference:
     Attributes:
         features: layer → (N, F), the layers that KID and precision/recall read.
         mean, covariance: (F,) and (F, F) of FID's layer.
-        floor: FID of one random half of the images against the other; 0 is beyond reach, this is what "good" means.
+        floor: FID of one random half of the images against the other; a good score is near this floor, and not near 0.
         inception_score: IS of the real images: the ceiling; None where the extractor gives no class probabilities.
     """
 
@@ -58,14 +58,14 @@ def load_reference(
 
     Args:
         dataset: the real images, all of which are used.
-        extractor: what sees them.
+        extractor: the feature extractor.
         batch_size: images an extraction batch.
         splits: parts for the inception score.
         seed: of the halves of the floor and the shuffling of the splits.
         quiet: hide the progress bar; None: show it on a terminal alone.
 
     Warns:
-        UserWarning: the cache cannot be written; the reference is used all the same.
+        UserWarning: the cache cannot be written; the reference is still used.
     """
     file = cache_dir() / "references" / f"{reference_key(dataset, extractor, batch_size, splits, seed)}.npz"
     reference = _read(file)
@@ -77,7 +77,7 @@ def load_reference(
             _write(file, reference)
         except UserError as error:
             warnings.warn(
-                f"the reference statistics are not kept: {error} GANNORM_CACHE says where they go.", stacklevel=2
+                f"the reference statistics are not kept: {error} GANNORM_CACHE sets their folder.", stacklevel=2
             )
     return reference
 
@@ -96,7 +96,7 @@ def reference_key(dataset: Images, extractor: Extractor, batch_size: int, splits
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that decide a score."""
+    """The versions of the libraries that decide a score."""
     return {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "torch-fidelity", "numpy")}
 
 

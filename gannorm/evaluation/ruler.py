@@ -1,4 +1,4 @@
-"""The swap test of our own ruler: do an extractor's features of an image depend on the rest of its batch?
+"""The swap test of an extractor: do its features of an image depend on the rest of the batch?
 
 A score is a function of features. If the same image has other features in another batch, by a layer that couples or by
 the rounding of other kernels, then the score depends on the evaluation batch size.

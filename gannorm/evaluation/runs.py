@@ -1,7 +1,7 @@
-"""Score the checkpoints of runs into their scores.json: one bad checkpoint costs that checkpoint.
+"""Score the checkpoints of runs into their scores.json. A bad checkpoint fails alone.
 
-Every checkpoint is opened and draws images before anything long starts, extractors and references are built once per
-dataset, and what scores.json holds already under the same protocol is not scored again.
+Every checkpoint is opened and draws images before the long work starts. Extractors and references are built once a
+dataset. Scores that scores.json already holds under the same protocol are kept.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ COLUMNS = {"inception_score": 3, "fid": 3, "kid": 5, "precision": 3, "recall": 3
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of one checkpoint under one choice of statistics and weights.
+    """The result for one checkpoint under one choice of statistics and weights.
 
     Attributes:
-        run: where it lies.
+        run: the run of the checkpoint.
         record: as in scores.json: {"step", "protocol", …}; with "diverged" instead of scores where the generator's
-            images are not finite; None where there is nothing to keep.
-        said: what a person should read of it.
+            images are non-finite; None without a result to keep.
+        line: the result in one line, for people.
         failed: it has no scores.
         new: the record was not there before.
     """
 
     run: RunDir
     record: Mapping[str, Any] | None
-    said: str
+    line: str
     failed: bool = False
     new: bool = False
 
@@ -57,7 +57,7 @@ class _Task:
     statistics: str
     ema: bool
     reconstruct: bool
-    problem: str = ""  # why it cannot be scored
+    problem: str = ""  # the reason for no scores
 
 
 def score_runs(
@@ -80,18 +80,18 @@ def score_runs(
     """Score checkpoints of runs, write each result into its run's scores.json, and yield it.
 
     Args:
-        runs: what `gannorm train` wrote.
+        runs: run directories of `gannorm train`.
         step: of the checkpoint; None for the last.
         all_checkpoints: all of them instead.
         statistics: "running", "batch", "standing", or "all": each of them, under averaged and trained weights.
-        ema: the averaged generator, or else the trained one.
+        ema: whether to take the averaged weights of the generator, or the trained ones.
         split: "train" or "test": the real images; by default the held-out ones where there are enough of them, see
             `inputs.real_images`.
         reconstruction: held-out images for the reconstruction score, under "reconstruction" in the first record of a
             checkpoint's weights; it always takes running statistics. 0: none.
         extractor, weights, sha256, extractor_seed, device: see `build_extractor`; an in-domain extractor learns from
             the training split, whichever is scored against.
-        again: score also what is scored already.
+        again: repeat existing scores.
         counts: samples, batch_size, splits, kid_subsets, kid_kernel, seed: see `Evaluator`.
 
     Raises:
@@ -128,26 +128,26 @@ def score_runs(
     batch_size = counts.get("batch_size", 64)
     tasks = [_checked(task, data, batch_size, device) for task in tqdm(tasks, "checking", leave=False, disable=None)]
 
-    judges: dict[Any, Evaluator] = {}
+    evaluators: dict[Any, Evaluator] = {}
     for task in tqdm(tasks, desc="checkpoints", unit="ckpt", disable=None):
         if task.problem:
             yield Scored(task.run, None, f"{task.file} is not scored: {task.problem}", failed=True)
             continue
         key = _key(task.source)
-        if key not in judges:
+        if key not in evaluators:
             train, real, _ = data.of(task.source)
             built = build_extractor(
                 extractor, train, weights=weights, sha256=sha256, seed=extractor_seed, device=device
             )
-            judges[key] = Evaluator(real, extractor=built, **counts)
-        result = _scored(task, judges[key], data, reconstruction, again)
+            evaluators[key] = Evaluator(real, extractor=built, **counts)
+        result = _scored(task, evaluators[key], data, reconstruction, again)
         if result.new:
             task.run.add_scores(result.record or {})
         yield result
 
 
 def score_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Score records under each other, with what real images have in the last line."""
+    """A table of score records, with the values of real images in the last line."""
     form = "{:<9} {:<10} {:<9} {:>8} {:>9} {:>9} {:>10} {:>7}"
     rows = [("step", "statistics", "weights", "IS", "FID", "KID", "precision", "recall")]
     for record in records:
@@ -199,52 +199,53 @@ def _checked(task: _Task, data: _Data, batch_size: int, device: str) -> _Task:
         generator = load_networks(task.file, ema=task.ema).generator.to(device)
         check_generator(sampler(generator), real, statistics=task.statistics, batch_size=batch_size)
     except NotFiniteError:
-        pass  # a result, which is recorded beside the protocol
+        pass  # non-finite images are a result, recorded with the protocol
     except UserError as error:
         return replace(task, problem=str(error))
     return task
 
 
-def _scored(task: _Task, judge: Evaluator, data: _Data, reconstruction: int, again: bool) -> Scored:
+def _scored(task: _Task, evaluator: Evaluator, data: _Data, reconstruction: int, again: bool) -> Scored:
     run, networks = task.run, load_networks(task.file, ema=task.ema)
-    step, protocol = networks.step, judge.protocol(task.statistics, task.ema)
+    step, protocol = networks.step, evaluator.protocol(task.statistics, task.ema)
     where = f"{run.path} step {step}"
     old = next((r for r in run.scores() if r["step"] == step and _is_under(protocol, r["protocol"])), None)
-    generator = networks.generator.to(judge.extractor.device)
+    generator = networks.generator.to(evaluator.extractor.device)
     record = dict(old) if old and not again else {}
     try:
         if not record:
-            scores = judge.score(generator, statistics=task.statistics, ema=task.ema, fake_range=SIGNED)
+            scores = evaluator.score(generator, statistics=task.statistics, ema=task.ema, fake_range=SIGNED)
             record = {"step": step, **scores.to_dict()}
         if task.reconstruct and "diverged" not in record:
             _, _, held_out = data.of(task.source)
             assert held_out is not None
-            wanted = {"images": reconstruction, "seed": judge.seed, "split": HELD_OUT, "statistics": "running"}
-            wanted |= {"fingerprint": held_out.fingerprint, "device": judge.extractor.device.type}
+            wanted = {"images": reconstruction, "seed": evaluator.seed, "split": HELD_OUT, "statistics": "running"}
+            wanted |= {"fingerprint": held_out.fingerprint, "device": evaluator.extractor.device.type}
             if {k: record.get("reconstruction", {}).get("protocol", {}).get(k) for k in wanted} != wanted:
-                found = reconstruction_score(
-                    generator, held_out, images=reconstruction, seed=judge.seed, quiet=judge.quiet
+                error_of = reconstruction_score(
+                    generator, held_out, images=reconstruction, seed=evaluator.seed, quiet=evaluator.quiet
                 )
-                content = {k: v for k, v in vars(found).items() if k not in ("errors", "steps")}
-                record["reconstruction"] = {**content, "protocol": {**wanted, "steps": found.steps}}
+                content = {k: v for k, v in vars(error_of).items() if k not in ("errors", "steps")}
+                record["reconstruction"] = {**content, "protocol": {**wanted, "steps": error_of.steps}}
     except NotFiniteError as error:
         record = {"step": step, "diverged": True, "protocol": protocol}
-        return Scored(run, record, f"{where}: diverged: {error}", failed=True, new=True)
+        return Scored(run, record, f"{where}: non-finite: {error}", failed=True, new=True)
     except UserError as error:
         return Scored(run, None, f"{where} is not scored: {error}", failed=True)
     new = record != old
     if "diverged" in record:
-        return Scored(run, record, f"{where}: diverged, as recorded before", failed=True)
-    said = f"{where}{'' if new else ', scored before'}: {_scores_of(record)}"
+        return Scored(run, record, f"{where}: non-finite images, as recorded before", failed=True)
+    note = "" if new else ", scored before"
+    line = f"{where}{note}: {_scores_of(record)}"
     if "reconstruction" in record:
-        said += "\nreconstruction {error:.4f} ± {standard_error:.4f} (at z = 0: {error_at_start:.4f})".format(
+        line += "\nreconstruction {error:.4f} ± {standard_error:.4f} (at z = 0: {error_at_start:.4f})".format(
             **record["reconstruction"]
         )
-    return Scored(run, record, said, new=new)
+    return Scored(run, record, line, new=new)
 
 
 def _is_under(protocol: Mapping[str, Any], recorded: Mapping[str, Any]) -> bool:
-    """Whether scores were made under this protocol; what was measured of the extractor does not count."""
+    """Whether scores were made under this protocol, apart from measurements of the extractor."""
     measured = ("extractor_batch_dependence",)
     return all(protocol.get(k) == recorded.get(k) for k in protocol.keys() | recorded.keys() if k not in measured)
 

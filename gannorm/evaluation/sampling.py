@@ -1,4 +1,4 @@
-"""Images from a generator that is left as it was found, under a stated choice of its normalization statistics.
+"""Images from a generator, which is left unchanged, under a stated choice of its normalization statistics.
 
 A generator with BatchNorm is three generators: it may use the running averages of training, the statistics of the batch
 that is being sampled, or standing statistics pooled over many batches. The choice alone moves a FID by several percent,
@@ -30,7 +30,7 @@ STATISTICS = ("running", "batch", "standing")
 STANDING_SAMPLES = 4096  # Wu & Johnson 2021: 10³–10⁴ suffice
 NO_POOLING = {
     LpNorm: "divides by another moment",
-    BatchRenorm: "leans on the running averages of its training on the way",
+    BatchRenorm: "also uses the running averages of its training",
 }
 
 
@@ -58,7 +58,7 @@ def check_generator(sampler: Sampler, dataset: Images, *, statistics: str, batch
             "statistics='batch'."
         )
     for name, layer in layers if statistics == "standing" else ():
-        if reason := next((why for kind, why in NO_POOLING.items() if isinstance(layer, kind)), None):
+        if reason := next((text for kind, text in NO_POOLING.items() if isinstance(layer, kind)), None):
             raise UserError(f"statistics='standing' pools variances: {name} {reason}; choose running or batch.")
     with isolated(sampler.generator), alone(), torch.no_grad():
         _set_mode(sampler, statistics != "running")
@@ -123,7 +123,7 @@ def set_standing_statistics(sampler: Sampler, *, batch_size: int, seed: int, sam
     Args:
         sampler: its generator's BatchNorm buffers are changed.
         batch_size: of B.
-        seed: of the latents, which are others than those that `generated` scores with this seed.
+        seed: of the latents, which differ from those of `generated` with this seed.
         samples: at least this many images, in whole batches.
 
     Source: Wu & Johnson 2021 (PreciseBN); with the population variance σ_B², so that one layer's pooled

@@ -1,8 +1,8 @@
-"""Scores of a generator, none of which can be quoted without its protocol.
+"""Scores of a generator, each with its protocol.
 
 Two toolkits give one model inception scores and FIDs that differ by more than two models do, because they differ in
 split, sample count, extractor or normalization statistics. So a score here carries all of these, equals that of
-torch-fidelity's own `calculate_metrics` bit for bit on the same images, and stands beside the floor of real images.
+torch-fidelity's own `calculate_metrics` bit for bit on the same images, and is reported with the floor of real images.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Evaluator:
         fake_range: Range | None = None,
         **how: Any,
     ) -> Scores:
-        """Score one generator, which is left bit for bit as it was, or images that are there already.
+        """Score one generator, which is left bit for bit as it was, or existing images.
 
         Args:
             generator: an nn.Module from latents to images (N, C, H, W); any other callable, which takes latents where
@@ -340,7 +340,7 @@ def evaluate(
     root: str | os.PathLike[str] = "data",
     **options: Any,
 ) -> Scores:
-    """Score one generator, or images, against real images; `Evaluator` scores many for the price of one set-up.
+    """Score one generator, or images, against real images; `Evaluator` scores many with one set-up.
 
     Args:
         generator: a generator, a function, or images in its place; with latent_dim, latent_shape, output, conditional,

@@ -1,4 +1,4 @@
-"""What both networks minimise: adversarial losses, the discriminator's penalties, and a penalty on its activations."""
+"""The objectives of both networks: adversarial losses, penalties on the discriminator, and one on its activations."""
 
 from gannorm.losses.adversarial import LOSSES, AdversarialLoss, Loss, RelativisticLoss
 from gannorm.losses.penalties import PENALTIES, gradient_penalty, r1_penalty, r1r2_penalty

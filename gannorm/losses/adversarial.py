@@ -27,7 +27,7 @@ class Loss(ABC):
 
     Attributes:
         couples_batch: the loss of a pair depends on the logits of other pairs. Such a loss couples the images of a
-            batch although the discriminator may judge each alone.
+            batch although the discriminator may evaluate each separately.
         needs_real: the generator's loss needs the real images' logits too.
     """
 
@@ -53,7 +53,7 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class AdversarialLoss(Loss):
-    """A loss that is a sum over images, by what every image adds to it.
+    """A loss that is a mean over images, by its term for each image.
 
     Attributes:
         real, fake: of the logits of real and of fake images, the two parts of the discriminator's loss.
@@ -79,7 +79,7 @@ class AdversarialLoss(Loss):
 
 @dataclass(frozen=True)
 class RelativisticLoss(Loss):
-    """A loss that asks whether a real image looks more real than fake ones, not whether it looks real.
+    """A loss of the difference between real and fake logits, not of the logits themselves.
 
     Attributes:
         pairs: (real, fake) → the discriminator's loss of each pair.

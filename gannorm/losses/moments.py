@@ -1,4 +1,4 @@
-"""An alternative without normalization: ask for normalized activations in the loss, not in a layer.
+"""An alternative to normalization: a penalty in the loss that drives activations toward zero mean and unit variance.
 
 If what helps is that activations have zero mean and unit variance, a penalty toward that should help too, without
 making a logit depend on the batch: the network stays a function of one image, and only its loss looks at the batch.
@@ -25,7 +25,7 @@ WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def moment_penalty(activations: Mapping[str, Tensor], eps: float = 1e-5) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean over layers of how far each channel's activations are from zero mean and unit variance.
+    """The mean over layers of the distance of each channel's activations from zero mean and unit variance.
 
     p_l = mean_c (μ_c² + (σ_c − 1)²), μ_c and σ_c = √(var_c + ε) over the batch and the pixels: for Gaussian
     activations the squared Wasserstein distance from N(μ_c, σ_c²) to N(0, 1). Its slope stays finite when a channel

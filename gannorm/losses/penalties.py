@@ -20,8 +20,8 @@ def r1_penalty(f: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """½·‖∇_x f(x_i)‖² of each image (Mescheder et al. 2018, Eq. 9, with γ = 1).
 
     Args:
-        f: discriminator, (N, C, H, W) -> (N,). It must judge each image alone: otherwise the gradient of Σ_i f_i with
-            respect to x_i is not that of f_i, and the penalty is another quantity.
+        f: discriminator, (N, C, H, W) -> (N,). It must treat each image separately: otherwise the gradient of Σ_i f_i
+            with respect to x_i is not that of f_i, and the penalty is another quantity.
         images: (N, C, H, W); real ones in R1, fake ones in R2 (the same formula, their Eq. 10).
 
     Returns:
@@ -31,7 +31,7 @@ def r1_penalty(f: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def r1r2_penalty(f: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """R1 + R2: ½·‖∇_x f(x_i)‖² of each real image plus that of the fake one beside it.
+    """R1 + R2: ½·‖∇_x f(x_i)‖² of each real image plus that of the fake image of the same pair.
 
     With the relativistic loss and no normalizer it is the recipe of R3GAN (Huang et al. 2024, Eqs. 3-4).
 
@@ -49,7 +49,7 @@ def gradient_penalty(f: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, 
     """(‖∇_x f(x̂_i)‖ − 1)², x̂_i uniform on the line from real to fake (Gulrajani et al. 2017, Eq. 3, with λ = 1).
 
     Args:
-        f: discriminator, (N, C, H, W) -> (N,), judging each image alone (their p. 4).
+        f: discriminator, (N, C, H, W) -> (N,), without coupling of the batch (their p. 4).
         real: (N, C, H, W).
         fake: as real.
         generator: draws the N interpolation weights; on the device of the images.

@@ -1,10 +1,10 @@
-"""Augmentations of what the discriminator is shown, real and fake alike, through which gradients reach the generator.
+"""Augmentations of the discriminator's real and fake inputs, differentiable for the generator's gradient.
 
-They are for small sets of images: the discriminator cannot remember images that it never sees twice in the same way.
+They are for small sets of images: the discriminator cannot memorise images that never look the same twice.
 Randomness is torch's global generator of the device, as dropout's is, so that a seeded or resumed run repeats it. Every
 image has a draw of its own.
 
-N batch, C channels, H W pixels; images are in [−1, 1], and what is cut out or moved in is 0.
+N batch, C channels, H W pixels; images are in [−1, 1], and cut or new pixels are 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def augmented(discriminator: nn.Module, augmentation: Augmentation) -> Callable[[Tensor], Tensor]:
-    """(N, C, H, W) -> (N,): the discriminator, shown augmented images.
+    """(N, C, H, W) -> (N,): the discriminator of augmented images.
 
     It is a `partial`, not a module, so that nothing holds the network twice and `isolate.modules_in` finds it.
     """

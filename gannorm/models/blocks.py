@@ -1,4 +1,4 @@
-"""What both networks are built from: convolution → weight normalizer → activation normalizer → nonlinearity."""
+"""The block of both networks: convolution → weight normalizer → activation normalizer → nonlinearity."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_normalizer(name: str) -> bool:
 
 
 def stages(image_size: int) -> int:
-    """How often the maps halve between image_size and 4×4. Raises UserError for an impossible size."""
+    """The number of halvings between image_size and 4×4. Raises UserError for an impossible size."""
     if image_size not in SIZES:
         raise UserError(
             f"`image_size` must be one of {', '.join(map(str, SIZES))}: got {image_size}; resize the images."

@@ -20,7 +20,7 @@ from gannorm.models.generator import Generator
 from gannorm.models.residual import ResidualDiscriminator, ResidualGenerator
 from gannorm.registry import Registry, decorator
 
-# A user's own has the attributes that training asks for, too: `_build` sets them.
+# `_build` also sets the attributes that training needs on a user's class.
 Generators = Generator | ResidualGenerator
 Discriminators = Discriminator | ResidualDiscriminator
 
@@ -133,7 +133,7 @@ def _build(
     network = make(**settings, **size)
     if not isinstance(network, nn.Module):
         raise UserError(f"a {registry.kind} must be a torch.nn.Module: {architecture!r} made {type(network).__name__}.")
-    # What training and sampling ask a network for, which a class of the user's own need not know.
+    # Attributes that training and sampling read; a user's class need not define them.
     for name in ("image_size", "channels", *(("latent_dim",) if registry is GENERATORS else ())):
         if not hasattr(network, name):
             setattr(network, name, given.get(name))

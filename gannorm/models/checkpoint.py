@@ -1,4 +1,4 @@
-"""Networks from the checkpoints that a run wrote."""
+"""Load networks from a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -67,24 +67,25 @@ def _is_mapping(content: Any) -> bool:
 
 
 def refusal(error: Exception) -> str:
-    """Why torch.load refused a file, in one line: what the file would call, without torch's advice on how to let it."""
+    """The reason why torch.load refused a file, in one line, without torch's advice to allow it."""
     text = str(error)
     if called := re.search(r"GLOBAL (\S+)", text):
         return f"it would run {called[1]}"
-    said = re.search(r"WeightsUnpickler error: *(.+)", text)
-    return (said[1] if said else text.split("\n")[0])[:160] or type(error).__name__
+    error_line = re.search(r"WeightsUnpickler error: *(.+)", text)
+    line = error_line[1] if error_line else text.split("\n")[0]
+    return line[:160] or type(error).__name__
 
 
 def damage(file: Path) -> str:
-    """What is wrong with the bytes of a checkpoint; "" for nothing.
+    """The damage in a checkpoint's bytes; "" for none.
 
     The file is a zip archive, in which torch.save keeps a CRC-32 of every record: of each tensor, and of what holds
     them together. torch.load does not look at them, so that a flipped bit would become a weight.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            # What torch.save never writes: compressed records, which could unpack to any size, and attributes, by which
-            # torch.load would take a record for a folder and leave its tensor as it finds the memory.
+            # What torch.save never writes: compressed records, which could unpack to any size, and attributes, with
+            # which torch.load would treat a record as a folder and leave its tensor uninitialized.
             if any(record.compress_type or record.external_attr for record in archive.infolist()):
                 return "its directory of records is not one that torch.save writes"
             record = archive.testzip()
@@ -111,7 +112,7 @@ def load_networks(path: str | Path, step: int | None = None, ema: bool = True) -
     content = read_checkpoint(file)
     config = _config(content, file)
     if not isinstance(config.model, GANModel):
-        raise UserError(f"a GAN's checkpoint is wanted here: {file} holds a classifier; give a GAN's run.")
+        raise UserError(f"the checkpoint must be a GAN's: {file} holds a classifier; give a GAN's run.")
     try:
         networks = build_networks(config.model, content["image_size"], content["channels"])
     except UnknownNameError as error:
@@ -142,7 +143,7 @@ def _config(content: dict[str, Any], file: Path) -> TrainConfig:
 
 
 def find_checkpoint(run: RunDir, step: int | None = None) -> Path:
-    """The run's checkpoint of `step`, or the last one that is whole, with a warning of each later one.
+    """The run's checkpoint of `step`, or the last undamaged one, with a warning about each later one.
 
     Raises:
         UserError: there is none.
@@ -159,7 +160,9 @@ def find_checkpoint(run: RunDir, step: int | None = None) -> Path:
     for file in reversed(saved.values()):
         if not (problem := damage(file)):
             for line in damaged:
-                warnings.warn(f"{line}; {file.name} is taken instead.", stacklevel=2)
+                warnings.warn(f"{line}; {file.name} is used instead.", stacklevel=2)
             return file
         damaged.append(f"{file} is damaged ({problem})")
-    raise UserError(f"a run must have a whole checkpoint: {damaged[0]}, and no other is whole; train the run anew.")
+    raise UserError(
+        f"a run must have an undamaged checkpoint: {damaged[0]}, and there is no other; train the run again."
+    )

@@ -1,4 +1,4 @@
-"""A network as a table: its layers, shapes, parameters, and what its normalizers do to the batch."""
+"""A network as a table: its layers, shapes, parameters, and the coupling of its normalizers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def describe(network: nn.Module, x: Tensor, norm: str, batches: Mapping[str, int
 
 
 def remarks(model: Mapping[str, Any], images: int) -> list[str]:
-    """What the tables of a GAN's networks do not show: what else passes through them, and what couples beside a layer.
+    """Remarks beside the tables of a GAN's networks: further passes, and coupling outside the layers.
 
     Args:
         model: the `model` part of a config.
@@ -110,8 +110,8 @@ def remarks(model: Mapping[str, Any], images: int) -> list[str]:
     if loss.needs_real and model["g_composition"] == "fake":
         lines.append(f"G step: loss {model['loss']} compares with the real images, which pass too")
     if loss.couples_batch:
-        judge = NORMALIZERS[model["discriminator"]["norm"]]
-        if judge.forward_coupling or judge.gradient_coupling:
+        entry = NORMALIZERS[model["discriminator"]["norm"]]
+        if entry.forward_coupling or entry.gradient_coupling:
             beside = "as the discriminator does"
         else:
             beside = "although no normalizer of the discriminator does: its probes cannot see it"
@@ -122,10 +122,10 @@ def remarks(model: Mapping[str, Any], images: int) -> list[str]:
 
 
 def _passes(model: Mapping[str, Any]) -> str:
-    """How many times the discriminator runs in a step of each kind, its reference as often."""
+    """The number of runs of the discriminator, and of its reference, in a step of each kind."""
     d_step = 1 if model["d_composition"] == "joint" else 2
-    apart = LOSSES[model["loss"]].needs_real and model["g_composition"] == "fake"
-    return f"{d_step} in a D step, {2 if apart else 1} in a G step"
+    separate = LOSSES[model["loss"]].needs_real and model["g_composition"] == "fake"
+    return f"{d_step} in a D step, {2 if separate else 1} in a G step"
 
 
 def _rows(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, int]]:
@@ -147,6 +147,6 @@ def _weight_norm(module: nn.Module) -> str:
 
 
 def _together(module: nn.Module, images: int) -> int:
-    """How many of a batch's images a coupled layer takes together: all, unless it declares otherwise."""
+    """The number of a batch's images that a coupled layer joins: all, unless it declares otherwise."""
     declared = getattr(module, "together", None)
     return declared(images) if declared else images

@@ -110,7 +110,7 @@ class Discriminator(nn.Module):
 
 
 def _more_layers(depth: int, image_size: int) -> list[int]:
-    """How many 3×3 convolutions each stage and the last place have beyond their one, for `depth` layers in all."""
+    """The number of extra 3×3 convolutions in each stage and at the end, for `depth` layers in all."""
     places = stages(image_size) + 1
     least = 2 * places
     if depth and depth < least:

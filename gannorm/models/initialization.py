@@ -79,7 +79,7 @@ def equalize_bias(discriminator: nn.Module, batches: Sequence[Tensor]) -> float:
     An untrained network puts most images on one side of its threshold: b ← b − median_i f(x_i) over all batches.
 
     Args:
-        discriminator: (N, C, H, W) → (N,) logits, its last layer a Linear with bias; judged in the mode it is in.
+        discriminator: (N, C, H, W) → (N,) logits, its last layer a Linear with bias; it runs in its current mode.
         batches: images in the batches in which training shows them, an even number in all; with batch statistics the
             logits, and so the shift, depend on it.
 
@@ -106,7 +106,7 @@ def equalize_bias(discriminator: nn.Module, batches: Sequence[Tensor]) -> float:
 
 @contextmanager
 def seeded(generator: Generator) -> Iterator[None]:
-    """In the block, the global generators, from which noisy layers draw, follow `generator`; then they are put back."""
+    """Seed the global generators, from which noisy layers draw, by `generator` in the block, and restore them."""
     state = RandomState()
     torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
     try:
@@ -140,7 +140,7 @@ def orthogonal(network: nn.Module, generator: Generator) -> None:
 
 
 def delta_orthogonal(network: nn.Module, generator: Generator) -> None:
-    """Zero but for the middle of the kernel, which is a random orthogonal matrix: every pixel is turned by itself.
+    """Zero except the middle of the kernel, which is a random orthogonal matrix that rotates each pixel.
 
     A transposed convolution of stride s holds it at the s × s middle taps, so that each output pixel receives it once.
     Linear layers are orthogonal.
@@ -231,7 +231,7 @@ def fixup(network: nn.Module, generator: Generator, zero_classifier: bool = Fals
     if zero_classifier:
         classifier = _layers(network)[-1]
         if not isinstance(classifier, nn.Linear):
-            raise UserError("zero_classifier needs a network that ends in a linear layer: a generator does not.")
+            raise UserError("zero_classifier needs a network that ends in a linear layer: got a generator.")
         _set_zero(classifier)
 
 
@@ -248,7 +248,7 @@ def _layers(network: nn.Module) -> list[Any]:
 
 
 def _draw_each(network: nn.Module, generator: Generator, shape: Callable[[Any, Tensor], Tensor]) -> None:
-    """Give each layer the weight that `shape` makes of a normal draw, (outputs, inputs) or with the kernel behind."""
+    """Set each layer's weight to `shape` of a normal draw, (outputs, inputs) or with the kernel dimensions last."""
     for layer in _layers(network):
         stored = layer.weight.shape
         transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -289,7 +289,7 @@ def _restart_power_iteration(layer: Any, generator: Generator) -> None:
     training = layer.training
     layer.train()
     for _ in range(15):
-        _ = layer.weight  # every look in training mode is one iteration
+        _ = layer.weight  # each access in training mode is one iteration
     layer.train(training)
 
 

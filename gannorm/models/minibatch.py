@@ -1,7 +1,7 @@
-"""Deliberate coupling: layers that show the discriminator its whole batch, so that it can see a lack of variety.
+"""Deliberate coupling: layers that give the discriminator statistics of its batch, so that it can detect low variety.
 
-They are no normalizers but options of the discriminator, beside whichever normalizer it has, and the control group of
-the study: here the dependence on the batch is the purpose. Both act on the batch that they are given: with separate
+They are options of the discriminator beside its normalizer, and the control group of the study: their dependence on the
+batch is intended. Both act on the batch that they are given: with separate
 real and fake batches, as published, each is described by itself.
 """
 
@@ -54,7 +54,7 @@ class MinibatchStddev(nn.Module):
         return torch.cat([x, channel], dim=1)
 
     def together(self, images: int) -> int:
-        """How many images of a batch of that many share a deviation."""
+        """The number of images that share a deviation, in a batch of this size."""
         return min(self.group, images)
 
     def extra_repr(self) -> str:
@@ -62,7 +62,7 @@ class MinibatchStddev(nn.Module):
 
 
 class MinibatchDiscrimination(nn.Module):
-    """Append to each feature vector how close it is to those of the other images, in B learned senses.
+    """Append to each feature vector its closeness to those of the other images, in B learned measures.
 
     M_i = f_i·T ∈ (B, D), o(x_i)_b = Σ_j exp(−‖M_ib − M_jb‖₁) over all images j, itself included.
 

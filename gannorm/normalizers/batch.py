@@ -151,7 +151,7 @@ class LocalBatchNorm(nn.Module):
         return torch.cat(normalized)
 
     def together(self, images: int) -> int:
-        """How many images of a batch of that many share statistics, at most."""
+        """The largest number of images that share statistics, in a batch of this size."""
         return math.ceil(images / math.ceil(images / self.size))
 
     def extra_repr(self) -> str:
@@ -166,7 +166,7 @@ class LocalBatchNorm(nn.Module):
     note="draws noise in training mode, like dropout",
 )
 class NoisyBatchNorm(BatchStatistics):
-    """BatchNorm with a random scale and shift behind it, which bring back the drift of moments that it removed.
+    """BatchNorm followed by a random scale and shift, which restore the drift of moments that it removes.
 
     In each forward pass and for each channel j: μ_j ~ U(−n_μ, n_μ), σ_j ~ U(1, n_σ); for each value i of the channel
     (images and pixels alike): m_ij ~ U(μ_j − r_μ, μ_j + r_μ), s_ij ~ N(σ_j, r_σ); then a_ij ← s_ij·a_ij + m_ij. In eval

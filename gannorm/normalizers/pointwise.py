@@ -1,4 +1,4 @@
-"""Normalizers without statistics: a squashing function that is applied to each value by itself. Nothing couples."""
+"""Normalizers without statistics: a squashing function of each value separately. No coupling."""
 
 from __future__ import annotations
 

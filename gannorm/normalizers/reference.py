@@ -1,4 +1,4 @@
-"""Normalizers whose statistics come from a reference batch, which passes through the same layers but is not judged.
+"""Normalizers whose statistics come from a reference batch, which passes through the same layers but gets no logit.
 
 The reference passes with the same weights, so its statistics move as the network learns: every training-mode call of
 the network first runs the reference through, at the price of a second pass. In eval mode, and in a network restored
@@ -99,10 +99,10 @@ class ReferenceStatistics(nn.Module):
     note="normalizes by images of the step before, half real and half fake, which pass beside each batch",
 )
 class ReferenceBatchNorm(ReferenceStatistics):
-    """x̂ = (x − μ_ref)/√(σ²_ref + ε), y = γ·x̂ + β: BatchNorm by a fresh batch that is not judged.
+    """x̂ = (x − μ_ref)/√(σ²_ref + ε), y = γ·x̂ + β: BatchNorm with the statistics of a fresh batch that gets no logit.
 
     The reference of a discriminator is as large as a batch, half real and half fake images of the training step before;
-    that of a generator or classifier is the step before's latents or images. So no image that is judged is in the
+    that of a generator or classifier is the step before's latents or images. So no image with a logit is in the
     statistics. Beside `batch` and `detached` it separates the companions in the statistics from the gradient
     through them; its composition differs too, since `batch` sees pure batches in separate steps. Before the first step
     the reference is made of the images that initialize the network. In the generator's step nothing that is trained
@@ -131,7 +131,7 @@ class ReferenceBatchNorm(ReferenceStatistics):
 
 
 def set_reference(network: nn.Module, reference: Tensor) -> None:
-    """Give every layer of a network that wants one its reference batch; without one in it, nothing happens.
+    """Set the reference batch of every layer that needs one; does nothing for a network without such layers.
 
     Args:
         network: the whole network, whose call takes the batch as its only argument.
@@ -147,7 +147,7 @@ def set_reference(network: nn.Module, reference: Tensor) -> None:
     if not hasattr(network, "reference"):
         network.register_forward_pre_hook(_run_reference)
         network.register_forward_hook(_release, always_call=True)
-    # Not in state dicts: whoever resumes sets it again, and to sample only the statistics are needed.
+    # Not in state dicts: a resumed run sets it again, and sampling needs the statistics only.
     network.register_buffer("reference", reference.detach().clone(), persistent=False)
     with torch.no_grad(), collecting(network):
         network(network.reference)
@@ -163,7 +163,7 @@ def refresh_reference(network: nn.Module, *batches: Tensor, view: Callable[[Tens
 
     Args:
         network: the network that `set_reference` was called on.
-        batches: inputs of the network that the next call does not judge; of real and fake ones half of each.
+        batches: inputs of the network that are not in the next call; half real and half fake ones.
         view: what the network is shown of them, an augmentation say.
     """
     if not wants_fresh(network):
@@ -200,7 +200,7 @@ def restore_references(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def collecting(network: nn.Module, release: bool = True) -> Iterator[None]:
-    """In the block, layers with a reference take whatever batch passes for it, as BatchNorm would.
+    """In the block, layers with a reference use the current batch instead, as BatchNorm does.
 
     Without `release`, they keep the graph of its moments for the next call.
     """
@@ -227,7 +227,7 @@ def _run_reference(network: nn.Module, inputs: Any) -> None:
 
 
 def _release(network: nn.Module, inputs: Any, output: Any) -> None:
-    """Let go of the moments' graph, so that the network can be copied and saved between calls."""
+    """Free the moments' graph, so that the network can be copied and saved between calls."""
     for layer in _layers(network):
         if not layer.collecting:
             layer.live = None

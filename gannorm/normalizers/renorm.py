@@ -1,4 +1,4 @@
-"""Batch renormalization: within limits, BatchNorm that sees the batch in the gradient only."""
+"""Batch renormalization: within limits, BatchNorm that depends on the batch in the gradient only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class BatchRenorm(BatchStatistics):
             running_inverse = torch.rsqrt(population_variance + self.eps)
             r, d, unclipped = self.correction(mean, inverse, population_mean, running_inverse, self.num_batches_tracked)
             # Where nothing is clipped, take the values from the running statistics alone: then no bit of x̂ depends on
-            # the other images, and a test that swaps them can tell rounding from coupling.
+            # the other images, and a swap test can distinguish rounding from coupling.
             value = torch.where(unclipped, running_inverse, r * inverse)
             origin = torch.where(unclipped, population_mean * value, mean * value - d)
         # Exact values, BatchNorm's gradient: t/t is 1 and t − t is 0 to the last bit.

@@ -1,4 +1,4 @@
-"""Normalizers that bring their own nonlinearity: filter response normalization and EvoNorm-S0. Nothing couples."""
+"""Normalizers that bring their own nonlinearity: filter response normalization and EvoNorm-S0. No coupling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hand-written normalizers share: differentiable moments, one affine pass, and running statistics.
+"""Parts of the hand-written normalizers: differentiable moments, one affine pass, and running statistics.
 
 A normalizer is a few numbers per channel (or per image and channel) computed from the map, and one multiply-add over
 the map. Those two steps are written for speed, each one new map forward and backward; all else is the formula.
@@ -156,12 +156,12 @@ class BatchStatistics(nn.Module):
         return torch.stack(pooled_moments(table[:, 0], table[:, 1], shares(table, counts)))
 
     def targets(self, table: list[Tensor], counts: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the running statistics move toward, one after the other."""
+        """The targets of the running statistics, one after the other."""
         mean, variance = self.pool(torch.stack(table), counts)
         yield mean, variance * unbiased(sum(counts))
 
     def together(self, images: int) -> int:
-        """How many images of a batch of that many share statistics."""
+        """The number of images that share statistics, in a batch of this size."""
         return images
 
     @torch.compiler.disable  # a compiled backward pass would read these buffers again, after `track` has moved them
@@ -206,12 +206,12 @@ def shares(table: Tensor, counts: list[int]) -> Tensor:
 
 
 def unbiased(count: int) -> float:
-    """What makes the biased variance of so many values unbiased."""
+    """The factor that makes the biased variance of this number of values unbiased."""
     return count / (count - 1)
 
 
 def _exact_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The mean in float64, from some images at a time, of which a copy in float64 has room in a cache."""
+    """The mean in float64, over chunks of images whose float64 copies fit into a CPU cache."""
     within = tuple(d for d in dims if d)
     if not within:
         return x.mean(dims, dtype=torch.float64)

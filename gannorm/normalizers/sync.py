@@ -56,14 +56,14 @@ _alone = False
 
 
 def processes() -> int:
-    """How many processes share a batch here: those of torch.distributed, 1 without it or `alone`."""
+    """The number of processes that share a batch: those of torch.distributed, 1 without it or in `alone`."""
     together = distributed.is_available() and distributed.is_initialized() and not _alone
     return distributed.get_world_size() if together else 1
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process's batch is the whole batch: for what one process measures while the others go on.
+    """Inside, this process's batch is the whole batch: for measurements of one process while the others continue.
 
     A synchronized normalizer would wait for them forever.
     """

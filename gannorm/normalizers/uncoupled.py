@@ -1,4 +1,4 @@
-"""BatchNorm with one part of its coupling taken away: no gradient through the statistics, or no companions in them."""
+"""BatchNorm without one part of its coupling: no gradient through the statistics, or no other images in them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Probes: how far does the answer for one sample depend on the other samples? One quantity a file, for any network.
+"""Probes: how far does a logit depend on the other samples of its batch? One quantity a file, for any network.
 
-Every probe takes a function `f` (a module, or any callable) in the mode in which it is passed, and leaves it as it was,
+Every probe takes a function `f` (a module, or any callable) in the mode in which it is passed, and leaves it unchanged,
 bit for bit. Randomness comes from `generator`, by default a fresh one with seed 0. The optimization probes (covariate
 shift, landscape, kernel gradients, noise, propagation) take a network, a closure that returns its loss, and a batch
-instead (see `objective`), and leave the network as it was likewise.
+instead (see `objective`), and leave the network unchanged too.
 """
 
 from gannorm.probes.dependence.assertion import BatchCouplingError, assert_batch_invariant

@@ -1,4 +1,4 @@
-"""What every probe needs to know of a third-party network: where the batch is in its inputs and outputs.
+"""Inputs and outputs of a third-party network: where each holds the batch.
 
 Legend: N batch. An input is a tensor with the batch in dimension `batch_dim`, or a tuple, list or dictionary of such
 tensors; a tuple is passed as positional arguments and a dictionary as keywords where the signature takes them so.
@@ -38,7 +38,7 @@ class Run:
 
     @property
     def roots(self) -> dict[str, nn.Module]:
-        """The modules of f by name, see `isolate.modules_in`; those that nothing names are here once they ran."""
+        """The modules of f by name, see `isolate.modules_in`; unnamed ones are included after they have run."""
         return self.pure.roots
 
 
@@ -51,7 +51,7 @@ def running(f: Function, x: Any) -> Iterator[Run]:
 
 
 def default_generator(generator: torch.Generator | None) -> torch.Generator:
-    """The caller's generator, or a fresh one with seed 0: a probe repeats, and never draws from the global one."""
+    """The given generator, or a fresh one with seed 0: a probe is repeatable and never draws from the global one."""
     if not isinstance(generator, torch.Generator | None):
         got = f"{generator!r:.80}"
         raise UserError(
@@ -148,7 +148,7 @@ def both_classes(real: Any, fake: Any, n: int, batch_dim: int = 0) -> Any:
 
 
 class Selected:
-    """`f` with one of its outputs chosen, see `selecting`. What is asked about `f` is answered for `__wrapped__`."""
+    """`f` with one of its outputs chosen, see `selecting`. Other attributes come from `__wrapped__`."""
 
     def __init__(self, f: Function, output: Output) -> None:
         self.__wrapped__, self.output = f, output
@@ -158,7 +158,7 @@ class Selected:
 
 
 def selecting(f: Function, output: Output = None) -> Function:
-    """`f`, returning the one tensor that is to be judged.
+    """`f`, returning the one tensor that holds the logits.
 
     Args:
         f: a network or a callable.
@@ -175,7 +175,7 @@ def selecting(f: Function, output: Output = None) -> Function:
 
 
 def chosen(value: Any, output: Output = None) -> Tensor:
-    """The tensor that `output` names in what a network returned. Raises UserError if it is none, or one of several."""
+    """The tensor that `output` selects from a network's output. Raises UserError for no tensor, or one of several."""
     if callable(output):
         part = output(value)
     else:
@@ -191,8 +191,8 @@ def chosen(value: Any, output: Output = None) -> Tensor:
         raise UserError(f"the output must be a tensor of floating-point logits: got {_listing(part)}.")
     where = next(iter(outputs.values()))[0]
     raise UserError(
-        f"one output must be judged, and {len(outputs)} were returned: {_listing(part)}; choose one with `output=`, an "
-        f"index, key, path or callable, such as output={where[0] if len(where) == 1 else where!r}."
+        f"`f` must return one output, and {len(outputs)} were returned: {_listing(part)}; choose one with `output=`, "
+        f"an index, key, path or callable, such as output={where[0] if len(where) == 1 else where!r}."
     )
 
 
@@ -320,7 +320,7 @@ def _listing(value: Any) -> str:
 
 
 def _remedy(t: Tensor, n: int) -> str:
-    """What to do about an output that has not N rows."""
+    """The remedy for an output without N rows."""
     rows = t.shape[0] if t.dim() else 1
     if rows <= 1:
         return "remove the mean or sum over the batch."

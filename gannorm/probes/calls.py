@@ -1,4 +1,4 @@
-"""What passes through a network's layers while a loss is evaluated: inputs, and outputs to differentiate by."""
+"""Record the calls of a network's layers during a loss: inputs, and outputs to differentiate by."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Graph:
 
 @contextmanager
 def graph(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Iterator[Graph]:
-    """Run f once on `x` and yield the graph; f is left as it was.
+    """Run f once on `x` and yield the graph; f is left unchanged.
 
     The derivative is by the floating tensors in `x` and, for integer tokens, by the outputs of the embeddings that
     read them.
@@ -108,14 +108,14 @@ def graph(f: Function, x: Any, batch_dim: int = 0, output: Output = None) -> Ite
 
 
 def untested(error: RuntimeError) -> str:
-    """Why a network could not be differentiated, and what to do."""
+    """The reason why a network could not be differentiated, and the remedy."""
     if "use_reentrant" in str(error):
         return "reentrant checkpointing refuses it; pass use_reentrant=False to torch.utils.checkpoint."
     return f"its backward pass failed: {printable(str(error))[:160]}"
 
 
 def sign_change(pull_back: Callable[[Tensor], list[Tensor]], bits: list[Tensor]) -> float:
-    """How far the gradient by a sample moves when the sign of any other output flips, relative to its largest size.
+    """The largest change of a sample's gradient when the signs of other outputs flip, relative to its largest entry.
 
     max_{k,j} ‖h_j^k − h_j^0‖ / max_{k,j} ‖h_j^k‖ with h_j = v_j·∂(Σ_i v_i f_i)/∂x_j, v^0 = 1 and v^k = −1 where bit k
     of the sample is set (`codes`). As any two samples differ in some bit, every coupled pair is seen, which random
@@ -137,7 +137,7 @@ def sign_change(pull_back: Callable[[Tensor], list[Tensor]], bits: list[Tensor])
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The relative change that nondeterministic or reordered kernels may cause where there should be none."""
+    """The relative change that is allowed for nondeterministic or reordered kernels."""
     return 16 * torch.finfo(dtype if dtype == torch.float64 else torch.float32).eps
 
 
@@ -170,7 +170,7 @@ def _layouts_of_embeddings(run: Run, x: Any, n: int, batch_dim: int, embedded: l
     """
     order = torch.arange(n).roll(1)
     with torch.no_grad():
-        run(x)  # meets the embeddings
+        run(x)  # one call, so that all embeddings are known
         with _embeddings_cut(run, embedded):
             run(x)
             calls = list(embedded)

@@ -1,7 +1,7 @@
-"""Where does a tensor inside a network hold the samples? Found by what varies with which sample.
+"""Where does a tensor inside a network hold the samples? Detected from the entries that change with each sample.
 
-A dimension with N entries need not be the batch: it may hold as many tokens, channels or positions. So every reading of
-a tensor is a candidate, and those remain in which nothing moves in a sample that was kept while others were swapped.
+A dimension with N entries need not be the batch: it may hold as many tokens, channels or positions. So every layout of
+a tensor is a candidate, and those remain in which a kept sample does not change while others are swapped.
 
 Legend: N batch, n its size; "kept" are the samples that a swap leaves alone (see `swap_test.plan_swaps`).
 """

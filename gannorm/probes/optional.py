@@ -1,4 +1,4 @@
-"""What the probes need beyond torch and numpy, imported where it is used: the assertion works without."""
+"""Packages of the probes beyond torch and numpy, imported at use: the assertion works without them."""
 
 from __future__ import annotations
 

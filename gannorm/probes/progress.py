@@ -1,4 +1,4 @@
-"""A line on stderr for a probe that takes longer than five seconds: how many forward passes, and for how long."""
+"""A progress line on stderr for a probe that takes longer than five seconds: forward passes and seconds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bar:
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Bar]:
-    """Inside, forward passes are counted (`step`) and shown from the fifth second on; yields the count."""
+    """Inside, forward passes are counted (`step`), and printed from the fifth second on; yields the count."""
     if _bars:
         yield _bars[0]
         return

@@ -1,7 +1,7 @@
-"""Networks of the literature that can be followed by hand: deep linear chains, and products of random matrices.
+"""Networks of the literature with known answers: deep linear chains, and products of random matrices.
 
 `deep_linear_network` and `one_neuron_chain` are problems (network, loss, batch), ready for every optimization probe, in
-float64. The spectrum of a product of random matrices is what a deep linear network does to its input at initialization:
+float64. The spectrum of a product of random matrices describes a deep linear network at initialization:
 factor by factor the squared singular values spread, most go to 0 and a few grow (Bjorck 2018, §4).
 
 N samples, D features, M factors.
@@ -23,7 +23,7 @@ from gannorm.probes.optimization.objective import Loss
 
 
 class Problem(NamedTuple):
-    """What the optimization probes take, in their order: `probes.landscape(*problem, learning_rate=…)`."""
+    """The arguments of the optimization probes, in their order: `probes.landscape(*problem, learning_rate=…)`."""
 
     network: nn.Module
     loss: Loss
@@ -141,7 +141,7 @@ def product_density(x: Tensor, factors: int) -> Tensor:
     m, x = factors, x.double()
     inside = (x > 0) & (x < product_edge(m))
     target = torch.where(inside, x, 1.0).log()
-    # ln x falls from the edge to −∞ as φ grows: bisect, to the last bit.
+    # ln x decreases from the edge to −∞ as φ grows: bisect, to the last bit.
     low, high = torch.zeros_like(x), torch.full_like(x, math.pi / (m + 1))
     for _ in range(60):
         phi = (low + high) / 2

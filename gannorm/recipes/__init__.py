@@ -14,7 +14,7 @@ def locate(source: str, folder: Path = Path()) -> Path:
     """The file of a recipe (a bare name), or of whatever has a slash or a suffix, relative to `folder`.
 
     Raises:
-        UserError: no recipe has this name, or no such file, but a recipe is called so.
+        UserError: no recipe has this name; or the file is missing and a recipe has its name.
     """
     if not source:
         raise UserError(f"a config must be a recipe or a file: got nothing; choose from {', '.join(names())}.")

@@ -1,4 +1,4 @@
-"""What stands at the top of a page: study, question, data set, date and command."""
+"""The facts at the top of a page: study, question, data set, date and command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gannorm.labels import text
 
 @dataclass(frozen=True)
 class About:
-    """Where a report comes from; an empty text is not shown.
+    """The origin of a report; an empty text is not displayed.
 
     Attributes:
         study: the names of the studies.
@@ -31,7 +31,7 @@ class About:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """(name, value) of what is known."""
+        """(name, value) of each known fact."""
         pairs = (
             ("Study", self.study),
             ("Question", self.question),
@@ -43,7 +43,7 @@ class About:
 
 
 def about(comparison: Comparison, question: str = "", command: str = "", date: str = "") -> About:
-    """What is known of a comparison; the date is today's if not given."""
+    """The facts about a comparison; the default date is today."""
     runs = [run for c in comparison.conditions for run in c.all_runs]
     return About(
         _values(runs, "study"), question, ", ".join(dict.fromkeys(map(_data, runs))), date or f"{day.today()}", command

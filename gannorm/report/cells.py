@@ -1,4 +1,4 @@
-"""Cells and tables as the templates show them: text, never markup."""
+"""Cells and tables for the templates: text, never markup."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Cell:
     """One cell of a table.
 
     Attributes:
-        text: what is read.
-        note: smaller, below it.
-        value: the number of table.csv behind the text; None without one.
+        text: the main text.
+        note: smaller text below it.
+        value: the text's number in table.csv; None without one.
         tone: a class of the style sheet, for verdicts.
         strong: in bold.
     """

@@ -3,7 +3,7 @@
 output/
   index.html          the report: one self-contained page
   optimization.html   a second one, where runs hold optimization probes
-  runs.csv            one line a run, with every quantity: enough to compute all else again
+  runs.csv            one line a run, with every quantity: enough to compute the rest again
   table.csv           one line a condition and quantity, with intervals, effects and verdicts
   table.json          the same, with verdicts on batch dependence, conditions, protocol and what was left out
   figures/            every figure as PNG and its data as CSV
@@ -48,7 +48,7 @@ def compare(
         The comparison, as it was written to `output`.
 
     Raises:
-        UserError: as `analyse`; `output` cannot be written, or holds a page that is not ours.
+        UserError: as `analyse`; `output` cannot be written, or holds a page of another program.
 
     Source: statistics as in `gannorm.comparison.intervals` and `multiplicity`; verdicts as in `gannorm.verdict`.
     """
@@ -66,6 +66,6 @@ def compare(
         for name in FORMER:
             (output / name).unlink(missing_ok=True)
         for file in set(before) - set(linked_figures(output)):
-            with contextlib.suppress(OSError):  # of the report that was here
+            with contextlib.suppress(OSError):  # figures of the replaced report
                 file.unlink()
     return comparison

@@ -14,7 +14,7 @@ from gannorm.comparison.conditions import Condition
 from gannorm.report.curves import arrays, cut
 from gannorm.report.plots import Panel, Plot
 
-# Coupling runs over orders of magnitude, and an exact zero is the finding: it has a colour outside the scale.
+# Coupling spans orders of magnitude. An exact zero is a result, and has a colour outside the scale.
 DECADES = 4
 EXACT_ZERO, HALVES = "#d9dfe5", "#59616a"
 COUPLING = LinearSegmentedColormap.from_list("coupling", ["#f7e3cf", "#e9a178", "#c8553d", "#7b2238", "#2b0f24"])

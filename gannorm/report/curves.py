@@ -20,7 +20,7 @@ SHOWN = 8  # conditions that a figure shows; the tables show all
 
 
 def over_seeds(series: Sequence[Mapping[int, float]]) -> Curve:
-    """Mean and range at the steps that every seed has, so that no curve jumps where a seed drops out."""
+    """Mean and range at the steps that every seed has, so that no curve jumps where a seed ends."""
     series = [s for s in series if s]
     shared = sorted(set.intersection(*map(set, series))) if series else []
     values = {step: [s[step] for s in series] for step in shared}
@@ -52,7 +52,7 @@ def legend(conditions: Sequence[Condition], colours: Mapping[str, str]) -> list[
 
 
 def folded(title: str) -> str:
-    """A long title in two lines: cut, those of crossed factors would all read alike.
+    """A long title in two lines: if cut, titles of crossed factors would look alike.
 
     >>> folded("BatchNorm"), folded("BatchNorm (batch size 16, learning rate 0.01)")
     ('BatchNorm', 'BatchNorm (batch size 16,\\nlearning rate 0.01)')

@@ -1,7 +1,7 @@
-"""What a project looks like on Weights & Biases: a saved workspace, and a comparison's table beside the runs.
+"""The W&B workspace of a project, and the table of a comparison beside the runs.
 
 The panels show what training and `gannorm evaluate` log, averaged over the seeds of a condition, which is a run's
-group. Building the workspace asks nobody; saving it needs an account.
+group. Building the workspace needs no account; saving it does.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 NAME = "Images or batches?"
 
 GAP, CONFLICT = "batch_dependence/train/auc_gap", "batch_dependence/train/auc_conflict"
-# Panel → its last value, one bar a normalizer: what the workspace opens with.
+# Bar chart at the top of the workspace → the metric whose last value it shows, one bar a normalizer.
 BARS = {
     "Composition gap (AUC in pure batches minus mixed), by normalizer": GAP,
-    "AUC in conflict batches (below 0.5: D judges the batch), by normalizer": CONFLICT,
+    "AUC in conflict batches (below 0.5: D judges batches), by normalizer": CONFLICT,
     "FID, by normalizer": "scores/running/averaged/fid",
     "Inception score, by normalizer": "scores/running/averaged/inception_score",
 }
 # Section → panel → what it shows over the steps. Scores are those of the averaged generator with running statistics.
-# The first section needs no more than the callback, in anybody's training.
+# The first section needs only the callback, in any training.
 LINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Does D judge images, or batches?": {
         "AUC in pure, mixed and conflict batches": (
@@ -102,14 +102,14 @@ def workspace(entity: str, project: str) -> Workspace:
 
 
 def describe() -> str:
-    """The sections, panels and metrics of the workspace as text, for which nobody needs a key."""
+    """The sections, panels and metrics of the workspace as text; needs no key."""
     panels: dict[str, Mapping[str, tuple[str, ...]]] = {"By normalizer": {k: (metric,) for k, metric in BARS.items()}}
     first, *others = LINES
     panels |= {first: LINES[first], "Samples and coupling": {t: (key,) for t, key in PICTURES.items()}}
     panels |= {section: LINES[section] for section in others}
     lines = []
-    for section, shown in panels.items():
-        lines += [section, *(f"  {title}: {', '.join(metrics)}" for title, metrics in shown.items())]
+    for section, charts in panels.items():
+        lines += [section, *(f"  {title}: {', '.join(metrics)}" for title, metrics in charts.items())]
     return "\n".join([f"workspace {NAME!r}, runs grouped by condition", *lines])
 
 
@@ -131,7 +131,7 @@ def save(project: str) -> str:
         return str(view.url)
     except UserError:
         raise
-    except Exception as error:  # a key that is refused, a network that is not there, a project that does not exist
+    except Exception as error:  # a refused key, no network, an unknown project
         line = " ".join(str(error).split())
         raise UserError(f"the dashboard of {project} could not be saved: {type(error).__name__}: {line}") from None
 
@@ -149,8 +149,8 @@ def record(comparison: Comparison, output: Path) -> dict[str, Any]:
     quantities = [q for q in SUMMARY if any(name == q for _, name in comparison.rows)]
     conditions = []
     for c in comparison.conditions:
-        found = [comparison.row(c.label, q) for q in quantities]
-        bounds = [row.estimate.bounds if row else (None,) * 3 for row in found]
+        rows_of_condition = [comparison.row(c.label, q) for q in quantities]
+        bounds = [row.estimate.bounds if row else (None,) * 3 for row in rows_of_condition]
         conditions.append([c.label, len(c.runs), len(c.diverged), *(number for triple in bounds for number in triple)])
     heads = [f"{SUMMARY[q]}{part}" for q in quantities for part in ("", " low", " high")]
     pictures = [file for file in linked_figures(output) if file.suffix == ".png"]

@@ -16,7 +16,7 @@ from gannorm.report.plots import INK, RULE, Panel, Plot
 from gannorm.verdict import CONFLICT
 
 CONFLICT_IN_WORDS = "conflict: a real image among fakes, a fake among real images"
-# What a batch holds beside an image, and how its line is drawn; ink where lines of one colour would hide each other.
+# Composition → its words and its line style.
 STYLES = {
     "pure": ("pure batches", "-"),
     "mixed": ("half and half", (0, (2, 2))),
@@ -44,10 +44,11 @@ def composition_curve(
         if ends:
             _name_end(ax, CONFLICT_IN_WORDS, min(ends), "left")
 
-    words = "; ".join(
-        f"{c.title} {', '.join(f'{point.auc.mean:.2f} at {point.others:.2f}' for point in curve)}"
-        for c, curve in curves
-    )
+    lines = []
+    for condition, curve in curves:
+        points = ", ".join(f"{point.auc.mean:.2f} at {point.others:.2f}" for point in curve)
+        lines.append(f"{condition.title} {points}")
+    words = "; ".join(lines)
     return Plot(
         "composition_curve",
         "The same images, beside fewer and fewer of their own class",
@@ -68,7 +69,7 @@ def composition_curve(
 
 
 def _name_end(ax: Axes, name: str, x: float, side: Literal["left", "right"]) -> None:
-    """A name above the axes, where no line runs, and a rule that leads to it."""
+    """A name above the axes, with a dotted rule to its place."""
     ax.axvline(x, color=RULE, linewidth=0.8, linestyle=":", zorder=0)
     ax.annotate(name, (x, 1.045), fontsize=8, ha=side, va="bottom", annotation_clip=False)
 
@@ -86,7 +87,7 @@ def auc_over_training(
     return _over_training(
         "auc_over_training",
         "AUC over training",
-        "Where the lines part, the discriminator's ranking depends on the other images of the batch. Dotted: chance.",
+        "Where the lines differ, the discriminator's ranking depends on the other images of the batch. Dotted: chance.",
         "auc",
         "AUC",
         conditions,
@@ -101,7 +102,7 @@ def accuracy_over_training(
     return _over_training(
         "accuracy",
         "Accuracy over training",
-        "The share of images on the right side of the threshold: decisions, where AUC is of ranks.",
+        "The share of images on the right side of the threshold. Accuracy is about decisions, AUC about ranks.",
         "accuracy",
         "accuracy",
         conditions,

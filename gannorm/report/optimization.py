@@ -1,7 +1,7 @@
 """The report's second page: what a normalizer does to the optimization, as the optimization probes recorded it.
 
-The figures are those of `optimization_figures`; the table's rows are those of table.csv. There is no page where no run
-was measured so.
+The figures come from `optimization_figures`, the table's rows from table.csv. Without optimization probes there is no
+page.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def headline(comparison: Comparison) -> str:
     network, base = measured(comparison)[0], comparison.conditions[0]
     others = comparison.finished[1:]
     if not others:
-        return f"The optimization of the {network} with {base.title}, and nothing yet to compare it with."
+        return f"The optimization of the {network} with {base.title}; there is no other condition yet."
     parts = []
     # a cosine nearer to 1 is less shift
     for key, what, larger, smaller in (
@@ -81,7 +81,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def findings(comparison: Comparison) -> list[str]:
-    """How well classifiers learned, then a sentence a network and key quantity: the conditions against the first."""
+    """The accuracy of classifiers, then one sentence a network and key quantity: the conditions against the first."""
     key_quantities = ("covariate_shift_cosine", "covariate_shift_relative", "effective_beta", "loss_band")
     titles = {
         f"optimization/{n}/{key}": f"{n.capitalize()}, {within(OPTIMIZATION[key][0])}"

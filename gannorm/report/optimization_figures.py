@@ -51,7 +51,7 @@ PROBES = (
         "optimization_noise",
         "Noise of the mini-batch",
         "C/(b‖∇‖²) for the batch size b of the training: above 1 the noise is longer than the gradient. C comes from "
-        "quarters of the batch, which a normalizer over the batch makes another model of.",
+        "quarters of the batch; with a normalizer over the batch, a quarter is another model than the whole batch.",
         ("noise_to_signal",),
         ("noise_to_signal",),
     ),
@@ -161,7 +161,7 @@ def _first_moments(probes: Mapping[int, Path], network: str) -> np.ndarray | Non
 
 
 def _moments(probes: Mapping[int, Path], network: str) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """(step, [means, variances]) of each measurement; of runs of earlier versions under their former name."""
+    """(step, [means, variances]) of each measurement; runs of earlier versions have the former name."""
     for prefix in ("optimization", "why"):
         yield from arrays(probes.items(), *(f"{prefix}/{network}/moments/{kind}" for kind in ("means", "variances")))
 
@@ -189,7 +189,7 @@ def _band(title: str, low: Mapping[str, Curve], high: Mapping[str, Curve], colou
             steps = sorted(bottom.keys() & top.keys())
             between = [bottom[s] for s in steps], [top[s] for s in steps]
             ax.fill_between(steps, *between, color=colours[label], alpha=0.12, linewidth=0)
-            for edge in between:  # with lines at its edges a band can be told from those that it crosses
+            for edge in between:  # lines at its edges distinguish a band from those that it crosses
                 ax.plot(steps, edge, color=colours[label], linewidth=1.2, marker="o" if len(steps) == 1 else "")
         ax.set(xlabel="step", title=title)
         if min(p[1] for curve in low.values() for p in curve) > 0:

@@ -1,7 +1,7 @@
 """Pages are templates filled by jinja2 with autoescape.
 
-Whatever comes from a run (names, config values, reasons, protocols) is escaped by the templates. A page's content
-security policy allows inline images and the one script of the template, by its hash, and no connection to anywhere.
+The templates escape all text from runs (names, config values, reasons, protocols). A page's content security policy
+allows inline images and the template's script, by its hash, and no network connection.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def render(template: str, *, script: bool = False, **context: Any) -> str:
     Args:
         template: a file of the folder `templates`.
         script: whether the page runs the slider's script.
-        context: what the template shows; whatever is missing there is an error.
+        context: the template's variables; a missing one is an error.
     """
     source = _part("slider.js") if script else ""
     return (
@@ -68,7 +68,7 @@ def drawings(plots: Iterable[Plot]) -> dict[str, Drawing]:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """The content as an address that a page needs no network for."""
+    """The content as a data URI, which needs no network."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

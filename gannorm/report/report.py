@@ -27,7 +27,7 @@ from gannorm.report.plots import Plot, png
 from gannorm.report.rendering import drawings, render
 from gannorm.report.samples import sample_strips
 
-LISTED_RUNS = 40  # more than this are folded away
+LISTED_RUNS = 40  # runs beyond this number are folded
 TITLES = {"GAN": "Images or batches?", "classifier": "How well do they learn?"}
 
 
@@ -36,7 +36,7 @@ def write_report(comparison: Comparison, output: Path, facts: About, *, optimiza
 
     Args:
         facts: for the top of the page.
-        optimization: whether there is a second page to lead to.
+        optimization: whether to link to the second page.
 
     Raises:
         UserError: a file cannot be written.
@@ -103,15 +103,15 @@ class _Figures(dict[str, Any]):
 
 
 def _cautions(comparison: Comparison) -> list[str]:
-    """What a reader must know before believing a difference."""
+    """Cautions for the reader of a difference."""
     remarks = list(comparison.remarks)
     diverged = sum(len(c.diverged) for c in comparison.conditions)
     if diverged:
         remarks.append(f"{counted(diverged, 'run')} diverged; means are over the runs that finished.")
     if any(len(c.runs) == 1 for c in comparison.conditions):
-        remarks.append("A condition with one seed has no interval: another seed may give another picture.")
+        remarks.append("A condition with one seed has no interval: another seed may give a different result.")
     if comparison.left_out:
-        remarks.append(f"{counted(len(comparison.left_out), 'run')} left out, named below with the reason.")
+        remarks.append(f"{counted(len(comparison.left_out), 'run')} left out; the table below gives the reasons.")
     finished = len(comparison.finished)
     if finished > SHOWN:
         remarks.append(f"Of {finished} conditions the figures show {SHOWN}; the tables show all.")

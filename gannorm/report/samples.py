@@ -1,4 +1,4 @@
-"""The generators' sample grids in the page, one condition beside the other, by step."""
+"""The generators' sample grids for the page, by condition and step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gannorm.comparison.runs import Run
 from gannorm.report.curves import SHOWN
 from gannorm.report.rendering import data_uri
 
-STEPS = 12  # that the slider offers
-BYTES = 16_000_000  # of grids in the page, so that a mail can carry it
+STEPS = 12  # of the slider, at most
+BYTES = 16_000_000  # of all grids in the page, at most, so that it fits into a mail
 SIDE = 8  # images in a row and in a column of a grid
 GAP = 4  # pixels between two images of a grid, of which each has at least 32
 
@@ -41,7 +41,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the slider shows: without scripts, each condition is a strip to scroll through."""
+    """The content of the slider; without scripts, each condition is a strip that scrolls."""
 
     steps: Sequence[int]
     strips: Sequence[Strip]
@@ -92,7 +92,7 @@ def _bytes(grids: Mapping[str, Mapping[int, Path]], steps: Iterable[int]) -> int
 
 
 def _grid(file: Path | None) -> Grid | None:
-    """A grid with its images set apart; None of a missing or damaged file."""
+    """A grid with gaps between its images; None for a missing or damaged file."""
     if file is None:
         return None
     try:
@@ -112,9 +112,9 @@ def spaced(grid: Image.Image) -> Image.Image:
         return grid.copy()
     mode = "LA" if grid.mode == "L" else "RGBA"
     source = grid.convert(mode)
-    apart = Image.new(mode, (grid.width + (SIDE - 1) * GAP, grid.height + (SIDE - 1) * GAP))  # transparent
+    gapped = Image.new(mode, (grid.width + (SIDE - 1) * GAP, grid.height + (SIDE - 1) * GAP))  # transparent
     for row in range(SIDE):
         for column in range(SIDE):
             x, y = column * across, row * down
-            apart.paste(source.crop((x, y, x + across, y + down)), (x + column * GAP, y + row * GAP))
-    return apart
+            gapped.paste(source.crop((x, y, x + across, y + down)), (x + column * GAP, y + row * GAP))
+    return gapped

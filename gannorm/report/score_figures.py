@@ -141,9 +141,11 @@ def _crossed_panel(title: str, lines: Sequence[Line], colours: Mapping[str, str]
         ax.set_xticklabels(names, fontsize=8, rotation=30 if wide else 0, ha="right" if wide else "center")
         ax.set_title(title)
 
-    words = "; ".join(
-        f"{line.title}: {', '.join(f'{level} {e.mean:.3g}' for level, e in line.cells.items())}" for line in lines
-    )
+    texts = []
+    for line in lines:
+        means = ", ".join(f"{level} {estimate.mean:.3g}" for level, estimate in line.cells.items())
+        texts.append(f"{line.title}: {means}")
+    words = "; ".join(texts)
     return Panel(draw, f"{title} at every setting. {words}.")
 
 

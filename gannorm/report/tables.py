@@ -31,7 +31,7 @@ COLUMNS = {  # of the table on batch dependence: quantity → heading
 
 
 def dependence(comparison: Comparison) -> Table:
-    """A line a condition: its verdict and what it rests on; columns that no condition has are left out."""
+    """A line a condition: its verdict and the numbers behind it; columns that no condition has are left out."""
     names = [n for n in COLUMNS if any(comparison.row(c.label, TRAIN + n) for c in comparison.conditions)]
     header = ["Condition", "The discriminator", *(COLUMNS[n] for n in names), "Swap of the other images"]
     table = Table("Batch dependence of the discriminator in train mode", header)
@@ -131,8 +131,8 @@ def runs(comparison: Comparison) -> Table:
 
 
 def left_out(comparison: Comparison) -> Table | None:
-    """The runs that are not in the comparison, and why; None without any."""
+    """The runs that are not in the comparison, with the reasons; None without any."""
     if not comparison.left_out:
         return None
     rows = [[Cell(run.name), Cell(run.reason)] for run in comparison.left_out]
-    return Table("Runs left out", ("Run", "Why"), rows)
+    return Table("Runs left out", ("Run", "Reason"), rows)

@@ -24,11 +24,11 @@ from typing import Any
 
 from gannorm.errors import UserError
 from gannorm.studies.local import Child, last_line
-from gannorm.studies.runner import CALLERS_MISTAKE, GRACE, TICK, Process, Task
+from gannorm.studies.runner import GRACE, TICK, USAGE_ERROR, Process, Task
 
-CONNECT = 30  # seconds in which a cluster must answer
-VISIBLE = 60  # seconds after which a network file system has forgotten what it remembers of a folder
-RETRIES = 3  # nodes that a task may lose
+CONNECT = 30  # seconds within which a cluster must answer
+VISIBLE = 60  # seconds after which a network file system's cache of a folder has expired
+RETRIES = 3  # retries after the loss of a node
 
 
 class RayCluster:
@@ -37,10 +37,10 @@ class RayCluster:
     Args:
         gannorm: how to start `gannorm` with this machine's python; a node takes its own python.
         address: "auto" (the cluster of this machine), host:port of its head, or ray://host:port of its client server.
-        cpus_per_run: processors that a process holds, and threads that it is given.
-        gpus_per_run: share of a GPU that it holds; None: a quarter where the cluster has GPUs. Ray counts shares, and
-            fences no memory: processes that share a GPU must fit into it together.
-        jobs: processes at once; None: as many as there is room for when the tasks begin.
+        cpus_per_run: processors reserved for a process, and its number of threads.
+        gpus_per_run: share of a GPU reserved for it; None: a quarter where the cluster has GPUs. Ray counts shares but
+            does not limit memory: the processes on a GPU must fit into it together.
+        jobs: processes at once; None: as many as the nodes have room for when the tasks begin.
 
     Raises:
         UserError: Ray is not installed, no cluster answers, or no node has room for a process.
@@ -56,7 +56,9 @@ class RayCluster:
         jobs: int | None = None,
     ) -> None:
         if cpus_per_run <= 0 or (gpus_per_run is not None and gpus_per_run < 0):
-            raise UserError(f"a run takes some CPUs and no less than 0 GPUs: got {cpus_per_run:g} and {gpus_per_run}.")
+            raise UserError(
+                f"a run takes more than 0 CPUs and at least 0 GPUs: got {cpus_per_run:g} and {gpus_per_run}."
+            )
         if any(share is not None and share > 1 and share % 1 for share in (cpus_per_run, gpus_per_run)):
             raise UserError(f"a share above 1 must be a whole number: got {cpus_per_run:g} CPUs, {gpus_per_run} GPUs.")
         self.gannorm, self.jobs = gannorm, jobs
@@ -99,24 +101,24 @@ class RayCluster:
 
 
 def _here() -> tuple[str, str]:
-    """What every node must have: the working folder, and the version of gannorm."""
+    """The working folder and the version of gannorm, which every node must share."""
     return os.getcwd(), version("gannorm")
 
 
 def _connected(address: str) -> Any:
     """The `ray` module, connected: quietly, and within a time limit."""
-    # Ray's own word on a lost node is twenty lines of its log; ours is one.
+    # Silence Ray's log: a lost node costs twenty lines there, and we report it in one.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         import ray
     except ImportError:
         raise UserError('`--engine ray` needs Ray: it is not installed; pip install -e ".[cluster]".') from None
-    # First in a process that can be given up: Ray tries for minutes, and may then end the process that asked.
-    ask = "import logging, ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)"
+    # Try first in a child process with a time limit: Ray tries for minutes and may then end its process.
+    connect = "import logging, ray, sys; ray.init(sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)"
     reason = f"no answer in {CONNECT} s"
     try:
-        asked = [sys.executable, "-c", ask, address]
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=CONNECT, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-c", connect, address]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=CONNECT, stdin=subprocess.DEVNULL)
         reason = (answer.stderr.strip() or f"exit status {answer.returncode}").splitlines()[-1].rstrip(".")
         answered = answer.returncode == 0
     except subprocess.TimeoutExpired:
@@ -130,13 +132,13 @@ def _connected(address: str) -> Any:
 
 
 def run_on_node(task: Task, command: Sequence[str], log: Path, threads: int, here: tuple[str, str]) -> tuple[int, str]:
-    """Do a task in a process of this node, and wait for it; Ray calls this on the node, again where a node was lost.
+    """Run a task in a process of this node and wait for it. Ray calls this on a node, and again after a node's loss.
 
     Args:
         task: prepared; on a retry it continues from what its folder holds.
-        command: how to start `gannorm`, without the python, which is the node's own.
-        log: where its output is appended, in the shared folder.
-        threads: that it may use.
+        command: how to start `gannorm`, without the python, for which the node's own is used.
+        log: file in the shared folder to which its output is appended.
+        threads: number of threads that it may use.
         here: the study's working folder and the version of gannorm there.
 
     Returns:
@@ -145,14 +147,14 @@ def run_on_node(task: Task, command: Sequence[str], log: Path, threads: int, her
     folder, wanted = here
     node = platform.node()
     if version("gannorm") != wanted:
-        return CALLERS_MISTAKE, f"every node must have gannorm {wanted}: {node} has {version('gannorm')}."
+        return USAGE_ERROR, f"every node must have gannorm {wanted}: {node} has {version('gannorm')}."
     deadline = time.monotonic() + VISIBLE
     while not (Path(folder) / log).exists():
         if time.monotonic() > deadline or not Path(folder).is_dir():
-            return CALLERS_MISTAKE, f"every node must share the study's folder: {node} does not see {folder}/{log}."
+            return USAGE_ERROR, f"every node must share the study's folder: {node} does not see {folder}/{log}."
         time.sleep(TICK)
     os.chdir(folder)
-    while task.is_busy() and time.monotonic() < deadline:  # by the process of a node that is just dying
+    while task.is_busy() and time.monotonic() < deadline:  # a dying node's process may still hold it
         time.sleep(TICK)
     task.prepare()
     with log.open("a") as file:
@@ -173,7 +175,7 @@ def run_on_node(task: Task, command: Sequence[str], log: Path, threads: int, her
 
 
 class RemoteProcess:
-    """A task's process on some node, as seen from here: through the shared folder, and Ray's word on how it ended."""
+    """A task's process on some node, seen through the shared folder, and through Ray's report of its end."""
 
     def __init__(self, ray: Any, answer: Any, task: Task, log: Path, begin: int) -> None:
         self.log, self._ray, self._answer, self._task, self._begin = log, ray, answer, task, begin
@@ -192,7 +194,9 @@ class RemoteProcess:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 self._status, self._line = 1, lines[-1] if lines else type(error).__name__
             except ConnectionError as error:
-                raise UserError(f"the connection to the cluster must last: {error}; repeat the command.") from None
+                raise UserError(
+                    f"the connection to the cluster was lost: {error}; run the command again to continue."
+                ) from None
             self._visible_by = time.monotonic() + VISIBLE
         # A finished run on a network file system may not be visible at once.
         waits = self._status == 0 and time.monotonic() < self._visible_by and not self._task.is_done()

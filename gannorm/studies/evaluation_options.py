@@ -1,4 +1,4 @@
-"""What a study asks of `gannorm evaluate`, and whether scores answer it."""
+"""A study's options of `gannorm evaluate`, and the check of scores against them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gannorm.errors import UserError
 from gannorm.registry import choices
 
-# Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records them, if one does.
+# Options of `gannorm evaluate` that a study may give → the key of a score's protocol that records the option, or "".
 EVALUATE_OPTIONS = {
     "all_checkpoints": "",
     "ema": "ema",
@@ -37,7 +37,7 @@ def evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
     """The options that a study file gives under `evaluate`; None for no scores.
 
     Raises:
-        UserError: what is given is no options of `gannorm evaluate`, or two of them contradict each other.
+        UserError: the value is not a mapping of known options, or two options contradict each other.
     """
     if given is False:
         return None
@@ -54,20 +54,20 @@ def evaluate_options(given: Any, file: Path) -> Mapping[str, Any] | None:
 
 
 def compares_modes(evaluate: Mapping[str, Any] | None) -> bool:
-    """Whether every sampling mode of G is to be scored, and the runs compared with themselves under each."""
+    """Whether every sampling mode of G is scored, and each run is compared with itself under each mode."""
     return (evaluate or {}).get("statistics") == "all"
 
 
 def answered(records: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> bool:
-    """Whether one step's score records are all that the options of `gannorm evaluate` ask for."""
+    """Whether the score records of one step satisfy the options of `gannorm evaluate`."""
     wanted = {key: str(value) for option, value in options.items() if (key := EVALUATE_OPTIONS[option])}
     modes = [(wanted.pop("statistics", None), wanted.pop("ema", None))]
     if compares_modes(options):
         modes = [(statistics, str(ema)) for statistics, ema in MODES]
     fitting = [r for r in records if all(str(r["protocol"].get(k)) == v for k, v in wanted.items())]
-    said = [(str(r["protocol"].get("statistics")), str(r["protocol"].get("ema"))) for r in fitting]
-    if not all(any(statistics in (None, s) and ema in (None, e) for s, e in said) for statistics, ema in modes):
+    scored = [(str(r["protocol"].get("statistics")), str(r["protocol"].get("ema"))) for r in fitting]
+    if not all(any(statistics in (None, s) and ema in (None, e) for s, e in scored) for statistics, ema in modes):
         return False
     images = options.get("reconstruction", 0)
-    sought = [r.get("reconstruction", {}).get("protocol", {}).get("images") for r in fitting]
-    return not images or images in sought or any(r.get("diverged") for r in fitting)
+    counts = [r.get("reconstruction", {}).get("protocol", {}).get("images") for r in fitting]
+    return not images or images in counts or any(r.get("diverged") for r in fitting)

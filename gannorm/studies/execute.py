@@ -1,13 +1,13 @@
 """Execute a study: train what is missing, retry what failed, evaluate, compare.
 
 Every run is a plain command on a saved config, in its own process: a crash or an out-of-memory kill costs one run. What
-has been done is read from the run directories and from nothing else, so the same command goes on where it stopped after
-an interruption of any kind (Ctrl-C, kill -9, a reboot).
+has been done is read from the run directories alone, so the same command continues after an interruption of any kind
+(Ctrl-C, kill -9, a reboot).
 
     runs/<study>/<run>/                  run directories
     runs/<study>/plan/<run>.yaml         the saved configs: `gannorm train --config` makes one run of the study
     runs/<study>/plan/<run>.log          everything that the run's processes printed
-    runs/<study>/plan/attempts/<run>_1/  what an attempt that failed has left
+    runs/<study>/plan/attempts/<run>_1/  the run directory of a failed attempt
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from statistics import fmean
 
 from gannorm.dotted import flatten
 from gannorm.errors import UserError
-from gannorm.files import writing
-from gannorm.locks import lock
+from gannorm.files import lock, writing
 from gannorm.report.pages import require_replaceable
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.local import terminable
@@ -34,7 +33,7 @@ from gannorm.terminal import aligned
 
 
 def execute(study: Study, engine: Engine, report: Path) -> int:
-    """Bring a study to its end: all runs trained, scored and compared.
+    """Execute a study to its end: train, score and compare all runs.
 
     Args:
         study: the plan.
@@ -42,11 +41,11 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
         report: folder for the comparison.
 
     Returns:
-        0; 1 when a run or an evaluation failed twice, and the comparison is made from the rest.
+        0; 1 if a run or an evaluation failed twice and is missing from the comparison.
 
     Raises:
-        UserError: a run ended with a caller's mistake, which the other runs would repeat; another process executes this
-            study; no run has finished; `report` holds a page that is not ours.
+        UserError: a run ended with a usage error, which the other runs would repeat; another process executes this
+            study; no run has finished; `report` holds a page of another program.
     """
     require_replaceable(report)
     with _alone(study), terminable():
@@ -55,14 +54,14 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
             failed = run_all([Training(run) for run in study.runs], engine, logs, "training", "step")
             run_all(_scoring(study, engine), engine, logs, "evaluation", "checkpoint")
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here.", file=sys.stderr)
+            print("stopped; run the same command again to continue.", file=sys.stderr)
             raise
 
     from gannorm.report.compare import compare  # seconds of imports
 
-    there = [run.directory for run in study.runs if run.directory.config_file.exists()]
+    begun = [run.directory for run in study.runs if run.directory.config_file.exists()]
     comparison = compare(
-        there,
+        begun,
         report,
         baseline=study.baseline,
         by_mode=study.by_mode,
@@ -74,14 +73,16 @@ def execute(study: Study, engine: Engine, report: Path) -> int:
     options = study.evaluate or {}
     left = {run.path.name: steps_to_score(run, options) - scored_steps(run, options) for run in _unscored(study)}
     unscored = [f"{name} (step {', '.join(map(str, sorted(steps)))})" for name, steps in left.items()]
-    for names, what in ((failed, "not compared"), (unscored, f"not scored (why is in {logs}/evaluation_*.log)")):
+    for names, what in ((failed, "not compared"), (unscored, f"not scored (see {logs}/evaluation_*.log)")):
         if names:
-            print(f"failed twice, and {what}: {', '.join(names)}; the same command tries again.", file=sys.stderr)
+            print(
+                f"failed twice, and {what}: {', '.join(names)}; run the same command again to retry.", file=sys.stderr
+            )
     return 1 if failed or unscored else 0
 
 
 def _comparing(study: Study) -> str:
-    """The command that makes the study's comparison again."""
+    """The command that repeats the study's comparison."""
     words = ["gannorm", "compare", str(study.folder)]
     if study.baseline is not None:
         words += ["--baseline", study.baseline]
@@ -97,12 +98,13 @@ def describe(study: Study, engine: Engine, *, table: bool = True) -> str:
     if table:
         lines += [*_table(study, states), ""]
     counts = ", ".join(f"{count} {name}" for name, count in Counter(states).items())
-    lines.append(f"{len(states)} run{'s' * (len(states) > 1)}: {counts}. {_estimate(study, states, engine)}")
+    runs = "1 run" if len(states) == 1 else f"{len(states)} runs"
+    lines.append(f"{runs}: {counts}. {_estimate(study, states, engine)}")
     return "\n".join(lines)
 
 
 def save_configs(study: Study) -> Path:
-    """Write the plan, runs/<study>/plan/<run>.yaml; what was planned before and no more is removed from it.
+    """Write the plan, runs/<study>/plan/<run>.yaml, and remove configs that are no longer planned.
 
     Returns:
         Its folder.
@@ -120,7 +122,7 @@ def save_configs(study: Study) -> Path:
 
 @contextmanager
 def _alone(study: Study) -> Iterator[None]:
-    """Hold the study: two processes would set each other's runs aside."""
+    """Lock the study: two processes would move each other's runs away."""
     folder = study.folder / PLAN
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,9 @@ def _alone(study: Study) -> Iterator[None]:
         try:
             lock(file, wait=False)
         except OSError:
-            raise UserError(f"one process executes a study: another has {study.folder}; wait for it.") from None
+            raise UserError(
+                f"only one process may execute a study: another executes {study.folder}; wait for it."
+            ) from None
         yield
 
 
@@ -140,24 +144,24 @@ def _table(study: Study, states: Sequence[str]) -> list[str]:
 
 
 def _estimate(study: Study, states: Sequence[str], engine: Engine) -> str:
-    """From the seconds for an image in runs that ended, probes and checkpoints included."""
+    """The time left, from the seconds an image in ended runs, with their probes and checkpoints."""
     ended = [run for run, now in zip(study.runs, states, strict=True) if now in ENDED]
     todo = [run for run, now in zip(study.runs, states, strict=True) if now not in ENDED]
     if not todo:
-        return "Nothing is left to train."
+        return "All runs are trained."
     speeds = [v for run in ended[-10:] for v in _speeds(run.directory) if v > 0]
     if not speeds:
-        return "The time that it takes will be known after the first run."
+        return "The first run will show how long it takes."
     defaults = flatten(ended[0].directory.config())
     configs = [defaults | flatten(run.config) for run in todo]
     images = sum(int(c["steps"]) * int(c["data.batch_size"]) * int(c.get("model.d_steps", 1)) for c in configs)
     workers, _ = engine.shares(len(todo))
     minutes = images * fmean(1 / v for v in speeds) / workers / 60
-    return f"About {max(1, round(minutes))} min of training are left with {workers} at once."
+    return f"About {max(1, round(minutes))} min of training remain, with {workers} runs at once."
 
 
 def _speeds(run: RunDir) -> Sequence[float]:
-    """Images per second over a run; of a damaged one, nothing."""
+    """Images per second over a run; empty for a damaged run."""
     try:
         return run.series("images_per_second")[1]
     except UserError:

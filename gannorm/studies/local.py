@@ -1,7 +1,7 @@
 """Tasks as child processes on this machine.
 
 A child leads a session, so that stopping it also stops what it started (loaders, W&B). On Linux the kernel kills it
-when we die, however that happens; elsewhere a child survives a parent that was killed with -9, holds its run's lock
+when the parent dies for any reason; elsewhere a child survives a parent that was killed with -9, holds its run's lock
 until it ends, and the next start waits for it.
 """
 
@@ -32,7 +32,7 @@ class Local:
     Args:
         gannorm: how to start `gannorm`.
         jobs: processes at once; None: see `shares`.
-        gpus: those that the processes share out, see `visible_gpus`; each process sees the one that fewest use.
+        gpus: the GPUs to use, see `visible_gpus`; each process sees the GPU with the fewest users.
     """
 
     def __init__(self, gannorm: Sequence[str], jobs: int | None = None, gpus: Sequence[str] = ()) -> None:
@@ -45,14 +45,14 @@ class Local:
     def start(self, task: Task, log: Path, threads: int) -> Process:
         self._users = [(gpu, child) for gpu, child in self._users if child.status() is None]
         uses = Counter(gpu for gpu, _ in self._users)
-        own = {"CUDA_VISIBLE_DEVICES": min(self.gpus, key=lambda gpu: uses[gpu])} if self.gpus else {}
-        child = Child([*self.gannorm, *task.arguments()], log, task.progress, threads, own)
-        self._users += [(gpu, child) for gpu in own.values()]
+        variables = {"CUDA_VISIBLE_DEVICES": min(self.gpus, key=lambda gpu: uses[gpu])} if self.gpus else {}
+        child = Child([*self.gannorm, *task.arguments()], log, task.progress, threads, variables)
+        self._users += [(gpu, child) for gpu in variables.values()]
         return child
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs, as CUDA_VISIBLE_DEVICES names them; asked without torch, whose import takes seconds."""
+    """The NVIDIA GPUs, as CUDA_VISIBLE_DEVICES names them; from nvidia-smi, since the import of torch takes seconds."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
@@ -66,9 +66,9 @@ def visible_gpus() -> list[str]:
 def shares(jobs: int | None, tasks: int, gpus: int = 0) -> tuple[int, int]:
     """(processes at once, threads for each), of this machine's cores.
 
-    By default a process a core: at a study's sizes, two runs of one thread do more than one run of two. Whoever sets
-    OMP_NUM_THREADS gets as many threads a process, and as many processes as have room. Where there are GPUs, at most
-    RUNS_PER_GPU processes on each.
+    The default is one process a core: at a study's sizes, two runs of one thread are faster than one run of two. With
+    OMP_NUM_THREADS set, each process gets that number of threads, and as many processes start as the cores allow. Each
+    GPU gets at most RUNS_PER_GPU processes.
 
     >>> shares(jobs=3, tasks=2)[0]
     2
@@ -83,7 +83,7 @@ def shares(jobs: int | None, tasks: int, gpus: int = 0) -> tuple[int, int]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM, and SIGHUP where it is not ignored, an orderly end, as Ctrl-C is."""
+    """Treat SIGTERM, and SIGHUP unless it is ignored, as Ctrl-C."""
 
     def interrupt(number: int, _: object) -> None:
         if number != signal.SIGTERM:
@@ -109,8 +109,8 @@ class Child:
         command: what to run.
         log: its output goes to the end of this file.
         progress: how much of its task is done.
-        threads: that it may use.
-        environment: variables of its own.
+        threads: number of threads that it may use.
+        environment: extra environment variables.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Child:
     def last_line(self) -> str:
         line, status = last_line(self.log, self._begin), self.status() or 0
         if status >= 0:
-            return line or f"exit status {status} without a word"
+            return line or f"exit status {status} without any output"
         name = signal.Signals(-status).name
         reason = f"{name} (out of memory?)" if name == "SIGKILL" else name
         return f"killed by {reason}, after: {line}" if line else f"killed by {reason}"
@@ -162,7 +162,7 @@ def last_line(log: Path, begin: int = 0) -> str:
 
 
 def _tied_to(parent: int) -> list[str]:
-    """What turns a command into one that the kernel kills when `parent` ends.
+    """The prefix of a command that makes the kernel kill it when `parent` ends.
 
     The process ties itself and then becomes the command. (Python code between fork and exec, subprocess's preexec_fn,
     may deadlock where there are threads.)
@@ -172,7 +172,7 @@ def _tied_to(parent: int) -> list[str]:
     tie = (
         "import ctypes, os, signal, sys\n"
         "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"  # PR_SET_PDEATHSIG of <linux/prctl.h>
-        "if os.getppid() == int(sys.argv[1]):\n"  # otherwise it ended before the call
+        "if os.getppid() == int(sys.argv[1]):\n"  # the parent is still alive
         "    os.execvp(sys.argv[2], sys.argv[2:])\n"
     )
     return [sys.executable, "-I", "-S", "-c", tie, str(parent)]

@@ -16,7 +16,7 @@ A study file:
     baseline: batch                          # the condition that the others are compared with
 
 Every combination of the factors' values is a run, here batch_slow_0 and so on. Planning starts no run and imports no
-network, so a grid of hundreds of runs is checked in a moment, before the first of them costs anything.
+network, so a grid of hundreds of runs is checked in a moment, before the first run starts.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from gannorm.recipes import FOLDER, locate
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir
 from gannorm.studies.evaluation_options import MODES, compares_modes, evaluate_options
-from gannorm.studies.runner import CALLERS_MISTAKE
+from gannorm.studies.runner import USAGE_ERROR
 
 STUDY_KEYS = ("question", "base", "set", "factors", "evaluate", "baseline")
-OWN_KEYS = ("name", "study", "output", "progress")  # which the study gives each run
+OWN_KEYS = ("name", "study", "output", "progress")  # set by the study for each run
 
 Factors = Mapping[str, Mapping[Any, Flat]]  # factor → label of a value → the config keys that it sets
 
@@ -78,7 +78,7 @@ class PlannedRun:
         return dump_yaml(self.config)
 
     def save_config(self) -> None:
-        """Write `config_file`. One that is there already is not touched, so that its time says when it was made."""
+        """Write `config_file`. An equal file is not touched, and keeps its time."""
         text, file = self.config_text(), self.config_file
         if not file.exists() or file.read_text("utf-8") != text:
             with writing(file):
@@ -93,8 +93,8 @@ class Study:
     Attributes:
         folder: <output>/<study>, of all its runs; the study's name is the stem of its file.
         question: what is asked, and what would falsify it.
-        runs: the grid in the order of execution. The seed changes slowest: what is wrong with a condition shows early,
-            and a study that is stopped half-way has compared all of them.
+        runs: the grid in the order of execution. The seed changes slowest: a faulty condition fails early, and
+            a study that is stopped half-way has runs of all conditions.
         evaluate: options of `gannorm evaluate`; None for no scores.
         baseline: label of the condition to compare with; None for the first.
     """
@@ -107,12 +107,12 @@ class Study:
 
     @property
     def by_mode(self) -> bool:
-        """Whether the runs are compared with themselves, under every sampling mode, and not with one another."""
+        """Whether each run is compared with itself under every sampling mode, and not with the other runs."""
         return compares_modes(self.evaluate)
 
 
 def plan(file: Path, output: Path) -> Study:
-    """Read a study file and make the grid of its runs; what can be told without the training code is checked.
+    """Read a study file and plan the grid of its runs. Makes every check that needs no training code.
 
     Args:
         file: the study file.
@@ -120,7 +120,7 @@ def plan(file: Path, output: Path) -> Study:
 
     Raises:
         UserError: a file that is missing or malformed, an unknown key of a study, an empty grid, two factors that set
-            one key, seeds that are none, two tasks, two runs that a comparison cannot tell apart, a baseline that is no
+            one key, invalid seeds, two tasks, two runs that a comparison cannot distinguish, a baseline that is no
             condition, or a run directory made from another config.
     """
     content = load(file, "a study file")
@@ -172,16 +172,16 @@ def plan(file: Path, output: Path) -> Study:
 
 
 def require_possible(study: Study, command: Sequence[str]) -> None:
-    """Every condition must be one that training accepts. It is asked in one process, which takes seconds.
+    """Check that training accepts every condition, by one `gannorm check`, which takes seconds.
 
-    A condition with a run that is there was asked before that run began.
+    A condition with an existing run is skipped: it was checked before that run began.
 
     Args:
         study: the plan.
         command: how to start `gannorm`.
 
     Raises:
-        UserError: an unknown key, or a value that cannot work, in some condition.
+        UserError: some condition has an unknown key or an invalid value.
     """
     conditions: dict[str, list[PlannedRun]] = {}
     for run in study.runs:
@@ -193,15 +193,15 @@ def require_possible(study: Study, command: Sequence[str]) -> None:
         files = [Path(folder) / f"{run.name}.yaml" for run in new]
         for file, run in zip(files, new, strict=True):
             file.write_text(run.config_text(), "utf-8")
-        asked = [*command, "check", *map(str, files)]
-        answer = subprocess.run(asked, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if answer.returncode == CALLERS_MISTAKE:
+        check = [*command, "check", *map(str, files)]
+        answer = subprocess.run(check, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if answer.returncode == USAGE_ERROR:
         own = f"{folder}{os.sep}"
         lines = [line.removeprefix(own) for line in answer.stderr.splitlines() if line.startswith(own)]
         first, *others = lines or [answer.stderr.strip()]
-        more = f" ({len(others)} other conditions cannot either)" if others else ""
+        more = f" (and {len(others)} more conditions)" if others else ""
         raise UserError(f"every condition must be able to train: {first}{more}")
-    # Anything else, such as no memory for a network, is a run's own failure, which does not stop the others.
+    # Other failures, such as a network that does not fit into memory, concern one run and do not stop the others.
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -240,13 +240,13 @@ def _factors(given: Mapping[str, Any], file: Path) -> Factors:
 
 
 def _label(value: Any) -> Any:
-    """A value as a label: itself where it is plain, otherwise its text."""
+    """The label of a value: a plain value itself, the text of any other."""
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     return value if plain else json.dumps(value, default=str)
 
 
 def _run_name(factors: Factors, values: Mapping[str, Any]) -> str:
-    """The values of the factors that vary, the seed last; safe as a file name. A number says what it is."""
+    """The values of the varying factors, the seed last, as a safe file name. Numbers carry their factor's name."""
     varying = [factor for factor in values if len(factors[factor]) > 1] or list(values)
     parts = []
     for factor in sorted(varying, key=lambda factor: factor == "seed"):
@@ -267,7 +267,7 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         for other, what in (
             (names.setdefault(run.name, run), "name"),
-            (configs.setdefault(_identity(run), run), "config, in all that makes a condition"),
+            (configs.setdefault(_identity(run), run), "factors and seed"),
         ):
             if other is not run:
                 raise UserError(
@@ -277,7 +277,7 @@ def _require_distinct(runs: Sequence[PlannedRun]) -> None:
 
 
 def _identity(run: PlannedRun) -> str:
-    """What makes a run of the study, as text: its factors and its seed."""
+    """The identity of a run as text: its factors and its seed."""
     return repr([*sorted(identifying(run.config).items()), run.config.get("seed", 0)])
 
 
@@ -287,16 +287,16 @@ def _content(run: PlannedRun, *without: str) -> str:
 
 
 def _require_condition(label: Any, runs: Sequence[PlannedRun], by_mode: bool) -> None:
-    """`label` will be a condition of the comparison."""
+    """`label` must be a condition of the comparison."""
     modes = [{STATISTICS: s, WEIGHTS: "averaged" if ema else "raw"} for s, ema in MODES] if by_mode else [{}]
     labels = list(dict.fromkeys(labels_of([flatten(run.config) | mode for run in runs for mode in modes])))
-    # Its parts stand in the order of the config, which the base may have otherwise.
+    # The order of the parts follows the config, and may differ in the base.
     if set(str(label).split(", ")) not in [set(known.split(", ")) for known in labels]:
         raise UserError(f"the baseline must be a condition of the study: got {label!r}; {choices(label, labels)}")
 
 
 def _require_same_configs(runs: Sequence[PlannedRun]) -> None:
-    """Run directories that exist were made from the planned configs."""
+    """Existing run directories must have been made from the planned configs."""
     for run in runs:
         file = run.directory.config_file
         if file.exists() and (

@@ -1,6 +1,6 @@
-"""Do tasks in processes, some at once: retried once, shown in one line, and none of the processes outlives us.
+"""Run tasks in parallel processes: with one retry, a progress line, and no process that outlives this one.
 
-`run_all` is the one loop. An `Engine` says where the processes are: here (`gannorm.studies.local`), or on the nodes
+`run_all` is the only loop. An `Engine` starts the processes: on this machine (`gannorm.studies.local`), or on the nodes
 of a Ray cluster (`gannorm.studies.cluster`).
 """
 
@@ -21,23 +21,23 @@ from tqdm import tqdm
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
-CALLERS_MISTAKE = 2  # exit status of a command that was given something that cannot work
+USAGE_ERROR = 2  # exit status of a command after a usage error
 TICK = 0.2  # seconds between looks at the processes
 GRACE = 10.0  # seconds between asking a process to stop and killing it
 
 
 class Task(Protocol):
-    """Something that one process does, and whose success can be seen without asking the process."""
+    """Work for one process. Its success is visible from outside the process."""
 
     name: str
     total: int  # units of work
     runs: Sequence[RunDir]  # that it reads or writes
 
     def prepare(self) -> None:
-        """Make the folders ready for a start."""
+        """Prepare the folders for a start."""
 
     def arguments(self) -> list[str]:
-        """What `gannorm` is to do."""
+        """The arguments of `gannorm`."""
 
     def progress(self) -> int:
         """How much of `total` is done."""
@@ -46,10 +46,10 @@ class Task(Protocol):
         """Whether there is nothing left to do."""
 
     def is_busy(self) -> bool:
-        """Whether a process that is not ours is doing it."""
+        """Whether another program's process does it now."""
 
     def outcome(self) -> str:
-        """What a person wants to know once it is done."""
+        """One line about the result, for people."""
 
 
 class Process(Protocol):
@@ -64,7 +64,7 @@ class Process(Protocol):
         """How much of the task is done; None while it waits for a place."""
 
     def last_line(self) -> str:
-        """The last line that it printed, and what killed it, if something did."""
+        """The last line that it printed, and the signal that killed it, if any."""
 
     def send(self, number: int) -> None:
         """Send a signal to the process and to everything that it started."""
@@ -77,39 +77,39 @@ class Engine(Protocol):
     """Where processes run."""
 
     def shares(self, tasks: int) -> tuple[int, int]:
-        """(processes at once, threads for each) where so many tasks are to be done."""
+        """(processes at once, threads for each) for this number of tasks."""
 
     def start(self, task: Task, log: Path, threads: int) -> Process:
-        """Start a task, which is prepared."""
+        """Start a prepared task."""
 
 
 def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: str) -> list[str]:
-    """Do the tasks that are not done; one that fails is tried once more, after the others.
+    """Run the tasks that are not done; a task that fails is retried once, after the others.
 
     Args:
         tasks: in order.
         engine: where.
         logs: folder for <name>.log, with everything that a task's process prints.
-        what, unit: of the work, for the line that shows progress.
+        what, unit: name and unit of the work, for the progress line.
 
     Returns:
         The names of the tasks that failed twice.
 
     Raises:
-        UserError: a task was a caller's mistake, which the other tasks would repeat; the other processes are stopped.
+        UserError: a task ended with a usage error, which the other tasks would repeat; the other processes are stopped.
     """
     waiting = [task for task in tasks if not task.is_done()]
     if not waiting:
         return []
     workers, threads = engine.shares(len(waiting))
     failures: Counter[str] = Counter()
-    active: dict[str, tuple[Task, Process, float]] = {}  # since when
+    active: dict[str, tuple[Task, Process, float]] = {}  # with its start time
     view = _View(tasks, what, unit)
     try:
         while waiting or active:
             while len(active) < workers and (task := next((t for t in waiting if not t.is_busy()), None)):
                 waiting.remove(task)
-                if not task.is_done():  # a process that is not ours may have ended since we looked
+                if not task.is_done():  # another program's process may have ended meanwhile
                     task.prepare()
                     process = engine.start(task, logs / f"{task.name}.log", threads)
                     active[task.name] = task, process, time.monotonic()
@@ -122,12 +122,12 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
                 if task.is_done():
                     view.say(task, f"{task.outcome()} ({time.monotonic() - since:.0f} s)")
                     continue
-                if process.status() == CALLERS_MISTAKE:
+                if process.status() == USAGE_ERROR:
                     raise UserError(f"{task.name}: {re.sub(r'^gannorm [a-z]*: ', '', process.last_line())}")
                 failures[task.name] += 1
                 again = failures[task.name] < 2
-                then = "to be tried again" if again else "twice"
-                view.say(task, f"failed, {then}: {process.last_line()} (all it printed is in {process.log})")
+                times = "will be retried" if again else "twice"
+                view.say(task, f"failed, {times}: {process.last_line()} (its output is in {process.log})")
                 if again:
                     waiting.append(task)
     finally:
@@ -137,7 +137,7 @@ def run_all(tasks: Sequence[Task], engine: Engine, logs: Path, what: str, unit: 
 
 
 def stop(processes: Sequence[Process]) -> None:
-    """Ask all to stop; kill what has not after GRACE seconds, or at a second Ctrl-C."""
+    """Ask all processes to stop; kill those still running after GRACE seconds, or at a second Ctrl-C."""
     try:
         for process in processes:
             process.send(signal.SIGTERM)
@@ -150,27 +150,27 @@ def stop(processes: Sequence[Process]) -> None:
 
 
 class _View:
-    """One line for all tasks: refreshed on a terminal, printed now and then elsewhere."""
+    """One progress line for all tasks: refreshed on a terminal, elsewhere printed every 30 seconds."""
 
     def __init__(self, tasks: Sequence[Task], what: str, unit: str) -> None:
         self.tasks, self.what, self.unit = {task.name: task for task in tasks}, what, unit
         self.live = sys.stderr.isatty()
-        self.patience = 0.5 if self.live else 30.0
-        # What a failed attempt got done is done again: it counts for nothing.
+        self.interval = 0.5 if self.live else 30.0  # seconds
+        # The progress of a failed attempt does not count, since it is repeated.
         self.done = {task.name: task.total if task.is_done() else 0 for task in tasks}
         self.initial = sum(self.done.values())
-        self.begin = self.shown = time.monotonic()
+        self.begin = self.refreshed = time.monotonic()
 
     def begun(self, task: Task) -> None:
-        """What a task that goes on has done before is done, and took none of our time."""
+        """Count the earlier progress of a continued task as done, without time of this study."""
         self.initial += max(0, task.progress() - self.done[task.name])
         self.done[task.name] = task.progress()
 
     def show(self, active: Mapping[str, Callable[[], int | None]]) -> None:
-        """Work done of work planned, time left at the rate since the start, and what is active."""
-        if time.monotonic() - self.shown < self.patience:
+        """Write work done of work planned, time left at the rate since the start, and the active tasks."""
+        if time.monotonic() - self.refreshed < self.interval:
             return
-        self.shown = time.monotonic()
+        self.refreshed = time.monotonic()
         running = {name: done for name, progress in active.items() if (done := progress()) is not None}
         self.done |= running
         queued = [f"{len(active) - len(running)} queued"] if len(active) > len(running) else []
@@ -178,7 +178,7 @@ class _View:
         line = tqdm.format_meter(
             n=sum(self.done.values()),
             total=sum(task.total for task in self.tasks.values()),
-            elapsed=self.shown - self.begin,
+            elapsed=self.refreshed - self.begin,
             ncols=shutil.get_terminal_size().columns - 1 if self.live else 100,
             prefix=self.what,
             unit=self.unit,
@@ -189,7 +189,7 @@ class _View:
         sys.stderr.flush()
 
     def say(self, task: Task, line: str) -> None:
-        """A line that stays, about a task that has ended."""
+        """Print a permanent line about a task that has ended."""
         self.done[task.name] = task.progress()
         self.clear()
         print(f"{task.name}: {line}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The two tasks of a study: train one run, and score some. Each is a command whose success its files tell."""
+"""The two tasks of a study: train one run, and score some runs. Each is a command; its files show its success."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ENDED = ("finished", "diverged")
 
 
 class Training:
-    """A task: one run of the study. Its directory says that it ended. A stopped run goes on, a failed one starts anew.
+    """A task: one run of the study. Its directory shows that it ended. A stopped run continues, a failed one restarts.
 
-    A run that can no longer go on, because its images have changed for example, stops the study: its other runs were
-    made with them.
+    A run that cannot continue, for example because its images have changed, stops the study: the other runs were made
+    with the former images.
     """
 
     def __init__(self, run: PlannedRun) -> None:
@@ -34,8 +34,9 @@ class Training:
 
     def arguments(self) -> list[str]:
         directory = self.run.directory
-        goes_on = directory.config_file.exists()
-        return ["train", *(["--resume", str(directory.path)] if goes_on else ["--config", str(self.run.config_file)])]
+        if directory.config_file.exists():
+            return ["train", "--resume", str(directory.path)]
+        return ["train", "--config", str(self.run.config_file)]
 
     def progress(self) -> int:
         return self.total if self.is_done() else min(self.total - 1, self.run.directory.last_step())
@@ -51,7 +52,7 @@ class Training:
         return f"{status['state']} at step {status['step']} {status['reason']}".rstrip()
 
     def _set_aside(self) -> None:
-        """Nothing that a run wrote is lost, and its name is free again."""
+        """Move a failed run's directory to the attempts, so that its files are kept and its name is free."""
         attempts = self.run.config_file.parent / "attempts"
         numbered = (attempts / f"{self.name}_{n}" for n in itertools.count(1))
         with writing(attempts):
@@ -60,7 +61,7 @@ class Training:
 
 
 class Scoring:
-    """A task: the scores of some runs, in one process, which pays for its start and the reference statistics once."""
+    """A task: the scores of some runs in one process, which loads the reference statistics once."""
 
     def __init__(self, number: int, runs: Sequence[RunDir], options: Mapping[str, Any]) -> None:
         self.number, self.options = number, options
@@ -99,19 +100,19 @@ def steps_to_score(run: RunDir, options: Mapping[str, Any]) -> set[int]:
 
 
 def scored_steps(run: RunDir, options: Mapping[str, Any]) -> set[int]:
-    """The steps whose scores answer the options; none of a damaged file, which `gannorm evaluate` names."""
+    """The steps with scores that satisfy the options; none for a damaged file, which `gannorm evaluate` reports."""
     records: dict[int, list[Mapping[str, Any]]] = {}
     try:
-        found = run.scores()
+        scores = run.scores()
     except UserError:
         return set()
-    for record in found:
+    for record in scores:
         records.setdefault(record["step"], []).append(record)
-    return {step for step, its in records.items() if answered(its, options)}
+    return {step for step, of_step in records.items() if answered(of_step, options)}
 
 
 def state(run: RunDir) -> str:
-    """What a run's directory says of it, read anew.
+    """The state of a run, read from its directory at each call.
 
     Returns:
         "to do", "damaged", or as `RunDir.state`.
@@ -125,7 +126,7 @@ def state(run: RunDir) -> str:
 
 
 def is_stopped(run: RunDir) -> bool:
-    """Whether its process was killed, or ended by a signal, Ctrl-C or `trainer.max_time`: the run can go on."""
+    """Whether its process was killed, or ended by a signal, Ctrl-C or `trainer.max_time`: the run can continue."""
     now = state(run)
     reason = run.status()["reason"] if now == "failed" else ""
     return now == "interrupted" or reason == "interrupted" or reason.startswith("stopped by ")

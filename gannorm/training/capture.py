@@ -220,16 +220,16 @@ class Captured:
     def _record(self, images: Tensor, before: _Snapshot, after: _Snapshot) -> None:
         """Raises RuntimeError if the step cannot be replayed."""
         if not before.same_memory(after):
-            raise RuntimeError("it makes some of its state anew")
+            raise RuntimeError("it makes some of its state again at every step")
         self._images = inputs = images.clone()
         before.restore()
         with _capturable(self.optimizers):
             replay, self._losses = self.graphs.record(lambda: self.step(inputs), self.generators)
         before.restore()  # should anything have been computed
         replay()
-        for group, apart in before.distances(after).items():
-            if not apart <= TOLERANCE:
-                raise RuntimeError(f"its replay differs from it in the {group}, by {apart:.2g} of its length")
+        for group, distance in before.distances(after).items():
+            if not distance <= TOLERANCE:
+                raise RuntimeError(f"its replay differs from it in the {group}, by {distance:.2g} of its length")
         if not after.same_randomness(self._snapshot(images.device)):
             raise RuntimeError("its replay draws other random numbers")
         self._replay = replay
@@ -260,22 +260,25 @@ class _Snapshot:
             generator.set_state(state)
 
     def same_memory(self, other: _Snapshot) -> bool:
-        mine, its = ([t for copies in s.groups.values() for t, _ in copies] for s in (self, other))
-        return len(mine) == len(its) and all(a is b for a, b in zip(mine, its, strict=True))
+        first, second = ([t for copies in s.groups.values() for t, _ in copies] for s in (self, other))
+        return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
     def same_randomness(self, other: _Snapshot) -> bool:
         pairs = zip(self.generators, other.generators, strict=True)
-        return all(torch.equal(mine, its) for (_, mine), (_, its) in pairs)
+        return all(torch.equal(first, second) for (_, first), (_, second) in pairs)
 
     def distances(self, after: _Snapshot) -> dict[str, float]:
         """How far each group lies from `after` now, over how far `after` lies from here."""
         distances = {}
         for group, copies in self.groups.items():
-            apart = length = 0.0
+            distance = length = 0.0
             for (tensor, here), (_, there) in zip(copies, after.groups[group], strict=True):
-                apart += float((tensor.detach().double() - there.double()).square().sum())
+                distance += float((tensor.detach().double() - there.double()).square().sum())
                 length += float((there.double() - here.double()).square().sum())
-            distances[group] = 0.0 if apart == 0 else math.sqrt(apart / length) if length else math.inf
+            if distance == 0:
+                distances[group] = 0.0
+            else:
+                distances[group] = math.sqrt(distance / length) if length else math.inf
         return distances
 
 

@@ -39,7 +39,7 @@ class Classifier(LightningModule):
         network: (N, C, H, W) -> (N, K) logits.
         learning_rate: constant, as nothing but the normalizer and the rate shall differ between runs.
         momentum: of the gradient; 0 for none.
-        max_loss: a loss that is larger, or NaN, ends the run as diverged.
+        max_loss: a loss that is larger (exploded), or not finite, ends the run.
 
     Raises:
         UserError: a number out of range.
@@ -142,7 +142,7 @@ def build_classifier(config: TrainConfig, images: Images) -> Classifier:
         **model.initialization_options,
     )
     set_reference(network, reference)
-    refresh_reference(network, reference[: config["data"]["batch_size"]])
+    refresh_reference(network, reference[: config.data.batch_size])
     with torch.no_grad(), isolated(network) as judge:
         judge(images.take(min(config.data.batch_size, len(images)), seed))
     return Classifier(network, **taken_by(Classifier, model))

@@ -5,23 +5,21 @@ N batch, C channels, H W pixels, Z latent. `step` counts generator updates.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from gannorm import probes
 from gannorm.errors import UserError, require_positive
 from gannorm.isolate import switched
 from gannorm.losses import LOSSES, PENALTIES
 from gannorm.losses.moments import moment_penalty, record_activations
 from gannorm.models.augmentation import AUGMENTATIONS, augmented
 from gannorm.normalizers.reference import fresh_references, refresh_reference, restore_references
-from gannorm.normalizers.sync import alone
 from gannorm.seeds import stream
-from gannorm.training.accumulation.microbatches import UNCOUPLED, Gradients, Microbatches, WholeBatch, logits
+from gannorm.training.accumulation.microbatches import Gradients, Microbatches, WholeBatch, logits
+from gannorm.training.assumptions import warn_of_assumptions
 from gannorm.training.callbacks.ema import EMA
 
 
@@ -58,7 +56,7 @@ class GAN(LightningModule):
         lr_g: Adam's learning rate for the generator.
         betas: Adam's β₁ and β₂.
         ema_decay: of the averaged generator that is sampled and scored; 0 follows the generator itself.
-        max_loss: a loss that is larger in absolute value, or NaN, ends the run as diverged.
+        max_loss: a loss that is larger in absolute value (exploded), or not finite, ends the run.
         seed: of the latents.
 
     Raises:
@@ -217,13 +215,6 @@ class GAN(LightningModule):
             figures[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
         return figures
 
-    def coupling_ratio(self) -> float:
-        """That of the discriminator on noise, see `probes.estimate_coupling`."""
-        size, channels = self.discriminator.image_size, self.discriminator.channels
-        x = torch.randn(8, channels, size, size, generator=stream(self.seed, "coupling")).to(self.device)  # type: ignore
-        with alone():
-            return probes.estimate_coupling(self.discriminator, x, generator=stream(self.seed, "draws")).ratio
-
     # -- Lightning's hooks --------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -235,19 +226,7 @@ class GAN(LightningModule):
     def on_fit_start(self) -> None:
         self._optimizers = self.optimizers(use_pl_optimizer=False)  # type: ignore[assignment]
         self.start_randomness()
-        if self.loss.couples_batch and self.coupling_ratio() <= UNCOUPLED:
-            warnings.warn(
-                f"the discriminator judges each image alone, but loss {self.hparams['loss']!r} compares it with the "
-                "mean of its batch, so the gradient couples the batch all the same; use --model.loss relativistic.",
-                stacklevel=2,
-            )
-        if self.penalty_weight and (ratio := self.coupling_ratio()) > UNCOUPLED:
-            warnings.warn(
-                "a gradient penalty assumes that the discriminator judges each image alone (Gulrajani et al. 2017, "
-                f"p. 4): this one has a coupling ratio of {ratio:.2g}, so the penalty is another quantity; use "
-                "--model.discriminator.norm group, layer or none.",
-                stacklevel=2,
-            )
+        warn_of_assumptions(self)
 
     def start_randomness(self) -> None:
         """Put the generators of latents and penalties at the beginning of the run's."""

@@ -1,6 +1,6 @@
 """Going on with a run that was stopped, as if it never had been: `gannorm train --resume RUN`.
 
-It may have been stopped at any moment and in any way. The lock of its directory tells whether a process still has it, a
+It may have been stopped at any moment and in any way. The lock of its directory shows whether a process still has it, a
 checkpoint holds its whole state, and what was written after the newest whole one is cut off and computed again.
 """
 
@@ -21,12 +21,12 @@ from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
 from gannorm.schema import DISPLAY
-from gannorm.training.run import prepare, train_to_the_end
+from gannorm.training.run import build, train_to_the_end
 from gannorm.training.trainer_options import check_trainer_options
 
 
 def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
-    """Go on from the newest whole checkpoint of a stopped run, or from the beginning if it has none.
+    """Continue a stopped run from its newest whole checkpoint, or from the beginning if it has none.
 
     With `precision: exact` on a CPU, on the same machine and under the same versions, the run ends bit for bit as if it
     had not been stopped.
@@ -39,26 +39,27 @@ def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
         The run; its status is "finished" or "diverged".
 
     Raises:
-        UserError: no run to go on with: it is finished, has diverged, or a process is writing it; or its config, its
+        UserError: no run to continue: it is finished, its loss exploded, or a process is writing it; or its config, its
             images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
     """
     config = config or TrainConfig.from_dict(RunDir.open(path).config())
-    with one_run(check_trainer_options(config.trainer)) as is_first:
+    trainer = check_trainer_options(config.trainer)
+    with one_run(trainer) as is_first:
         run = RunDir.open(path)
         with run.lock() if is_first else nullcontext():
-            _go_on(run, config, is_first)
+            _continue(run, config, is_first, trainer.world_size)
     return run
 
 
-def _go_on(run: RunDir, config: TrainConfig, is_first: bool) -> None:
+def _continue(run: RunDir, config: TrainConfig, is_first: bool, processes: int) -> None:
     _require_stopped(run)
     saved = find_checkpoint(run) if run.checkpoints() else None
     content = read_checkpoint(saved) if saved else {}
     if content:
-        _require_its_config(run, content)
-    module, data = prepare(config)
+        _require_same_config(run, content)
+    module, data = build(config)
     if content:
-        _require_its_state(run, content, module, data)
+        _require_same_state(run, content, module, data)
     step, metrics = content.get("step", -1), content.get("metrics", 0)
     del content  # Lightning reads it again
     if is_first:
@@ -67,36 +68,36 @@ def _go_on(run: RunDir, config: TrainConfig, is_first: bool) -> None:
             run.set_last(step)
         run.set_status("running", max(step, 0))
     begin = f"step {step}" if saved else "the beginning: it has no checkpoint"
-    print(f"{run.path}: goes on from {begin}", flush=True)
-    train_to_the_end(module, data, config, run, saved)
+    print(f"{run.path}: continues from {begin}", flush=True)
+    train_to_the_end(module, data, config, run, processes, saved)
 
 
 def _require_stopped(run: RunDir) -> None:
     status = run.status()
     if status["state"] == "finished":
         raise UserError(
-            f"a run to go on with must have been stopped: {run.path} is finished at step {status['step']}; to train "
+            f"a run to continue must have been stopped: {run.path} is finished at step {status['step']}; to train "
             "longer, train a new one with more --steps."
         )
     if status["state"] == "diverged":
         raise UserError(
-            f"a run to go on with must have been stopped: {run.path} has diverged ({status['reason']}) and would "
-            "again; train a new one with another config."
+            f"a run to continue must have been stopped: {run.path} ended by itself ({status['reason']}) and would "
+            "do so again; train a new one with another config."
         )
 
 
-def _require_its_config(run: RunDir, content: Mapping[str, Any]) -> None:
+def _require_same_config(run: RunDir, content: Mapping[str, Any]) -> None:
     now, then = (flatten(upgraded(config)) for config in (run.config(), content["config"]))
     roles = {key.name: key.role for key in keys(str(now.get("task", "gan"))).values()}
     for key in {**then, **now}:
         if roles.get(key) != DISPLAY and now.get(key) != then.get(key):
             raise UserError(
-                f"a run goes on with the config that it began with: `{key}` is {now.get(key)!r} in {run.config_file} "
+                f"a run continues with the config that it began with: `{key}` is {now.get(key)!r} in {run.config_file} "
                 f"and {then.get(key)!r} in the checkpoint of step {content['step']}; put it back, or train a new run."
             )
 
 
-def _require_its_state(run: RunDir, content: Mapping[str, Any], module: nn.Module, data: ImageData) -> None:
+def _require_same_state(run: RunDir, content: Mapping[str, Any], module: nn.Module, data: ImageData) -> None:
     """The networks and the images that the config gives today are those that the checkpoint was made with."""
     then, now = (
         {k: tuple(v.shape) for k, v in state.items()} for state in (content["state_dict"], module.state_dict())
@@ -105,11 +106,11 @@ def _require_its_state(run: RunDir, content: Mapping[str, Any], module: nn.Modul
         if now.get(name) != then.get(name):
             raise UserError(
                 f"a checkpoint must fit the networks of its config: {name} has the shape {then.get(name)} in the "
-                f"checkpoint of step {content['step']} of {run.path} and {now.get(name)} in the network; go on with "
+                f"checkpoint of step {content['step']} of {run.path} and {now.get(name)} in the network; continue with "
                 "the program, and the modules of --import, that it began with."
             )
     if data.train.fingerprint != content["data"]:
         raise UserError(
-            f"a run goes on with the images that it began with: those of {data.name} ({data.root}) have changed since "
-            f"the checkpoint of step {content['step']} of {run.path}; put them back, or train a new run."
+            f"a run continues with the images that it began with: those of {data.name} ({data.root}) have changed "
+            f"since the checkpoint of step {content['step']} of {run.path}; put them back, or train a new run."
         )

@@ -72,9 +72,9 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
             config = config.changed(name=path.name)
         if leads:
             RunDir(path).require_new()
-        module, data = prepare(config)
+        module, data = build(config)
         with RunDir.create(path, config.to_dict()) if leads else contextlib.nullcontext(RunDir(path)) as run:
-            train_to_the_end(module, data, config, run)
+            train_to_the_end(module, data, config, run, trainer.world_size)
     return run
 
 
@@ -90,24 +90,33 @@ def train_to_the_end(
     data: ImageData,
     config: TrainConfig,
     run: RunDir,
+    processes: int,
     checkpoint: Path | None = None,
 ) -> None:
-    """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended."""
+    """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended.
+
+    `processes` is the number of those that are one run, each of which calls this.
+    """
     try:
-        _train_to_the_end(module, data, config, run, checkpoint)
+        _train_to_the_end(module, data, config, run, processes, checkpoint)
     finally:
         wandb_run.end_run(run)
 
 
 def _train_to_the_end(
-    module: GAN | Classifier, data: ImageData, config: TrainConfig, run: RunDir, checkpoint: Path | None
+    module: GAN | Classifier,
+    data: ImageData,
+    config: TrainConfig,
+    run: RunDir,
+    processes: int,
+    checkpoint: Path | None,
 ) -> None:
     print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
-        diverged = _fit(module, data, config, run, stop, checkpoint)
+        ended = _fit(module, data, config, run, stop, processes, checkpoint)
     except SIGTERMException:  # before our own handler was there
-        stop.received, diverged = signal.SIGTERM, ""
+        stop.received, ended = signal.SIGTERM, ""
     except BaseException as error:
         if _is_interrupt(error):
             _stopped(run, module.step, "interrupted")
@@ -119,8 +128,8 @@ def _train_to_the_end(
         if too_large:
             raise too_large from error
         raise
-    if diverged:
-        _set_status(run, "diverged", module.step, diverged)
+    if ended:
+        _set_status(run, "diverged", module.step, ended)
     elif module.step == config.steps:
         _set_status(run, "finished", module.step)
     elif stop.received:
@@ -141,7 +150,7 @@ def _stopped(run: RunDir, step: int, reason: str) -> None:
     _set_status(run, "failed", step, reason)
     saved = max(run.checkpoints(), default=0)
     begin = f"from step {saved}" if saved else "from the beginning, without a checkpoint"
-    print(f"{reason} at step {step}: --resume {run.path} goes on {begin}.", file=sys.stderr)
+    print(f"{reason} at step {step}: --resume {run.path} continues {begin}.", file=sys.stderr)
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
@@ -165,8 +174,13 @@ def _too_large(error: BaseException, config: TrainConfig, step: int, run: RunDir
 def prepare(config: TrainConfig | Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
     config = TrainConfig.of(config)
-    data = _data(config)
     check_trainer_options(config.trainer)
+    return build(config)
+
+
+def build(config: TrainConfig) -> tuple[GAN | Classifier, ImageData]:
+    """`prepare`, of a config whose Trainer options have been checked."""
+    data = _data(config)
     data.setup()
     return _model(config, data), data
 
@@ -259,9 +273,10 @@ def _fit(
     config: TrainConfig,
     run: RunDir,
     stop: StopOnSignal,
+    processes: int,
     checkpoint: Path | None,
 ) -> str:
-    """Train; why the run diverged, or "" if it did not."""
+    """Train; why the run ended by itself (loss exploded, non-finite), or "" if it did not."""
     metrics, arithmetic = Metrics(config.log_every), choose(config)
     leads = is_first()
     callbacks: list[Any] = [metrics]
@@ -301,7 +316,7 @@ def _fit(
     pl.seed_everything(config.seed, verbose=False)
     with quiet(), arithmetic.applied(module):
         options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config.trainer}
-        if check_trainer_options(config.trainer).world_size > 1:
+        if processes > 1:
             options["strategy"] = Replicas()
         trainer = pl.Trainer(
             max_steps=config.steps,
@@ -321,11 +336,11 @@ def _fit(
             if trainer.interrupted and not isinstance(error, SIGTERMException):
                 raise KeyboardInterrupt from None
             raise
-    return metrics.diverged
+    return metrics.ended
 
 
 class Provenance(Callback):
-    """Says how the run computes, and puts into every checkpoint what is needed to rebuild its networks and go on."""
+    """Says how the run computes, and puts what rebuilds the networks and continues the run into every checkpoint."""
 
     state_key = "Provenance"  # type: ignore[assignment]
     before = ""  # a resumed run's arithmetic

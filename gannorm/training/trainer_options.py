@@ -68,7 +68,7 @@ def require_known(options: Mapping[str, Any]) -> None:
     """Options of Lightning's Trainer must be known, not decided by us, and plain values, on any machine.
 
     Raises:
-        UserError: otherwise. Plain values only, so that a config from a stranger cannot name code to import.
+        UserError: otherwise. Plain values only, so that a config from somebody else cannot name code to import.
     """
     known = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name not in {"self", *OURS}]
     for name, value in options.items():

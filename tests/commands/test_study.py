@@ -69,7 +69,7 @@ def test_a_study_ends_in_a_report_and_then_nothing_is_left_to_do(
     assert run.config()["model"]["d_steps"] == 1
     assert is_scored(run, STUDY["evaluate"])
     assert cli.main([*arguments, "--dry-run"]) == 0
-    assert "1 run: 1 finished. Nothing is left to train." in capsys.readouterr().out
+    assert "1 run: 1 finished. All runs are trained." in capsys.readouterr().out
 
 
 @pytest.mark.exhaustive  # the engine's part with fake runs: test_engine, test_cluster; a run's: test_interruption
@@ -89,8 +89,8 @@ def test_a_study_whose_run_is_killed_equals_an_undisturbed_one(
     with cluster() if engine == "ray" else nullcontext([]) as options:
         assert cli.main(["study", "s.yaml", "--output", "killed", *options]) == 0
     killer.join()
-    assert "group_3: failed, to be tried again: killed by SIGKILL" in capsys.readouterr().err
-    assert f"{killed.path}: goes on from step" in Path("killed/s/plan/group_3.log").read_text()
+    assert "group_3: failed, will be retried: killed by SIGKILL" in capsys.readouterr().err
+    assert f"{killed.path}: continues from step" in Path("killed/s/plan/group_3.log").read_text()
     calm = RunDir("calm/s/group_3")
     assert results(killed) == results(calm)
 

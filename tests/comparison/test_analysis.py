@@ -67,7 +67,9 @@ def test_gans_and_classifiers_are_compared_separately(make_run: MakeRun, make_cl
 
 
 def test_classifiers_are_not_compared_by_mode(make_classifier: MakeRun) -> None:
-    with pytest.raises(UserError, match="a generator's: got classifiers; compare them without --by_mode"):
+    with pytest.raises(
+        UserError, match="only generators have sampling modes: got classifiers; compare them without --by_mode"
+    ):
         analyse([make_classifier("batch", 0, [0.5])], by_mode=True)
 
 

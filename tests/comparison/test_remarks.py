@@ -22,7 +22,10 @@ def test_a_run_that_was_scored_earlier_than_the_others_is_named(make_run: MakeRu
     (runs[0].path / "scores.json").unlink()
     for record in records:
         runs[0].add_scores(record)
-    expected = "last scored earlier than the others, is a checkpoint damaged? batch_0 (400 steps before its end)."
+    expected = (
+        "these runs were last scored earlier than the others, perhaps for a damaged checkpoint: "
+        "batch_0 (400 steps before its end)."
+    )
     assert expected in analyse(runs).remarks
 
 

@@ -83,12 +83,12 @@ def test_one_bad_checkpoint_costs_that_checkpoint(run, capsys):
     bad, good = run.scores()
     assert bad.keys() == {"step", "diverged", "protocol"} and (bad["step"], bad["diverged"]) == (2, True)
     assert bad["protocol"] == good["protocol"] and good["fid"] > 0
-    assert "run step 2: diverged: a generator's images must be finite" in err
+    assert "run step 2: non-finite: a generator's images must be finite" in err
     assert "step_00000006.ckpt is not scored: a checkpoint must be whole" in err
     assert "diverged: images of step 2 are not finite" in out
     run.checkpoint_file(6).unlink()
     assert main(["evaluate", "run", "--all_checkpoints=true", *FEW]) == 1
-    assert "step 2: diverged, as recorded before" in capsys.readouterr().err
+    assert "step 2: non-finite images, as recorded before" in capsys.readouterr().err
 
 
 def test_one_damaged_run_costs_that_run_and_one_line_names_its_file(run, capsys):

@@ -116,7 +116,7 @@ def test_standing_statistics_refuse_a_layer_that_keeps_no_variance():
 def test_standing_statistics_refuse_renorm_whose_training_leans_on_its_running_averages():
     generator = Generator(image_size=8, channels=1, width=16, latent_dim=3, norm="renorm")
     data = images_of(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))
-    with pytest.raises(UserError, match="leans on the running averages"):
+    with pytest.raises(UserError, match="also uses the running averages"):
         check_generator(sampler(generator), data, statistics="standing")
     check_generator(sampler(generator), data, statistics="running")
 

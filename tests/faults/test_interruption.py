@@ -68,7 +68,7 @@ def test_ctrl_c_saves_where_the_run_is(start):
     assert process.returncode == 130
     step = require_saved("stopped by SIGINT")
     assert "stopping after this step; Ctrl-C again stops at once" in said
-    assert f"stopped by SIGINT at step {step}: --resume study/run goes on from step {step}." in said
+    assert f"stopped by SIGINT at step {step}: --resume study/run continues from step {step}." in said
     assert "Traceback" not in said
 
 

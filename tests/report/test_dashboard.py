@@ -92,7 +92,7 @@ def test_it_is_printed_without_a_key(capsys: pytest.CaptureFixture[str]) -> None
 def test_saving_needs_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["dashboard", "--project", "someone/project"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("gannorm dashboard: saving a dashboard needs a W&B key: found none, ")
+    assert said.startswith("gannorm dashboard: saving a dashboard needs a W&B key: there is none, ")
     assert said.endswith("run `wandb login`.\n") and said.count("\n") == 1
 
 

@@ -92,7 +92,7 @@ def test_skipped_and_failed_measurements_are_said(measured: Callable[..., RunDir
     text = page_of(run)
     assert "2 measurements did not fit into the time budget" in text
     assert "3 probes failed" in text
-    assert "with BatchNorm, and nothing yet to compare it with" in text
+    assert "with BatchNorm; there is no other condition yet" in text
     assert "Accuracy on held-out images" not in text
     run.append_metrics(400, {"test/accuracy": 0.75})
     assert "Accuracy on held-out images: BatchNorm 0.75." in page_of(run)

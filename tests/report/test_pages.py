@@ -19,7 +19,7 @@ def test_a_page_of_somebody_else_is_not_replaced(make_run: MakeRun, tmp_path: Pa
         output = tmp_path / name.removesuffix(".html")
         output.mkdir()
         (output / name).write_text("<title>My thesis</title>")
-        with pytest.raises(UserError, match=rf"replaces nothing but a report: .*{name} is another page; choose"):
+        with pytest.raises(UserError, match=rf"may only replace a report: .*{name} is another page; choose"):
             compare([run], output)
         assert [file.name for file in output.iterdir()] == [name]
         assert (output / name).read_text() == "<title>My thesis</title>"

@@ -181,7 +181,7 @@ def test_what_cannot_run_anywhere_is_one_line(engine: RayCluster, monkeypatch: p
         RayCluster(FAKE, "auto", gpus_per_run=1)
     with pytest.raises(UserError, match=r"a share above 1 must be a whole number: got 1 CPUs, 1\.5 GPUs"):
         RayCluster(FAKE, "auto", gpus_per_run=1.5)
-    with pytest.raises(UserError, match="a run takes some CPUs"):
+    with pytest.raises(UserError, match="a run takes more than 0 CPUs"):
         RayCluster(FAKE, "auto", cpus_per_run=0)
 
 

@@ -54,7 +54,7 @@ def suffer(name, disk, harm, mend, undisturbed):
     }
     mend(disk)
     found["state"] = state(run)
-    resume(run.path, run.config())
+    resume(run.path)
     clean = RunDir(disk.parent / "undisturbed")
     keys = ("step", "loss/d", "loss/g")
     found["resumed"] = run.status()["state"]

@@ -201,7 +201,7 @@ def new_memory(walk):
     "spoil,reason",
     [
         (lambda walk: float(walk.calls), "differs from it in the weights"),  # a number that python counts
-        (new_memory, "anew"),
+        (new_memory, "makes some of its state again"),
         (read_back, "not permitted"),
     ],
     ids=["host number", "new memory", "host read"],

@@ -117,13 +117,6 @@ def test_a_diverged_run_ends_and_keeps_its_last_good_checkpoint(configure, tmp_p
     assert max(run.checkpoints()) < status["step"]  # an explosion of finite numbers is no good checkpoint either
 
 
-def test_a_penalty_warns_of_a_coupled_discriminator_only(configure, tmp_path):
-    penalty = ("--model.penalty", "gradient", "--steps", "1")
-    with pytest.warns(UserWarning, match="assumes that the discriminator judges each image alone"):
-        train(configure(*penalty, "--model.discriminator.norm", "batch"), tmp_path / "batch")
-    train(configure(*penalty, "--model.discriminator.norm", "group"), tmp_path / "group")  # warnings are errors
-
-
 def test_own_networks_train_and_are_loaded_from_their_checkpoint(configure, tmp_path, monkeypatch):
     for registry in (DISCRIMINATORS, GENERATORS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
@@ -147,15 +140,6 @@ def test_own_networks_train_and_are_loaded_from_their_checkpoint(configure, tmp_
     networks = load_networks(run.path)
     images = networks.generator(torch.zeros(3, networks.generator.latent_dim))
     assert networks.discriminator(images).shape == (3,)
-
-
-def test_a_loss_that_couples_warns_of_a_discriminator_that_judges_single_images_only(configure, tmp_path):
-    average = ("--model.loss", "relativistic_average", "--steps", "1")
-    with pytest.warns(UserWarning, match="'relativistic_average' compares it with the mean of its batch"):
-        train(configure(*average, "--model.discriminator.norm", "group"), tmp_path / "group")
-    train(configure(*average, "--model.discriminator.norm", "batch"), tmp_path / "batch")  # warnings are errors
-    pairs = ("--model.loss", "relativistic", "--steps", "1", "--model.discriminator.norm", "group")
-    train(configure(*pairs), tmp_path / "pairs")
 
 
 @pytest.mark.parametrize("g_composition", ["fake", "joint"])

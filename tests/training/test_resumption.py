@@ -3,16 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import timer
 from support.kill_and_resume import differences
 
 from gannorm.arguments import train_config
@@ -20,7 +17,7 @@ from gannorm.cli import main
 from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir
-from gannorm.training import GAN, resume, train
+from gannorm.training import resume, train
 
 HARNESS = Path(__file__).parents[1] / "support" / "kill_and_resume.py"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm_train.sbatch"
@@ -82,7 +79,7 @@ def test_a_run_of_another_device_goes_on_with_other_numbers(stopping):
     there = torch.zeros(16, dtype=torch.uint8)  # the size of a state on a GPU
     content["random"] = [states | {"device": "cuda", "cuda": there, "own": dict.fromkeys(states["own"], there)}]
     torch.save(content, file)
-    with pytest.warns(UserWarning, match="a run of cuda goes on on cpu with other random numbers"):
+    with pytest.warns(UserWarning, match="a run of cuda continues on cpu with other random numbers"):
         resume(stopped.path)
     assert stopped.status()["state"] == "finished"
 
@@ -101,49 +98,6 @@ def test_a_classifier_goes_on_too(tmp_path):
     assert differences(whole, stopped) == []
 
 
-@pytest.mark.parametrize("number,step", [(signal.SIGTERM, 1), (signal.SIGUSR1, 3), (signal.SIGINT, 3)])
-def test_a_signal_saves_where_the_run_is_and_no_trace_of_it_is_left(configure, tmp_path, monkeypatch, number, step):
-    config = configure("--precision", "exact", "--checkpoint_every", "2", "--model.generator.norm", "noisy")
-    whole = train(config, tmp_path / "whole")
-    original = GAN.training_step
-
-    def signalled(gan, *batch):
-        original(gan, *batch)
-        if gan.step == step:
-            os.kill(os.getpid(), number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GAN, "training_step", signalled)
-        with pytest.raises((SystemExit, KeyboardInterrupt)) as end:
-            train(config, tmp_path / "stopped")
-    assert end.type is KeyboardInterrupt if number == signal.SIGINT else end.value.code == 128 + number
-    stopped = RunDir(tmp_path / "stopped")
-    assert (stopped.status()["step"], stopped.status()["reason"]) == (step, f"stopped by {number.name}")
-    assert max(stopped.checkpoints()) == step
-    resume(stopped.path)
-    assert differences(whole, stopped) == []
-
-
-def test_a_run_out_of_its_time_gets_as_much_again(configure, tmp_path, monkeypatch):
-    """By a clock that ticks at every step."""
-    original, seconds = GAN.training_step, 0
-
-    def ticking(gan, *batch):
-        nonlocal seconds
-        seconds += 1
-        original(gan, *batch)
-
-    monkeypatch.setattr(GAN, "training_step", ticking)
-    monkeypatch.setattr(timer, "time", SimpleNamespace(monotonic=lambda: seconds))
-    config = configure("--steps", "99", "--checkpoint_every", "99", "--trainer.max_time", "00:00:00:03")
-    run = train(config, tmp_path / "run")
-    status = run.status()
-    assert (status["state"], status["step"], status["reason"]) == ("failed", 3, "stopped by the trainer")
-    assert list(run.checkpoints()) == [3]
-    resume(run.path)
-    assert (run.status()["step"], list(run.checkpoints())) == (6, [6])
-
-
 def test_before_its_first_checkpoint_a_run_begins_again(stopping, capsys):
     whole, stopped = stopping(0)
     resume(stopped.path)
@@ -157,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over(stopping):
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match=r"step_00000004.ckpt is damaged .*; step_00000002.ckpt is used"):
         resume(stopped.path)
     kept = stopped.path / "checkpoints" / "step_00000004.damaged"
     assert kept.read_bytes() == content
@@ -170,7 +124,7 @@ def test_the_last_checkpoint_is_the_one_that_a_run_goes_on_from(stopping, monkey
     _, stopped = stopping(5)
     stopped.checkpoint_file(4).write_bytes(b"cut")
     monkeypatch.setitem(resume.__globals__, "train_to_the_end", lambda *_: None)
-    with pytest.warns(UserWarning, match="step_00000002.ckpt is taken"):
+    with pytest.warns(UserWarning, match="step_00000002.ckpt is used"):
         resume(stopped.path)
     assert stopped.checkpoint_file(None).read_bytes() == stopped.checkpoint_file(2).read_bytes()
 
@@ -189,7 +143,7 @@ def test_what_cannot_go_on_says_why_and_is_left_as_it_was(stopping, tmp_path):
     with stopped.lock():
         refused("one process writes a run")
     stopped.set_status("diverged", 3, "loss_d=1e9")
-    refused(r"has diverged \(loss_d=1e9\)")
+    refused(r"ended by itself \(loss_d=1e9\)")
     stopped.set_status("running", 0)
 
     config = stopped.config()
@@ -248,7 +202,7 @@ def test_the_command_goes_on_and_takes_only_what_changes_nothing(stopping, capsy
     torch.save(torch.load(file, weights_only=True) | {"config": config}, file)
     for flags, message in (
         (["--resume"], "must be followed by a run directory"),
-        (["--resume", "stopped", "--seed", "3"], "only --progress and --wandb may stand beside it: got --seed"),
+        (["--resume", "stopped", "--seed", "3"], "takes no flags but --progress and --wandb: got --seed"),
         (["--resume=stopped", "--config=x.yaml", "--steps=9"], "got --config, --steps"),
         (["--resume", "whole"], "whole is finished at step 4"),
         (["--resume", "nowhere"], "must hold config.yaml: nowhere does not"),

@@ -1,4 +1,4 @@
-"""A test for other people's test suites: this network's answer for a sample does not depend on its batch."""
+"""An assertion for test suites: a network's output for a sample does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -92,18 +92,18 @@ def _coupling(
     n, last = batch_size_of(x, batch_dim), count.passes + PASSES
     swap = compare_swaps(f, x, generator, batch_dim, floors=False)
     if swap.verdict == "unrepeatable":
-        raise UserError(f"the answers must repeat themselves to be compared, but {unrepeatable(swap)}")
+        raise UserError(f"the outputs must be repeatable to be compared, but {unrepeatable(swap)}")
     gradient = 0.0
     try:
         gradient = _gradient_coupling(f, x, generator, batch_dim)
     except UntestedGradientError as reason:
         warnings.warn(f"outputs were tested, and gradients were not: {reason}", UserWarning, stacklevel=4)
     except NoGradientError:
-        pass  # there is none to be coupled
-    shows = swap.verdict == "coupled" or gradient > 0
+        pass  # no gradient, so no coupling of it
+    visible = swap.verdict == "coupled" or gradient > 0
     exact = swap.bitwise_equal
-    hidden = not shows and is_coupled(f, x, generator, batch_dim, exact=exact, passes=last - count.passes)
-    if not shows and not hidden:
+    hidden = not visible and is_coupled(f, x, generator, batch_dim, exact=exact, passes=last - count.passes)
+    if not visible and not hidden:
         return None
     # One pass is left for the names of what is allowed, and one for the coupling matrix of the message.
     passes = last - 2 - count.passes
@@ -113,15 +113,15 @@ def _coupling(
         return None
     if hidden:
         what = (
-            "at these weights the effect is multiplied by zero, and with small noise on them, as after a step of "
-            "training, it is not"
+            "the effect is multiplied by zero at these weights, but not with small noise on them, as after a training "
+            "step"
         )
     else:
         what = (
             f"with the other samples of {n} swapped, outputs change by up to {swap.max_change:.3g}, and with their "
             f"signs flipped, gradients by {gradient:.3g} of their size"
         )
-    message = f"the answer for a sample must not depend on its batch: {what}; {_culprit(forbidden)}"
+    message = f"the output for a sample must not depend on its batch: {what}; {_culprit(forbidden)}"
     return BatchCouplingError(message + _ignored(f, x, gradient, batch_dim), forbidden, swap)
 
 
@@ -150,7 +150,7 @@ def _without_allowed(
         raise UserError(f"`allow` must hold module classes or qualified names: got {wrong[0]!r:.80}.")
     with running(f, x) as run:
         if any(layer.name not in _names(run.roots) for layer in layers):
-            run(x)  # meets the others
+            run(x)  # one call, so that the others are known
         names = _names(run.roots)
     for name in (entry for entry in allow if isinstance(entry, str) and entry not in names):
         raise UserError(f"`allow` must name layers: got {name!r}; {choices(name, list(names))}")

@@ -1,4 +1,4 @@
-"""Everything in one call: does this discriminator judge images, or batches?"""
+"""Run every probe of batch dependence in one call, and decide the verdict."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BatchInvariance(Result):
 
     @property
     def evidence(self) -> Evidence:
-        """The numbers that the verdict is made of."""
+        """The numbers behind the verdict."""
         curve = self.composition
         return Evidence(
             images=curve.images,
@@ -140,7 +140,7 @@ class BatchInvariance(Result):
         return described(self)
 
     def figure(self) -> Figure:
-        """A figure for a person: the composition curve with chance, the four cells, the coupling matrix."""
+        """The figure: the composition curve with chance, the four cells, the coupling matrix."""
         from gannorm.probes.dependence.figure import dependence_figure
 
         return dependence_figure(self)
@@ -163,8 +163,8 @@ def batch_invariance(
 
     "quick": a swap test and a sign test of the gradient with half of the batch changed once, both again at slightly
     noised weights, and the composition curve: the time of at most 64 forward passes at N = 64 and 256 images a class.
-    "full": the complete tests, leak, uniformity, companion variance and shift, coupling estimate, some rows of the
-    coupling matrix with the common-mode gain, and, if there is any coupling, the coupled layers: about 250 passes.
+    "full": the complete tests, leak ratio, uniformity, companion variance and shift, coupling estimate, some rows of
+    the coupling matrix with the common-mode gain, and, if there is any coupling, the coupled layers: about 250 passes.
 
     Args:
         f: (N, …) -> (N,) or (N, 1) logits, larger for real, in the mode in which it is passed; a map is averaged.
@@ -176,7 +176,7 @@ def batch_invariance(
         cost: "full" or "quick".
         batch_dim: the dimension of the images in every tensor.
         generator: draws everything; by default a fresh one with seed 0.
-        training_real: real images that f was trained on, to be told apart in pure batches too; `real` are then those
+        training_real: real images that f was trained on, for a second AUC in pure batches; `real` are then those
             held out.
         fakes: what the fakes are, for the record.
 
@@ -266,7 +266,7 @@ def _other_images(
     batch_dim: int,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """Leak and uniformity, from the same batches, and the companion quantities."""
+    """Leak ratio and uniformity, from the same batches, and the companion quantities."""
     images, kept = both_classes(real, fake, n, batch_dim), both_classes(real, fake, KEPT_IMAGES // 2, batch_dim)
     blocks = Blocks(n, batch_size, generator)
     varied, pure = (see(f, images, b, generator, batch_dim) for b in (varied_shares(blocks), blocks.pure()))

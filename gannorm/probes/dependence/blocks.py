@@ -1,4 +1,4 @@
-"""Disjoint blocks of images: what makes the intervals of a network honest that couples its batches.
+"""Disjoint blocks of images, for valid intervals of a network that couples its batches.
 
 Logits of one batch are not independent, and neither are those of two batches that share an image. So the images are
 divided into blocks, every batch is drawn from a single block, and the blocks are the independent units of a
@@ -36,7 +36,7 @@ SUSPECT = 1e-3  # logits that differ by less may be rounding, which a normalizer
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch of one block; `turn` counts the batches of this composition that the block has drawn."""
+    """A batch of one block; `turn` counts the block's batches of this composition."""
 
     block: int
     turn: int
@@ -204,7 +204,7 @@ def _expit(x: float) -> float:
 
 @cache
 def student(freedom: int) -> float:
-    """t_{0.975} with so many degrees of freedom."""
+    """t_{0.975} with `freedom` degrees of freedom."""
     return float(stats().t.ppf(0.975, freedom))
 
 
@@ -219,7 +219,7 @@ def unseen(count: int) -> float:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """The global generators seeded inside, and as they were afterwards."""
+    """Seed the global generators inside, and restore them."""
     before = RandomState()
     try:
         random.seed(seed)

@@ -1,7 +1,7 @@
-"""What the whole batch has in common: does a shift of all the other images cancel a shift of one?
+"""The common mode of a batch: does a shift of all other images cancel the same shift of one?
 
-Needed beside the coupling ratio, which falls like 2/N (and 1/(N·H·W) for convolutions) although BatchNorm's coupling
-along the mean direction stays complete.
+It complements the coupling ratio, which decreases like 2/N (and 1/(N·H·W) for convolutions) although BatchNorm's
+coupling along the mean direction stays complete.
 """
 
 from __future__ import annotations

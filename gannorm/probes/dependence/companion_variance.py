@@ -1,4 +1,4 @@
-"""How much of the logits' variance is due to the other images: one image kept, its companions drawn again and again."""
+"""The share of the logits' variance from the other images: each image is kept, the others are drawn repeatedly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def companion_variance(
     """The fraction of the variance of the logits that is due to the choice of the other images.
 
     CVF = σ_c²/(σ_c² + σ_i²), over the images i of `x`, each at the first place of batches whose other places hold
-    companion sets c, drawn for each image anew. Both are variance components: with K draws of n images,
+    companion sets c, drawn for each image separately. Both are variance components: with K draws of n images,
     σ_c² = Σ_i Σ_c (f_ic − f̄_i)² / (n(K − 1)) and σ_i² = Σ_i (f̄_i − f̄)² / (n − 1) − σ_c²/K, not below 0.
 
     Args:
@@ -108,7 +108,7 @@ def companion_shift(
 def kept_logits(
     f: Function, x: Any, companions: Any, draws: int, batch_size: int, batch_dim: int, generator: torch.Generator
 ) -> Tensor:
-    """(n, draws): the logit of each image of `x` at the first place, each time among companions of its own."""
+    """(n, draws): the logit of each image of `x` at the first place, each time with its own other images."""
     if batch_size < 2:
         raise UserError(f"`batch_size` must be at least 2, for companions: got {batch_size}; try 64.")
     if draws < 1:

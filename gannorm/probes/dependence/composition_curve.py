@@ -1,6 +1,6 @@
-"""Does an image's rank depend on what else is in its batch? The same images among their own class, and among the other.
+"""Does an image's rank depend on the other images of its batch? The same images among both classes.
 
-An image of class c is judged in a batch of N with k = max(1, round(sN)) images of class c and N − k of the other. A
+An image of class c is evaluated in a batch of N with k = max(1, round(sN)) images of class c and N − k of the other. A
 discriminator that judges images has one AUC at every share s. One that judges batches ranks a real image among fakes
 below a fake among real images.
 """
@@ -44,7 +44,7 @@ class CompositionCurve(Result):
     blocks: int  # disjoint; with fewer than 4 there is no interval
     counts: tuple[int, ...]  # judgements of each class at each share
     threshold: float | None
-    fakes: str  # which fakes were judged
+    fakes: str  # which fakes were used
 
     @property
     def pure(self) -> Estimate:
@@ -113,7 +113,7 @@ class CompositionCurve(Result):
 
 @dataclass(frozen=True)
 class CompositionGap(Result):
-    """The two ends of the curve that every earlier version measured: pure batches, and half and half."""
+    """The composition gap, between pure batches and half and half, as in earlier versions."""
 
     accuracy_pure: float | None  # None without a threshold
     accuracy_mixed: float | None
@@ -150,7 +150,7 @@ def composition_curve(
     generator: torch.Generator | None = None,
     fakes: str = "the given fakes",
 ) -> CompositionCurve:
-    """AUC and accuracy of real against fake images, each judged in a batch with share s of its own class.
+    """AUC and accuracy of real against fake images, each in a batch with share s of its own class.
 
     The images are divided into G disjoint blocks of N a class. A batch is drawn from one block, and at shares k/N and
     1 − k/N it scores both classes. Intervals are Student's over the blocks (see `blocks.jackknife`). About 12·G passes.
@@ -230,7 +230,7 @@ def measure_curve(
     fakes: str,
     independent: bool = False,
 ) -> CompositionCurve:
-    """`composition_curve`; of an f of which it is known that no batch moves it, pure and mixed batches alone do."""
+    """`composition_curve`; for a batch-independent f, pure and mixed batches suffice."""
     if not all(0 < share <= 1 for share in shares):
         raise UserError(f"`shares` must be in (0, 1]: got {list(shares)}; leave it out for {list(SHARES)}.")
     shares = tuple(sorted({PURE, *map(float, shares)}, reverse=True))
@@ -246,7 +246,7 @@ def measure_curve(
     batches = [*blocks.pure(), *(batch for reals in first for batch in blocks.mixed(reals, turns[reals]))]
     seen = see(f, images, batches, generator, batch_dim)
     judged = Judged(seen, n, batch_size)
-    if independent and not judged.flat:  # the test for coupling missed some: all shares after all
+    if independent and not judged.flat:  # the test for coupling missed some: measure all shares
         rest = [batch for r in turns if r not in first for batch in blocks.mixed(r, turns[r])]
         judged = Judged(seen.with_more(see(f, images, rest, generator, batch_dim)), n, batch_size)
     return CompositionCurve(

@@ -2,11 +2,11 @@
 
 Forward: the network runs on a batch and again with some samples swapped (see `swap`). At every module's inputs and
 outputs the kept samples are compared with the first run; where they differ, the code since the last comparison has
-coupled them. It is blamed, the kept samples are put back to what they were, and the walk goes on, so that one coupled
-layer does not hide another. Backward: the graph is cut at the same places, and each piece is differentiated alone.
+coupled them. It is blamed, the kept samples are restored, and the walk continues, so that one coupled layer does not
+hide another. Backward: the graph is cut at the same places, and each piece is differentiated alone.
 
 A piece is a module without children, or a module's own code between its children: a custom layer, a functional call or
-a reshape needs no class of its own to be found. How a tensor holds the samples is seen from what moves (`layouts`).
+a reshape needs no class of its own. The layout of the samples in a tensor is detected from its changes (`layouts`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def coupled_layers(
         x: N ≥ 2 samples.
         generator: chooses the swaps; by default a fresh one with seed 0.
         batch_dim: the dimension of the samples in the input. Inside, it is found by what moves with which sample.
-        output: which of several outputs is judged, see `selecting`.
+        output: which of several outputs holds the logits, see `selecting`.
 
     Returns:
         Names for `f.get_submodule`; "" stands for code in f itself, outside its children. Empty: none was found.
@@ -73,7 +73,7 @@ def locate_coupling(
 
     The cost is 6 + 4b forward passes and one a coupled layer, and 3 + 2b backward passes, at most, b = ⌈log₂N⌉, so that
     every coupled pair of samples is seen; 2b more where a layer holds the samples in no dimension, as of packed
-    sequences. A layer is named only if the judged output depends on it, and the network as a whole couples at weights
+    sequences. A layer is named only if the chosen output depends on it, and the network as a whole couples at weights
     with small noise: an effect that is multiplied by zero is found, and what is mixed and sorted back again, as by a
     mixture of experts, is not. Under activation checkpointing a layer that couples only the gradient is not found.
     """
@@ -99,7 +99,7 @@ def is_coupled(
     n = batch_size_of(x, batch_dim)
     bits = codes(n, generator)
     with running(f, x) as run, torch.no_grad():
-        run(x)  # meets the modules
+        run(x)  # one call, so that all modules are known
         with noised(run, generator):
             base = per_sample(run(x), n, batch_dim).cpu()
             plan = plan_swaps(bits, generator)
@@ -142,7 +142,7 @@ def walk_through(
     bits = codes(n, generator)
     plan = plan_swaps(bits, generator)
     with eager(), running(f, x) as run, torch.no_grad(), ExitStack() as stack:
-        per_sample(run(x), n, batch_dim)  # meets the modules
+        per_sample(run(x), n, batch_dim)  # one call, so that all modules are known
         stack.enter_context(noised(run, generator))
         walk = Walk(run.roots, f, n, bits, batch_dim)
         stack.enter_context(hooked(walk.hooks()))

@@ -61,7 +61,7 @@ def coupling_ratio(matrix: Tensor) -> float:
 
 
 def rows_without_own(matrix: Tensor) -> list[int]:
-    """The samples that their own logit ignores although it responds to others.
+    """The samples whose own logit ignores them although it responds to others.
 
     A group statistic that is tiled in the wrong order does so.
 

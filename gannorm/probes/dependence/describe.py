@@ -1,4 +1,4 @@
-"""A measurement of batch dependence in words: what `print(batch_invariance(…))` shows."""
+"""The text of a batch dependence result, for `print(batch_invariance(…))`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH = 13  # of the names of the lines
 
 def described(result: BatchInvariance) -> str:
     """The verdict, and a line for each quantity that was measured."""
-    curve, swap, leak = result.composition, result.swap, result.leak
+    curve, swap, regression = result.composition, result.swap, result.leak
     lines = {"AUC": _by_share(curve, curve.auc), "images": _images(curve)}
     if curve.accuracy is not None and curve.decisions_follow_batch is not None:
         lines["accuracy"] = _by_share(curve, curve.accuracy)
@@ -33,10 +33,12 @@ def described(result: BatchInvariance) -> str:
     )
     if result.auc_pure_training is not None:
         lines["training set"] = f"AUC {result.auc_pure_training} with real images of the training set, pure batches"
-    if leak is not None:
-        ratio = f"{leak.ratio:.3g}" if result.forward_coupling else "0 within rounding"
-        slopes = f"of real images {_with_error(leak.context_real)}, of fakes {_with_error(leak.context_fake)}"
-        lines["leak ratio"] = f"{ratio} (own {_with_error(leak.own)}; context {slopes})"
+    if regression is not None:
+        ratio = f"{regression.ratio:.3g}" if result.forward_coupling else "0 within rounding"
+        slopes = (
+            f"of real images {_with_error(regression.context_real)}, of fakes {_with_error(regression.context_fake)}"
+        )
+        lines["leak ratio"] = f"{ratio} (own {_with_error(regression.own)}; context {slopes})"
     if result.companion_variance is not None and result.companion_shift is not None:
         lines["other images"] = (
             f"{result.companion_variance:.3g} of the logits' variance; all real against all fake: "
@@ -61,14 +63,16 @@ def described(result: BatchInvariance) -> str:
 def _by_share(curve: CompositionCurve, values: tuple[Estimate, ...]) -> str:
     """Pure first: "0.87 pure, 0.63 at 3/4, …"."""
     names = {1.0: "pure", 0.5: "mixed", 1 / 16: "conflict"}
-    return ", ".join(
-        f"{value} {names.get(share, f'at {share:g}')}" for share, value in zip(curve.shares, values, strict=True)
-    )
+    parts = []
+    for share, value in zip(curve.shares, values, strict=True):
+        at = f"at {share:g}"
+        parts.append(f"{value} {names.get(share, at)}")
+    return ", ".join(parts)
 
 
 def _images(curve: CompositionCurve) -> str:
-    judged = ", ".join(map(str, curve.counts))
-    return f"{curve.images} a class in {curve.blocks} blocks; judged at each share: {judged}"
+    counts = ", ".join(map(str, curve.counts))
+    return f"{curve.images} a class in {curve.blocks} blocks; at each share: {counts}"
 
 
 def _with_error(coefficient: Coefficient) -> str:

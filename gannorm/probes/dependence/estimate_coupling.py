@@ -1,4 +1,4 @@
-"""The coupling of a batch at a cost that does not grow with it: a few backward passes with random signs."""
+"""The coupling of a batch at a constant cost: a few backward passes with random signs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CouplingEstimate:
 
     @property
     def ratio(self) -> float:
-        """The share of other samples; 0 means no coupling. Noise may carry it a little above 1."""
+        """The share of other samples; 0 means no coupling. Noise may raise it slightly above 1."""
         return self.off_diagonal / self.total if self.total else 0.0
 
 
@@ -42,7 +42,7 @@ def estimate_coupling(
 
     Args:
         f, x, batch_dim, output: as for `coupling_matrix`.
-        draws: K ≥ 2 backward passes; the error falls as 1/√K.
+        draws: K ≥ 2 backward passes; the error decreases as 1/√K.
         generator: draws the signs; by default a fresh one with seed 0.
 
     Returns:

@@ -1,8 +1,7 @@
-"""Coupling that a zero hides: a layer mixes the batch, but at these weights its effect is multiplied by 0.
+"""Hidden coupling: a layer mixes the batch, but at these weights its effect is multiplied by 0.
 
-A branch whose last layer is zero-initialized, a normalizer with γ = 0 or a zero head let no logit depend on the batch
-today, and will after the first step of training. So a test for coupling is made once more at weights that differ from
-the network's own by small noise.
+With a zero-initialized last layer of a branch, a normalizer with γ = 0 or a zero head, no logit depends on the batch
+now, but it does after the first training step. So the test for coupling is repeated at weights with small added noise.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gannorm.probes.dependence.coupled_layers import locate_coupling
 from gannorm.probes.dependence.swap_test import SwapTest, plan_swaps, swap_test
 from gannorm.probes.gradients import graph, sign_change, tolerance
 
-CLEAR = 1e-4  # of the largest output: a change above this is no rounding, and needs no other precision to tell
+CLEAR = 1e-4  # of the largest output: a change above this is not rounding, whatever the precision
 
 NOISE = 0.01  # standard deviation, relative to the root mean square of a parameter, or of 1 where that is 0
 

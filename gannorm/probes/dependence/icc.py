@@ -44,7 +44,7 @@ def icc(values: Tensor | Sequence[Sequence[float]], confidence: float = 0.95) ->
 
     Returns:
         IntraclassCorrelation; .icc in [−1/(k−1), 1]: 1 means that a batch has one logit, 0 that batches are random
-        samples, negative that logits within a batch are pushed apart.
+        samples, negative that logits within a batch repel each other.
 
     Raises:
         UserError: fewer than two batches, batches of one, values that are all the same or not finite.

@@ -44,7 +44,7 @@ class Judged:
         self._slots: dict[tuple[bool, float], tuple[Tensor, Tensor, Tensor]] = {}
 
     def slots(self, real: bool, share: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(J,) each: logits of a class judged at a share, numbers of the images and of their blocks."""
+        """(J,) each: logits of a class at a share, numbers of the images and of their blocks."""
         k = self.batch_size if self.flat else own_images(share, self.batch_size)
         if (real, k) not in self._slots:
             values, index, block = [], [], []

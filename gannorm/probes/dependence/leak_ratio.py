@@ -1,4 +1,4 @@
-"""How much of a logit comes from the other images of the batch: its regression on an image's class and on theirs."""
+"""How much of a logit comes from the other images of the batch: a regression on the own class and on their classes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def leak_ratio(
     batch_dim: int = 0,
     generator: torch.Generator | None = None,
 ) -> LeakRatio:
-    """How far the classes of the other images move a logit, relative to the image's own class.
+    """The effect of the other images' classes on a logit, relative to the effect of the own class.
 
     Ordinary least squares over batches of which a quarter, a half and three quarters are real, with an interaction:
     the two classes may respond differently. Each disjoint block of N images a class gives its own coefficients.
@@ -86,8 +86,8 @@ def leak_ratio(
     Source: defined here.
 
     >>> real, fake = torch.ones(8, 1), -torch.ones(8, 1)
-    >>> leak = leak_ratio(lambda x: x[:, 0] + x.sum(), real, fake, batch_size=8)
-    >>> round(leak.own.value, 6), round(leak.context.value, 6), round(leak.ratio, 6)  # x.sum() = x_i + 7·(2p − 1)
+    >>> result = leak_ratio(lambda x: x[:, 0] + x.sum(), real, fake, batch_size=8)
+    >>> round(result.own.value, 6), round(result.context.value, 6), round(result.ratio, 6)  # x.sum() = x_i + 7·(2p − 1)
     (4.0, 14.0, 3.5)
     """
     f, generator = selecting(f, output), default_generator(generator)
@@ -110,7 +110,7 @@ def varied_shares(blocks: Blocks) -> list[Batch]:
 
 
 def leak_of(seen: Seen, n: int) -> LeakRatio:
-    """The leak of batches of `varied_shares`, of n images a class."""
+    """The leak ratio of batches of `varied_shares`, of n images a class."""
     size = len(seen.batches[0].index)
     parts = []
     for block in range(1 + max(batch.block for batch in seen.batches)):

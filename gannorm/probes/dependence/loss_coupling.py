@@ -1,7 +1,7 @@
 """Does a loss couple the samples of a batch, whatever the network does? The Jacobian of its terms by the logits.
 
-A discriminator that judges each image alone can still be trained by a loss that compares images. Then no probe of the
-network finds a dependence, and the gradient has one. N pairs of a real and a fake sample.
+A discriminator that treats each image separately can still be trained by a loss that compares images. Then the gradient
+depends on the batch although no probe of the network shows it. N pairs of a real and a fake sample.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class SwapTest:
 
 
 def unrepeatable(swap: SwapTest) -> str:
-    """Why that verdict, and what to do about it."""
+    """The reason for that verdict, and the remedy."""
     return (
         f"two calls on the same batch differ by up to {swap.noise:.3g}; the function's own code, outside any module, "
         "is random or keeps a state: let it draw from the global generators of torch, numpy or random, whose states "

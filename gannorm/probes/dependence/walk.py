@@ -121,7 +121,7 @@ class Walk:
         return any(layouts and layouts[0].kind == "rows" for layouts in self.layouts.values())
 
     def without_side_paths(self, run: Run, x: Any, plan: list[tuple[Tensor, Tensor]], passes: int | None) -> None:
-        """Take back the blame of layers that the judged output does not depend on, as another output may.
+        """Clear the blame of layers that the chosen output does not depend on, though another output may.
 
         One forward pass finds those that the graph of the output does not reach; a pass for each of these sees whether
         it is reached without a derivative.
@@ -187,14 +187,14 @@ class Walk:
     # -- the kinds of visit: to a tensor made by `owner`, about to be read by `reader` --------------------------------
 
     def record(self, t: Tensor, number: int, place: int, owner: _Frame | None, reader: _Frame | None) -> Tensor:
-        """Keep what the first run saw."""
+        """Record the tensors of the first run."""
         self.base[number].append(t.detach().clone())
         return t
 
     def require_repeated(
         self, t: Tensor, number: int, place: int, owner: _Frame | None, reader: _Frame | None
     ) -> Tensor:
-        """Refuse a network whose answers differ from call to call by more than rounding."""
+        """Refuse a network whose outputs differ between calls by more than rounding."""
         base = self._base(number, place, t)
         if base is not None and not torch.equal(t, base) and t.numel():
             change = Change(t, base, self.n).largest if t.dim() else 1.0
@@ -241,7 +241,7 @@ class Walk:
         return t
 
     def trace(self, t: Tensor, number: int, place: int, owner: _Frame | None, reader: _Frame | None) -> Tensor:
-        """Keep what the blamed layers return, in the graph."""
+        """Record the outputs of the blamed layers, in the graph."""
         if owner is not None and owner.name in self.traced and t.requires_grad:
             t = t.clone()  # what follows may work in place
             self.traced[owner.name].append(t)
@@ -335,7 +335,7 @@ class Walk:
 
 
 def own_code(kind: str) -> str:
-    """What is called "" in words."""
+    """The name "" in words."""
     if kind == "function":
         return "the function's own code, outside any module"
     return "the network's own code, outside its layers"

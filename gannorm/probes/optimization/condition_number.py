@@ -1,4 +1,4 @@
-"""How far apart do a network's directions lie at initialization? The Jacobian's singular values, layer by layer.
+"""The spread of the Jacobian's singular values at initialization, layer by layer.
 
 Products of random matrices spread their singular values with depth (`theory`); a normalizer, an initialization or a
 residual branch may keep them together. One logit has a single singular value, so the Jacobian goes to hidden maps.

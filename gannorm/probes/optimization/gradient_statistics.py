@@ -1,4 +1,4 @@
-"""What do the gradients of the layers look like? Their tails, and how far the images agree on them.
+"""Statistics of the layers' gradients: their tails, and the agreement of the images.
 
 A kernel's gradient is a sum over images and pixels, Σ_bxy d^{bxy} with d = (input) × (gradient by the output). Without
 normalization the summands have the same sign and point to few channels; with it they nearly cancel (Bjorck 2018).

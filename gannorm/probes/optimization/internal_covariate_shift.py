@@ -1,14 +1,14 @@
-"""Internal covariate shift: how far does a layer's gradient move because the layers before it were updated?
+"""Internal covariate shift: the change of a layer's gradient by the update of the layers before it.
 
-The gradient reading of Santurkar et al. (2018). The older reading of Ioffe & Szegedy (2015), the mean and variance of
-each layer's input, is `signal_propagation` taken at several steps.
+The definition by gradients of Santurkar et al. (2018). The older definition of Ioffe & Szegedy (2015), the mean and
+variance of each layer's input, is `signal_propagation` taken at several steps.
 
-What it costs. Every G'_i is a gradient at a point of its own, with the layers before i updated and the others not, and
+Cost: every G'_i is a gradient at a point of its own, with the layers before i updated and the others not, and
 a backward pass gives gradients at one point. No cheaper exact way is known to us: between the points i and i+1 the
 input of layer i+1 changes, and with it every activation and every derivative behind it, so that neither pass of one
 serves the other behind layer i; only the forward pass of the updated layers could be shared, about a quarter of the
 work. So all L layers cost L passes, each backward one ending at its layer; during training one measures a few layers,
-drawn anew each time.
+drawn again each time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How smooth is the loss along its own gradient? The reason for which normalization is said to help.
+"""How smooth is the loss along its own gradient? Smoothness is the proposed reason why normalization helps.
 
 From the parameters θ of the current training step the probe looks ahead along the gradient, at several step sizes, and
-comes back: training goes on from θ as if nothing had happened. A band over models that were trained separately with
+comes back: training continues from θ unchanged. A band over models that were trained separately with
 different learning rates, as some reproductions draw it, is another quantity.
 """
 
@@ -19,12 +19,12 @@ from gannorm.errors import UserError
 from gannorm.probes.optimization.objective import Loss, Result, difference, moved, norm, objective
 
 FACTORS = tuple(0.5 * 8 ** (k / 7) for k in range(8))  # 1/2 to 4 (Santurkar 2018, Fig. 4), spaced geometrically
-DIVERGENCE = 1e3  # loss over loss before, above which a step counts as diverged (Bjorck 2018)
+DIVERGENCE = 1e3  # loss over loss before: a step above this counts as diverged (Bjorck 2018)
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape(Result):
-    """Loss and gradient at θ, and at θ − ηg for S step sizes η. What overflowed there is infinite."""
+    """Loss and gradient at θ, and at θ − ηg for S step sizes η. Overflowed values are infinite."""
 
     loss: float
     gradient_norm: float  # ‖g‖
@@ -44,7 +44,7 @@ class Landscape(Result):
 
     @property
     def effective_beta(self) -> float:
-        """max_η ‖g − ∇L(θ−ηg)‖ / (η‖g‖): the Lipschitz constant of the gradient, as met along g. NaN where g = 0."""
+        """max_η ‖g − ∇L(θ−ηg)‖ / (η‖g‖): the Lipschitz constant of the gradient, measured along g. NaN where g = 0."""
         if self.gradient_norm == 0:
             return math.nan
         return float((self.gradient_changes / self.step_sizes).max() / self.gradient_norm)

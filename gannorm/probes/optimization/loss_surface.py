@@ -1,6 +1,6 @@
-"""A picture of the loss around the present weights: along the gradient, and across it in a random direction.
+"""A slice of the loss around the current weights: along the gradient, and along a random orthogonal direction.
 
-Both directions are filter-normalized: scaled, filter by filter, to the length of the weights, so that pictures of
+Both directions are filter-normalized: scaled, filter by filter, to the length of the weights, so that slices of
 networks with and without a normalizer have one scale (Li et al. 2018).
 
 A × B points of the grid.

@@ -1,4 +1,4 @@
-"""The part of the gradient that does not depend on the data: does it point along the weights, or across them?
+"""The mean gradient over many batches: does it point along the weights, or across them?
 
 The mean gradient over many batches is what plain training follows on average. Where a normalizer follows a kernel, the
 loss ignores the kernel's length, so the mean gradient should have no radial part (along w); a reviewer of Bjorck et al.
@@ -28,7 +28,7 @@ STEPS = (0.01, 0.03, 0.1)  # of the kernel's norm
 
 @dataclass(frozen=True, eq=False)
 class MeanGradient(Result):
-    """The mean gradient ḡ of L kernels over B batches, and what the batches do beside it."""
+    """The mean gradient ḡ of L kernels over B batches, and its spread over the batches."""
 
     layers: tuple[str, ...]
     batches: int  # B

@@ -1,4 +1,4 @@
-"""A loss as a function of a network's parameters: what the optimization probes differentiate, and move along.
+"""A loss as a function of a network's parameters, for the optimization probes.
 
 Every optimization probe takes (network, loss, batch): a module, a closure loss(network, batch) that returns a scalar
 tensor, and whatever that closure reads. The closure may call the network several times and use other modules; for a
@@ -110,7 +110,7 @@ def objective(network: nn.Module, loss: Loss, batch: Any) -> Iterator[Objective]
 
 def set_to(parameters: Point, point: Point) -> AbstractContextManager[None]:
     """Inside, the parameters named in `point` hold its values; their own storage is not written."""
-    # Pointing .data elsewhere, unlike copying, bumps no version counter: the caller's graphs stay valid.
+    # Pointing .data elsewhere, unlike copying, changes no version counter: existing graphs stay valid.
     pairs = [(parameters[name], value) for name, value in point.items()]
     return switched(*((own, "data", value.detach().to(own)) for own, value in pairs))
 
@@ -141,7 +141,7 @@ def at_least_single(t: Tensor) -> Tensor:
 
 
 def chosen(known: Iterable[str], wanted: Sequence[str] | None, kind: str) -> list[str]:
-    """The wanted layers, each once, or all that are known. Raises UserError if one is not, or none is wanted."""
+    """The wanted layers, each once, or all that are known. Raises UserError for an unknown layer, or an empty list."""
     known = list(known)
     for name in wanted or ():
         if name not in known:
@@ -152,7 +152,7 @@ def chosen(known: Iterable[str], wanted: Sequence[str] | None, kind: str) -> lis
 
 
 class Result:
-    """What a probe found: a dataclass, whose properties are derived from its fields."""
+    """A probe's result: a dataclass, whose properties are derived from its fields."""
 
     def to_dict(self) -> dict[str, Any]:
         """Properties and fields in plain JSON types; NaN and infinities become None."""
@@ -160,7 +160,7 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON types: arrays and tuples become lists, dataclasses what they hold; NaN and infinities None."""
+    """`value` in JSON types: arrays and tuples become lists, dataclasses dictionaries, NaN and infinities None."""
     if is_dataclass(value):
         derived = [name for name, member in vars(type(value)).items() if isinstance(member, property)]
         value = {name: getattr(value, name) for name in (*derived, *vars(value))}

@@ -1,8 +1,8 @@
 """How far is the gradient of a mini-batch from that of the whole batch?
 
 For a loss that is a mean over independent samples this follows from the variance of the samples' gradients. Behind a
-normalizer that mixes the batch a small batch is not a sample of a large one but another model; the probe shows that
-part, which no averaging removes, apart.
+normalizer that mixes the batch a small batch is not a sample of a large one but another model; the probe reports
+that part, which no averaging removes, separately.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What reaches each layer of a network: the moments of its input, against depth at one step or against time.
+"""Signal propagation: the moments of each layer's input, against depth at one step or against time.
 
 At initialization without normalization channel means and variances grow or shrink by orders of magnitude with depth,
-and most images are assigned to one class. Taken at several steps of a training, the same moments are the older reading
-of internal covariate shift: the distribution of each layer's inputs, as it moves (Ioffe & Szegedy 2015).
+and most images are assigned to one class. Taken at several steps of a training, the same moments are the older
+definition of internal covariate shift: the distribution of each layer's inputs, as it moves (Ioffe & Szegedy 2015).
 
 "Does BatchNorm make activations more Gaussian?" Skewness and excess kurtosis answer: both are 0 for a Gaussian.
 BatchNorm is an affine map of a channel and changes neither in its own output: compare networks with and without it at
@@ -142,7 +142,7 @@ def _saturated(calls: list[Call]) -> dict[str, float]:
                 margin = 0.01 * (high - low)
                 output = call.output.detach()
                 shares.setdefault(call.name, []).append((output < low + margin) | (output > high - margin))
-    return {name: torch.cat([s.flatten() for s in found]).double().mean().item() for name, found in shares.items()}
+    return {name: torch.cat([s.flatten() for s in parts]).double().mean().item() for name, parts in shares.items()}
 
 
 def _majority(scores_of_calls: list[Tensor]) -> float | None:

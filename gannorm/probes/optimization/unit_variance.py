@@ -1,6 +1,6 @@
 """Does a layer's gradient differ more between its units, or between the images within a unit?
 
-A reviewer of Bjorck et al. 2018 asked it, since their figures read as if the units agreed and the images did not. The
+A reviewer of Bjorck et al. 2018 asked this, since their figures suggest that the units agree and the images do not. The
 gradient is that by the layer's output, so that a unit is an output channel and an image has one number in it.
 
 N images, U units, L layers.

@@ -1,7 +1,7 @@
-"""Along which dimension does an activation vary? What a normalizer centres decides which of that it removes.
+"""The variance of an activation by dimension. A normalizer removes the variance along the dimensions that it centres.
 
 "Find an input dimension with wide variance and normalize across it": the probe splits the variance of the input of each
-layer between samples, channels and positions, and says what the centring of each usual normalizer would remove of it.
+layer between samples, channels and positions, and reports the part that each usual normalizer removes by centring.
 
 N samples, C channels, P positions (pixels or tokens).
 """

@@ -17,12 +17,12 @@ from gannorm.isolate import isolated
 from gannorm.losses import AdversarialLoss
 from gannorm.seeds import stream
 from gannorm.training.accumulation.accumulate import accumulate_gradients, outputs_in_microbatches
+from gannorm.training.assumptions import UNCOUPLED, coupling_ratio
 
 if TYPE_CHECKING:
     from gannorm.training.gan import GAN
 
 Judge = Callable[[Tensor], Tensor]  # a discriminator, or one behind an augmentation
-UNCOUPLED = 1e-6  # a coupling ratio below this is rounding, which leaves about 1e-13 in float32
 
 
 class Gradients(Protocol):
@@ -129,7 +129,7 @@ class Microbatches:
             raise UserError(
                 f"`accumulate` must divide the batch: got accumulate={self.parts}, batch={len(real)}; choose a divisor."
             )
-        if gan.penalty_weight and self.mode != "naive" and gan.coupling_ratio() > UNCOUPLED:
+        if gan.penalty_weight and self.mode != "naive" and coupling_ratio(gan) > UNCOUPLED:
             raise UserError(
                 "a gradient penalty is accumulated where the discriminator judges each image alone, as this one does "
                 f"not: got accumulation={self.mode}; use --model.discriminator.norm group, layer or none."

@@ -1,4 +1,4 @@
-"""Batch normalizers taken apart, so that statistics of several batches can be pooled into those of all of them.
+"""Batch normalizers in separate parts, so that statistics of several batches can be pooled into those of all of them.
 
 There are three steps: the statistics of a microbatch, differentiable and small; the pool of several microbatches'
 statistics; the output, given statistics. With the statistics of a single batch the output is the layer's own. Those of

@@ -95,8 +95,8 @@ class Sweeps:
     def outputs(self, leave_traces: bool) -> Tensor:
         """f of the whole batch."""
         last = len(self.parts) - 1
-        found = [self.run(k, leave_traces=leave_traces and k == last) for k in range(len(self.parts))]
-        return torch.cat([outputs for outputs, _ in filter(None, found)])
+        results = [self.run(k, leave_traces=leave_traces and k == last) for k in range(len(self.parts))]
+        return torch.cat([outputs for outputs, _ in filter(None, results)])
 
     def move_running_statistics(self) -> None:
         """As one forward pass over the whole batch does."""
@@ -108,9 +108,9 @@ class Sweeps:
 
     def objective(self, k: int, leave_traces: bool = False) -> tuple[Tensor, Tensor]:
         """ℓ_k + Σ_l a_lkᵀ s_l(x_k), whose gradient a sweep adds up, and the losses of the samples."""
-        found = self.run(k, leave_traces=leave_traces)
-        assert found is not None
-        losses = found[1]
+        result = self.run(k, leave_traces=leave_traces)
+        assert result is not None
+        losses = result[1]
         return sum(self.terms, losses.sum() / self.batch_size), losses
 
     def run(

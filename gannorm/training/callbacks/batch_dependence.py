@@ -352,7 +352,7 @@ def _undisturbed(discriminator: Callable[..., Any], module: nn.Module) -> Iterat
         switched(*switches),
         torch.enable_grad(),
         torch.autocast(device, enabled=False),
-        torch.compiler.set_stance("force_eager"),  # nothing is compiled anew for shapes that training has not
+        torch.compiler.set_stance("force_eager"),  # nothing is compiled again for shapes that training has not
     ):
         yield
 

@@ -1,7 +1,7 @@
 """A run's whole state on disk and back: when it is saved, what of it is random, and how a run is asked to stop.
 
 A checkpoint holds the weights, the averaged generator, the optimizers, the step, the loader's place, the state of every
-random generator of each process, and the config. So a run that goes on from it computes, bit for bit, what it would
+random generator of each process, and the config. So a run that continues from it computes, bit for bit, what it would
 have computed had it not been stopped.
 """
 
@@ -26,11 +26,11 @@ from gannorm.models.checkpoint import read_checkpoint
 from gannorm.rundir import RunDir
 from gannorm.terminal import leave
 from gannorm.training.callbacks.every import Every
-from gannorm.training.callbacks.metrics import divergence
+from gannorm.training.callbacks.metrics import why_it_ends
 
 
 class Checkpoints(Every):
-    """Saves the whole state, atomically, unless the run has diverged: the last good checkpoint is kept.
+    """Saves the whole state, atomically, unless the loss exploded or is not finite: the last good checkpoint is kept.
 
     A run that is stopped early, by a signal or by the Trainer's max_time, saves where it stopped; once a resumed run
     has saved again, that checkpoint is removed, as a run that was never stopped does not have it.
@@ -44,7 +44,7 @@ class Checkpoints(Every):
         self.run = run
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self._saved = module.step  # 0, or where a resumed run goes on
+        self._saved = module.step  # 0, or where a resumed run continues
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.is_global_zero:  # which writes it
@@ -55,7 +55,7 @@ class Checkpoints(Every):
             self.act(trainer, module)
 
     def act(self, trainer: pl.Trainer, module: Any) -> None:
-        if divergence(module):
+        if why_it_ends(module):
             return
         trainer.save_checkpoint(self.run.checkpoint_file(module.step))
         if trainer.is_global_zero:
@@ -108,7 +108,7 @@ class Randomness(Callback):
         states = checkpoint["random"]
         if len(states) != trainer.world_size:
             raise UserError(
-                f"a run goes on in as many processes as it began in, with their random states: got "
+                f"resume needs the original number of processes ({len(states)}), whose random states it restores: got "
                 f"{trainer.world_size}; start {len(states)}."
             )
         self._restored = states[trainer.global_rank]
@@ -121,7 +121,7 @@ class Randomness(Callback):
         before = self._restored.get("device", "cpu" if cuda is None else "cuda")
         if device != before:
             warnings.warn(
-                f"a run of {before} goes on on {device} with other random numbers: {before}'s cannot go on there.",
+                f"a run of {before} continues on {device} with other random numbers: those of {before} stay there.",
                 stacklevel=2,
             )
             return

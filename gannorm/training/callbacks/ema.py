@@ -33,5 +33,5 @@ class EMA(nn.Module):
         average: list[Tensor] = list(self.module.parameters())
         current: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(average, current, 1.0 - self.decay)
-        for mine, its in zip(self.module.buffers(), module.buffers(), strict=True):
-            mine.copy_(its)
+        for averaged, trained in zip(self.module.buffers(), module.buffers(), strict=True):
+            averaged.copy_(trained)

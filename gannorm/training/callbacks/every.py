@@ -1,4 +1,4 @@
-"""What acts at certain steps of a run, and how it records what it found.
+"""What acts at certain steps of a run, and how it records the results.
 
 A callback acts at the steps that its `every` divides and at the last step; 0 switches it off. Each has a fixed
 `state_key`, under which Lightning keeps its state in checkpoints, so that files may move.
@@ -21,7 +21,7 @@ from gannorm.training.gan import GAN
 class Every(Callback):
     """Calls `act` after every n-th generator update and after the last; with `at_start`, also before the first.
 
-    Of several processes the first acts alone, while the others go on to their next step, or all do `together`.
+    Of several processes the first acts alone, while the others continue with their next step, or all do `together`.
     """
 
     at_start = False

@@ -1,7 +1,7 @@
 """The optimization probes, taken inside a training step, on each of its networks separately.
 
 What is measured belongs to one real update θ_t → θ_{t+1}: the parameters are copied just before the optimizer's step,
-and everything is computed just after it, on the batch of that step and at θ_t, then forgotten. Training goes on from
+and everything is computed just after it, on the batch of that step and at θ_t, then forgotten. Training continues from
 θ_{t+1} bit for bit as if nothing had happened. The figures are recorded at step t, the number of updates before.
 
 For one network it costs: landscape 9 forward-backward passes; covariate shift 3 (two layers at a time: one pass a
@@ -56,7 +56,7 @@ class Optimization(Callback):
         every: steps between measurements; 0: never.
         budget: in (0, 1]; 1 for no limit.
         layers: where the covariate shift is measured, as "discriminator.logit"; by default two layers of each network,
-            drawn anew every time.
+            drawn again every time.
         seed: of the layers and of the mini-batches of the noise.
     """
 

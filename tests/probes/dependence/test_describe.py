@@ -20,7 +20,7 @@ def test_every_measured_quantity_has_a_line_and_no_other() -> None:
         assert f"\n  {name:<13} " in quick and f"\n  {name:<13} " in full
     for name in ("leak ratio", "other images", "uniformity", "layers"):
         assert f"\n  {name:<13} " not in quick and f"\n  {name:<13} " in full
-    assert "64 a class in 4 blocks; judged at each share: 64, 96, 64, 32, 32" in quick
+    assert "64 a class in 4 blocks; at each share: 64, 96, 64, 32, 32" in quick
     assert quick.splitlines()[1] == "  (unknown mode, batches of 16, the given fakes)"
     critic = repr(batch_invariance(f, real, fake, 16, threshold=None, cost="quick"))
     assert "accuracy" not in critic and "decisions" not in critic

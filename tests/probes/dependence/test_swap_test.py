@@ -98,7 +98,7 @@ def test_of_a_network_that_draws_its_own_noise_nothing_is_said(coupled: bool) ->
     network = lambda x: x.sum(1) + 9 * torch.randn(len(x), generator=drawn) + coupled * x.mean()  # noqa: E731
     x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     assert swap_test(network, x).verdict == "unrepeatable"
-    with pytest.raises(UserError, match="the answers must repeat themselves to be compared, but two calls"):
+    with pytest.raises(UserError, match="the outputs must be repeatable to be compared, but two calls"):
         assert_batch_invariant(network, x)
     result = batch_invariance(network, x, x + 1, batch_size=8)
     assert not result.forward_coupling

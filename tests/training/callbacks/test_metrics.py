@@ -7,7 +7,7 @@ import torch
 
 from gannorm.training import prepare
 from gannorm.training.callbacks import metrics as callbacks
-from gannorm.training.callbacks.metrics import Metrics, divergence
+from gannorm.training.callbacks.metrics import Metrics, why_it_ends
 
 
 @pytest.mark.parametrize(("d_steps", "processes"), [(1, 1), (2, 3)])
@@ -25,13 +25,13 @@ def test_the_speed_counts_the_real_images_of_all_processes(configure, monkeypatc
     assert records[0]["images_per_second"] == 3 * 16 * d_steps * processes / 4
 
 
-def test_losses_of_either_sign_that_are_too_large_or_no_number_are_a_divergence(configure):
+def test_losses_of_either_sign_that_exploded_or_are_not_finite_end_the_run(configure):
     gan, _ = prepare(configure())
     gan.step = 7
     gan.max_loss = 10.0
-    for value, diverged in ((9.0, False), (-9.0, False), (11.0, True), (-11.0, True), (float("nan"), True)):
+    for value, ends in ((9.0, False), (-9.0, False), (11.0, True), (-11.0, True), (float("nan"), True)):
         gan.losses = {"loss/d": torch.tensor(value)}
-        assert bool(divergence(gan)) == diverged, value
+        assert bool(why_it_ends(gan)) == ends, value
     gan.losses = {"loss/d": torch.tensor(1.0)}
     next(gan.generator.parameters()).data.view(-1)[0] = torch.nan
-    assert "weights that are not finite at step 7" in divergence(gan)
+    assert "non-finite weights at step 7" in why_it_ends(gan)

@@ -105,68 +105,6 @@ def test_matrix_is_the_norm_of_autograd_jacobian() -> None:
     torch.testing.assert_close(coupling_matrix(network, x), jacobian.flatten(2).norm(dim=2), rtol=1e-10, atol=0)
 
 
-def test_estimates_converge_to_the_exact_sums_as_one_over_root_draws() -> None:
-    torch.manual_seed(0)
-    network = image_network(nn.BatchNorm2d).double()
-    x = randn(6, 3, 8, 8)
-    squared = coupling_matrix(network, x).square()
-    total, off = squared.sum().item(), (squared.sum() - squared.diagonal().sum()).item()
-    generator = torch.Generator().manual_seed(0)
-
-    def errors(draws: int) -> Tensor:
-        estimates = [estimate_coupling(network, x, draws, generator).off_diagonal for _ in range(60)]
-        return torch.tensor(estimates, dtype=torch.float64) - off
-
-    few, many = errors(2), errors(18)
-    # Standard errors: a mean of 60 lies within 4 of them of 0; the ratio of two standard deviations is within 40 %
-    # of √(17/1) at 60 samples each.
-    assert abs(few.mean().item()) < 4 * few.std().item() / math.sqrt(60)
-    assert abs(many.mean().item()) < 4 * many.std().item() / math.sqrt(60)
-    assert few.std().item() / many.std().item() == pytest.approx(math.sqrt(17), rel=0.4)
-    assert estimate_coupling(network, x, 200, generator).total == pytest.approx(total, rel=0.1)
-    assert 0 < off < total
-
-
-def test_cost_of_the_estimate_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = []
-    grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: counted.append(1) or grad(*a, **k))
-    network = nn.Linear(3, 1)
-    costs = []
-    for probe, n in ((estimate_coupling, 16), (estimate_coupling, 1024), (coupling_matrix, 64)):
-        counted.clear()
-        probe(network, torch.randn(n, 3))
-        costs.append(len(counted))
-    assert costs == [4, 4, 64]
-
-
-@pytest.mark.parametrize("n", [2, 3, 64])
-@pytest.mark.parametrize("channels", [1, 5])
-def test_common_mode_gain_of_a_batch_norm_unit_is_minus_one(n: int, channels: int) -> None:
-    # ε = 1e-2 keeps the derivative of two samples away from 0; the law holds for any ε.
-    norm = nn.BatchNorm1d(channels, eps=1e-2).double()
-    assert common_mode_gain(lambda x: norm(x).sum(1), randn(n, channels)) == pytest.approx(-1, abs=1e-10)
-
-
-def test_common_mode_gain_stays_complete_in_a_convolution_while_the_ratio_falls() -> None:
-    norm = nn.BatchNorm2d(1).double()
-    x = randn(16, 1, 8, 8)
-    f = lambda x: norm(x).square().mean((1, 2, 3)) + norm(x).mean((1, 2, 3))  # noqa: E731
-    assert common_mode_gain(f, x, samples=16) == pytest.approx(-1, abs=1e-10)
-    assert coupling_ratio(coupling_matrix(f, x)) < 0.1
-
-
-def test_common_mode_gain_has_its_closed_form_for_a_leak() -> None:
-    # f_i = x_i + a·mean(x): own 1 + a/N, others a(N−1)/N.
-    n, a = 10, 0.5
-    gain = common_mode_gain(lambda x: x[:, 0] + a * x[:, 0].mean(), randn(n, 1))
-    assert gain == pytest.approx(a * (n - 1) / n / (1 + a / n), abs=1e-12)
-
-
-def test_common_mode_gain_is_undefined_where_a_shift_of_an_image_is_ignored() -> None:
-    assert math.isnan(common_mode_gain(lambda x: (x - x.mean(1, keepdim=True))[:, 0].square(), randn(4, 3)))
-
-
 def test_bad_input_is_refused() -> None:
     network = nn.Linear(3, 1)
     for probe in (coupling_matrix, estimate_coupling, common_mode_gain):

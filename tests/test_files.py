@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gannorm import locks
+from gannorm import files
 from gannorm.errors import UserError
-from gannorm.locks import lock
+from gannorm.files import lock
 
 # What Windows does not have, or macOS: https://docs.python.org/3/library/ says so beside each.
 WINDOWS = """
@@ -60,7 +60,7 @@ def test_a_lock_waits(tmp_path):
 
 
 def test_a_system_without_locks_says_so_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     with (
         (tmp_path / "lock").open("w") as file,
         pytest.raises(UserError, match=r"need file locks .*: \w+ has none; use"),

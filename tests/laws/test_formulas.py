@@ -15,7 +15,6 @@ import torch
 from support.toys import close, gradients, loss
 
 from gannorm.normalizers import NORMALIZERS
-from gannorm.normalizers.statistics import moments
 
 N, C, S = 8, 16, 4
 REFERENCE_BATCH = 6
@@ -177,13 +176,6 @@ def test_float32_agrees_with_float64_even_far_off_centre(case, centre):
     single = copy.deepcopy(layer).float()
     # Centring loses log2(centre) bits of 24: centre · 2^-24 of a standard deviation. A few roundings beside.
     close([single(x.float()).detach()], [expected], 1e-6 + centre * 2**-24)
-
-
-@pytest.mark.parametrize("value", [10.1, 100.1, 1e4])
-def test_the_variance_of_a_constant_is_zero_in_float32(value):
-    x = torch.full((3, 8, 7, 7), value)
-    for dims in ((0, 2, 3), (1, 2, 3), (2, 3)):
-        assert moments(x, dims)[1].max() <= (value * 2**-24) ** 2  # of a rounding of the mean; ε is 1e-5
 
 
 @pytest.mark.parametrize("case", CASES)
