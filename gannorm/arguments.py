@@ -9,13 +9,14 @@ import traceback
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from gannorm import recipes
 from gannorm.config import RENAMED, TrainConfig, keys, read_sources
 from gannorm.dotted import changed, flatten
 from gannorm.errors import UserError
 from gannorm.files import writing
-from gannorm.hints import FLAGS, NAMES
+from gannorm.hints import FLAGS, NAMES, NONE
 from gannorm.registry import Registry, UnknownNameError, choices
 from gannorm.schema import Key, kind_in_words, unknown_key
 
@@ -95,7 +96,7 @@ def require_names(config: TrainConfig) -> None:
         if not key.names or config[key.name] in (names := _registry(key.names)):
             continue
         name = config[key.name]
-        if instead := NAMES[key.names].get(name.lower().replace("-", "_")):
+        if instead := NAMES[key.names].get(name.lower().replace("-", "_").rpartition(".")[2]):  # torch.nn.Identity
             raise UserError(f"`{key.name}` has no {name!r}: did you mean {instead}?")
         if isinstance(names, Registry):
             raise UnknownNameError(f"unknown {names.kind} {name!r}: {choices(name, names)}")
@@ -177,9 +178,17 @@ def _require_known(parser: ArgumentParser, argv: Sequence[str]) -> None:
             raise _unknown_flag(flag, parser, flags)
         wants_value = not equals and (flag not in flags or flags[flag].nargs is None)
         if wants_value and (following is None or (following.startswith("-") and not _is_number(following))):
-            raise UserError(
-                f"`{flag}` must be followed by a value: got none; write a value that begins with - as {flag}=-…"
-            )
+            raise UserError(f"`{flag}` must be followed by a value: got none; {_value_of(flag, flags.get(flag))}.")
+
+
+def _value_of(flag: str, action: Any) -> str:
+    """How a value is given to a flag that came without one."""
+    kind = kind_of(action) if action else None
+    if kind is bool:
+        return f"give {flag} true or {flag} false"
+    if get_origin(kind) is Literal:
+        return f"choose from {', '.join(map(str, get_args(kind)))}"
+    return f"write a value that begins with - as {flag}=-…"
 
 
 def _is_number(text: str) -> bool:
@@ -191,8 +200,10 @@ def _unknown_flag(flag: str, parser: ArgumentParser, flags: Mapping[str, Any]) -
     if name in RENAMED and f"--{RENAMED[name]}" in flags:
         return UserError(f"`--{name}` was renamed: give --{RENAMED[name]}.")
     if hint := FLAGS.get(command, {}).get(name):
-        return UserError(f"unknown key {name!r}: did you mean {hint}?")
-    known = [option.removeprefix("--") for option in flags if option.startswith("--")]
+        return UserError(
+            f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
+        )
+    known = [option.removeprefix("--") for option in flags if option.startswith("--") and option != "--help"]
     return unknown_key(name, known, f"`{parser.prog} --help` lists the keys.")
 
 
@@ -210,7 +221,10 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         return f"`{parser.prog}` needs an argument: {match[1]} is missing; see `{parser.prog} --help`."
     if match := re.search(r"unrecognized arguments: (\S*)", message):
         file = match[1].endswith((".yaml", ".yml"))
-        hint = f"did you mean --config {match[1]}?" if file else "give each value after its --key."
+        configs = "--config" in parser._option_string_actions
+        hint = "give each value after its --key."
+        if configs and (file or match[1] in recipes.names()):
+            hint = f"did you mean --config {match[1]}?"
         return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
     return message
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NONE = "no such key is needed: "  # begins a hint that names no key
+
 _NORMALIZERS = {
     "bn": "'batch'",
     "gn": "'group'",
@@ -18,6 +20,8 @@ _NORMALIZERS = {
     "spectral": "a weight normalizer, --model.discriminator.weight_norm spectral",
     "sn": "a weight normalizer, --model.discriminator.weight_norm spectral",
     "weight": "a weight normalizer, --model.discriminator.weight_norm weight",
+    "null": "'none'",
+    "false": "'none'",
     "spectral_norm": "a weight normalizer, --model.discriminator.weight_norm spectral",
 }
 _LOSSES = {
@@ -60,16 +64,24 @@ FLAGS: dict[str, dict[str, str]] = {  # command → foreign flag → its flag he
         "device": "--trainer.accelerator gpu",
         "gpus": "--trainer.accelerator gpu --trainer.devices 2",
         "cuda": "--trainer.accelerator gpu",
+        "gpu": "--trainer.accelerator gpu",
+        "d_lr": "--model.lr_d 2e-4",
+        "g_lr": "--model.lr_g 2e-4",
+        "outdir": "--output runs",
+        "out": "--output runs",
+        "logdir": "--output runs",
+        "log_dir": "--output runs",
+        "save_dir": "--output runs",
         "epochs": "--steps 1200, in updates of the generator",
         "iterations": "--steps 1200, in updates of the generator",
-        "workers": "nothing: images are in memory, and no process loads them",
-        "num_workers": "nothing: images are in memory, and no process loads them",
+        "workers": f"{NONE}images are in memory, and no process loads them",
+        "num_workers": f"{NONE}images are in memory, and no process loads them",
         "dataset": "--data.name cifar10",
         "groups": "--model.discriminator.norm_options.groups 8",
         "ema": "--model.ema_decay 0.999",
     },
     "evaluate": {
-        "metrics": "nothing: every score is computed; --reconstruction 64 and --statistics all add more",
+        "metrics": f"{NONE}every score is computed; --reconstruction 64 and --statistics all add more",
         "n": "--samples 50000",
         "num_images": "--samples 50000",
         "checkpoint": "--step 1200, or --all_checkpoints true",
@@ -83,7 +95,19 @@ FLAGS: dict[str, dict[str, str]] = {  # command → foreign flag → its flag he
     "probe": {
         "checkpoint": "--step 1200",
         "model": "--module my_nets:Critic",
+        "device": f"{NONE}a probe runs on the CPU",
         "shape": "--input 3x32x32",
     },
-    "study": {"workers": "--jobs 2", "seeds": "`seed: [0, 1, 2]` under `factors` in the study file"},
+    "study": {
+        "config": f"{NONE}a study is given by its name or file alone, as in gannorm study demo",
+        "workers": "--jobs 2",
+        "seeds": "`seed: [0, 1, 2]` under `factors` in the study file",
+    },
+}
+
+VALUES: dict[str, dict[str, str]] = {  # key of a fixed choice → value → what is wanted
+    "wandb": {
+        **dict.fromkeys(("false", "no", "none", "disabled", "0", "null"), "off"),
+        **dict.fromkeys(("true", "yes", "on", "1"), "auto"),
+    },
 }

@@ -70,9 +70,14 @@ def choices(name: object, names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The most similar name, ignoring case and hyphens, in a list; an empty list if no name is similar."""
+    """The most similar name, ignoring case, hyphens and module, in a list; an empty list if no name is similar."""
     plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
+    wanted = name.lower().replace("-", "_")
+    near = [
+        match
+        for spelling in dict.fromkeys((wanted, wanted.rpartition(".")[2]))  # torch.nn.GroupNorm
+        for match in difflib.get_close_matches(spelling, plain, n=1, cutoff=cutoff)
+    ][:1]
     return [plain[match] for match in near]
 
 

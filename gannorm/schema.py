@@ -16,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from gannorm.errors import UserError, printable
 from gannorm.files import parse_yaml
+from gannorm.hints import VALUES
 from gannorm.registry import nearest
 
 FACTOR, MEASUREMENT, DISPLAY = "factor", "measurement", "display"
@@ -91,13 +92,23 @@ class Key:
             typed = _typed(value, self.kind)
         except TypeError:
             got = "nothing" if value in ("", None) else printable(str(value))[:100]
-            hint = nearest(str(value), get_args(self.kind)) if get_origin(self.kind) is Literal else []
-            remedy = f"; did you mean {hint[0]!r}?" if hint else "."
+            hint = self._nearest(value)
+            remedy = f"; did you mean {hint!r}?" if hint else "."
             raise UserError(f"`{self.name}` must be {kind_in_words(self.kind)}: got {got}{remedy}") from None
         numbers = typed if isinstance(typed, tuple) else (typed,)
         if self.within is not None and not all(number in self.within for number in numbers):
             raise UserError(f"`{self.name}` must be {self.within}: got {value} ({self.help}).")
         return typed
+
+    def _nearest(self, value: Any) -> str:
+        """What a value of the wrong kind may have meant; "" if nobody can say."""
+        text = str(value).lower()
+        if get_origin(self.kind) is Literal:
+            near = nearest(text, get_args(self.kind))
+            return VALUES.get(self.name, {}).get(text, near[0] if near else "")
+        number = _number(str(value))
+        whole = self.kind is int and isinstance(number, float) and number.is_integer()
+        return str(int(number)) if whole else ""
 
 
 def unknown_key(name: str, known: Iterable[str], remedy: str = "") -> UserError:
@@ -148,4 +159,12 @@ def kind_in_words(kind: Any) -> str:
         return " or ".join(kind_in_words(each) for each in get_args(kind))
     if kind is type(None):
         return "null"
+    if get_origin(kind) is dict:
+        return "a mapping, such as {key: value}"
+    if get_origin(kind) is tuple:
+        return f"a list of {len(get_args(kind))} numbers, such as [0.5, 0.999]"
+    if get_origin(kind) is list:
+        return f"a list of {kind_in_words(get_args(kind)[0])}"
+    if kind is float:
+        return "a finite number"
     return kind.__name__ if get_origin(kind) is None else str(kind).replace("typing.", "")

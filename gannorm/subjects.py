@@ -21,7 +21,16 @@ from gannorm.rundir import parse_yaml
 from gannorm.seeds import stream
 from gannorm.weights import load_weights
 
-SHAPE = r"\d+([x,]\d+)*"
+SHAPE = r"[(\[]? *[1-9]\d*( *[x×, ] *[1-9]\d*)* *,?[)\]]?"  # 3x32x32, 3,32,32 and (3, 32, 32) are one
+
+
+def shape_of(text: str) -> tuple[int, ...] | None:
+    """The shape that a person writes, without the batch; None if this is none.
+
+    >>> shape_of("3x32x32"), shape_of("(3, 32, 32)"), shape_of("d.npy"), shape_of("0x3")
+    ((3, 32, 32), (3, 32, 32), None, None)
+    """
+    return tuple(map(int, re.findall(r"\d+", text))) if re.fullmatch(SHAPE, text) else None
 
 
 def load_module(spec: str, args: str = "", weights: str = "", weights_key: str = "") -> tuple[nn.Module, str]:
@@ -123,29 +132,81 @@ def load_halves(source: str, f: nn.Module, images: int, batch_size: int, seed: i
     Raises:
         UserError: an unreadable source, fewer than two samples a half, or a module that does not take it.
     """
-    if re.fullmatch(SHAPE, source):
-        x: Any = torch.randn(2 * images, *map(int, re.split("[x,]", source)), generator=stream(seed, "input"))
+    if shape := shape_of(source):
+        x: Any = torch.randn(2 * images, *shape, generator=stream(seed, "input"))
     else:
         x = _read(Path(source))
-    parameter = next(iter(f.parameters()), None)
-    if parameter is not None:
-        x = map_tensors(lambda t: t.to(parameter.dtype) if t.is_floating_point() else t, x)
+    x = _in_precision_of(f, x)
     if images < 2:
         raise UserError(f"`images`, of each half, must be at least 2: got {images}.")
     count = min(batch_size_of(x) // 2, images)
     if count < 2:
         raise UserError(f"`--input` must hold at least four samples: got {batch_size_of(x)} in {source}.")
     halves = take(x, torch.arange(count)), take(x, torch.arange(count, 2 * count))
+    _require_taken(f, x, min(batch_size, count))
+    return halves
+
+
+def load_folders(
+    real: str, fake: str, source: str, f: nn.Module, images: int, batch_size: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real and fake images of two folders for `f`, drawn by the seed: float (N, C, H, W) in [−1, 1].
+
+    Args:
+        real, fake: folders of image files at any depth, whatever their splits.
+        source: the shape that `f` takes, such as "1x28x28"; "": colour, at the size of the fakes.
+        f, images, batch_size, seed: as in `load_halves`; as many of both as the smaller folder has.
+
+    Raises:
+        UserError: an unreadable folder, one with fewer than two images, or a module that does not take them.
+    """
+    from gannorm.data.folder import ALL, read_folder
+    from gannorm.data.images import Images
+    from gannorm.evaluation.inputs import given_images, grey_if
+
+    shape = shape_of(source) if source else tuple(given_images(Path(fake)).shape[1:])
+    if shape is None or len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+        raise UserError(
+            f"`--input` beside --real and --fake must be the shape of square images: got {source!r}; give 3x32x32."
+        )
+
+    def read(folder: str) -> Images:
+        there = read_folder(Path(folder).expanduser(), ALL, image_size=shape[1])
+        pixels = grey_if(there.pixels, shape[0])
+        if pixels.shape[1] != shape[0]:
+            raise UserError(
+                f"`--input` asks for grey images: those of {folder} have colours; give 3x{shape[1]}x{shape[2]}."
+            )
+        return Images(pixels, None, (), folder, ALL)
+
+    both = read(real), read(fake)
+    count = min(images, *map(len, both))
+    if count < 2:
+        raise UserError(
+            f"`--real` and `--fake` must hold at least two images each: got {len(both[0])}, {len(both[1])}."
+        )
+    halves = (_in_precision_of(f, both[0].take(count, seed)), _in_precision_of(f, both[1].take(count, seed)))
+    _require_taken(f, halves[0], min(batch_size, count))
+    return halves
+
+
+def _in_precision_of(f: nn.Module, x: Any) -> Any:
+    parameter = next(iter(f.parameters()), None)
+    if parameter is None:
+        return x
+    return map_tensors(lambda t: t.to(parameter.dtype) if t.is_floating_point() else t, x)
+
+
+def _require_taken(f: nn.Module, x: Any, count: int) -> None:
     try:
         with running(f, x) as run, torch.no_grad():
-            run(take(x, torch.arange(min(batch_size, count))))
+            run(take(x, torch.arange(count)))
     except Exception as error:
         if out_of_memory(error):
             raise
         reason = raised(error).split("\n")[0][:240]
         shape = "x".join(map(str, x.shape)) if isinstance(x, torch.Tensor) else type(x).__name__
         raise UserError(f"`--module` must take the input: {type(f).__name__} on {shape} gave: {reason}") from error
-    return halves
 
 
 def load_labelled(source: str, labels_file: str, f: nn.Module) -> tuple[Any, torch.Tensor]:

@@ -6,8 +6,9 @@ import pytest
 
 from gannorm.arguments import _registry
 from gannorm.cli import COMMANDS
-from gannorm.config import TrainConfig
-from gannorm.hints import FLAGS, NAMES
+from gannorm.config import TrainConfig, keys
+from gannorm.errors import UserError
+from gannorm.hints import FLAGS, NAMES, VALUES
 from gannorm.recipes import names
 
 
@@ -32,3 +33,12 @@ def test_a_flag_from_elsewhere_leads_to_one_of_the_command(command):
         assert f"--{foreign}" not in flags
         for flag in re.findall(r"--[\w.]+", hint):
             assert flag in flags or re.sub(r"\.\w+$", "", flag) in flags  # below a key that takes any
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_from_elsewhere_leads_to_one_of_the_key(name):
+    key = keys("gan")[name]
+    for foreign, ours in VALUES[name].items():
+        assert key.typed(ours) == ours
+        with pytest.raises(UserError, match=f"did you mean '{ours}'"):
+            key.typed(foreign)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gannorm import recipes
 from gannorm.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
 from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
@@ -53,7 +54,10 @@ def run(argv: Sequence[str]) -> int:
             print(line)
         return 0
     if arguments and not arguments[0].startswith("-"):
-        directory = RunDir.open(Path(arguments.pop(0)))
+        name = arguments.pop(0)
+        if name in recipes.names() and not Path(name).exists():
+            raise UserError(f"`describe` takes a run, or a config by its key: got {name!r}; give --config {name}.")
+        directory = RunDir.open(Path(name))
         arguments = ["--config", str(directory.config_file), *arguments]
     elif not flag_values(arguments, "--config") + flag_values(arguments, "--task"):
         arguments = ["--config", DEFAULT, *arguments]

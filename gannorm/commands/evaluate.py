@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,9 +187,11 @@ def _score_others(options: dict[str, Any]) -> int:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+([x,]\d+)*", text):
+    from gannorm.subjects import shape_of
+
+    if not (shape := shape_of(text)):
         raise UserError(f"`--latent_shape` must be a shape such as 100x1x1: got {text!r}.")
-    return tuple(int(part) for part in re.split("[x,]", text))
+    return shape
 
 
 def _range(ends: list[float] | None) -> tuple[float, float] | None:

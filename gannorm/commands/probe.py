@@ -30,6 +30,8 @@ def parser() -> ArgumentParser:
         default="",
         help="for --module: a shape such as 3x32x32, or an .npy or .pt file, its first half real, the rest fake",
     )
+    parser.add_argument("--real", type=str, default="", help="for --module: a folder of real images, beside --fake")
+    parser.add_argument("--fake", type=str, default="", help="for --module: a folder of generated images")
     parser.add_argument(
         "--labels",
         type=str,
@@ -57,10 +59,19 @@ def run(argv: Sequence[str]) -> int:
     options = parse(parser(), argv)
     if bool(options.run) == bool(options.module):
         raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
-    if (options.run and options.input) or (options.module and options.step is not None):
-        raise UserError("`--input` belongs to --module, and `--step` to a run: got them exchanged; leave it out.")
-    if options.module and not options.input:
-        raise UserError("`--module` needs --input: got none; give a shape such as 3x32x32, or an .npy or .pt file.")
+    folders = bool(options.real or options.fake)
+    if (options.run and (options.input or folders)) or (options.module and options.step is not None):
+        raise UserError(
+            "`--input` belongs to --module, as `--real` and `--fake` do, and `--step` to a run: got the other; leave "
+            "it out."
+        )
+    if folders and not (options.real and options.fake):
+        raise UserError("`--real` and `--fake` belong together: got one of them; give both folders.")
+    if options.module and not (options.input or folders):
+        raise UserError(
+            "`--module` needs --input, or --real and --fake: got none; give a shape such as 3x32x32, or an .npy or .pt "
+            "file, or two folders of images."
+        )
     if options.labels and not Path(options.input).suffix:
         raise UserError("`--labels` belongs to a file of --input: got none; give one, or leave --labels out.")
     require_positive(images=options.images, batch_size=options.batch_size)
@@ -77,11 +88,12 @@ def run(argv: Sequence[str]) -> int:
     if options.run:
         f, real, fake, settings = _run_to_probe(options)
     else:
-        from gannorm.subjects import load_halves, load_module
+        from gannorm.subjects import load_folders, load_halves, load_module
 
         f, remark = load_module(options.module, options.args, options.weights, options.weights_key)
         f.train(options.mode == "train")
-        real, fake = load_halves(options.input, f, options.images, options.batch_size, options.seed)
+        how = options.input, f, options.images, options.batch_size, options.seed
+        real, fake = load_folders(options.real, options.fake, *how) if folders else load_halves(*how)
     f.train(options.mode == "train")
     to_json, to_figure = (output_file(path) if path else None for path in (options.json, options.figure))
     draws, chosen = stream(options.seed, "probe"), output_of(options.output)
@@ -90,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
     print(result)
     if remark:
         print(f"  ({remark})")
-    if options.module and not Path(options.input).suffix:
+    if options.module and not folders and not Path(options.input).suffix:
         print("  (both classes are the same noise: the couplings hold, but accuracies and the leak ratio need images)")
     if settings and options.mode == "train" and (line := _contradiction(settings, result)):
         print(line)

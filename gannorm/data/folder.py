@@ -24,12 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import ImageColor
 
 from gannorm.data.cache import decoded
 from gannorm.data.decoding import Form
 from gannorm.data.images import Images
 from gannorm.data.left_out import LINK, counted, remedies, report_bad
-from gannorm.errors import UserError
+from gannorm.errors import UserError, require_positive
 
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib"),
@@ -71,6 +72,15 @@ def read_folder(
         UserWarning: files that are left out; held-out images that are exact copies of training images, where folders
             make the split; class folders with the names of splits.
     """
+    require_positive(image_size=image_size)
+    if split not in ("train", "test", ALL):
+        raise UserError(f"`split` must be train, test or {ALL}: got {split!r}.")
+    try:
+        ImageColor.getrgb(background)
+    except ValueError:
+        raise UserError(
+            f"`background` must be a colour: got {background!r}; give a name such as white, or #rrggbb."
+        ) from None
     root = Path(root)
     tree = _tree(root, follow_links)
     plan = _everything(tree.images) if split == ALL else _by_folders(tree.images) or _by_hash(tree.images)
@@ -85,7 +95,7 @@ def read_folder(
     part = decoded(root, plan.parts, split, Form(image_size, enlarge, background), together=plan.by_hash)
     report_bad(root, tree.bad | part.bad, len(own) + len(tree.bad), skip_bad)
     if not part.names:
-        raise _no_images(root, tree, split)
+        raise _no_images(root, tree, split, ", or copies of images that are not" if plan.by_hash else "")
     if part.copies and split == "test":
         warnings.warn(
             f"{root}: {part.copies} of {len(part.names)} held-out images are exact duplicates of training images, "
@@ -99,10 +109,10 @@ def read_folder(
     return Images(part.pixels, labels, classes, "folder", split, split_rule=plan.rule, note=note)
 
 
-def _no_images(root: Path, tree: _Tree, split: str) -> UserError:
+def _no_images(root: Path, tree: _Tree, split: str, why: str = "") -> UserError:
     return UserError(
         f"a folder must leave images for training and for testing: {root} has {len(tree.images)}, none of them in the "
-        f"{split} split; add images, or sort them into folders train and test."
+        f"{split} split{why}; add images, or sort them into folders train and test."
     )
 
 

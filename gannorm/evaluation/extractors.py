@@ -28,7 +28,7 @@ from tqdm import tqdm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import best_device, undisturbed
+from gannorm.evaluation.arithmetic import best_device, require_device, undisturbed
 from gannorm.isolate import switched
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
@@ -120,6 +120,8 @@ def build_extractor(
     name = name or default_extractor(dataset)
     if name not in registered:
         raise UnknownNameError(f"unknown extractor {name!r}: {choices(name, registered)}")
+    if device is not None:
+        require_device(str(device))
     device = torch.device(device) if device is not None else best_device()
     with undisturbed():
         card: Mapping[str, Any] = {}

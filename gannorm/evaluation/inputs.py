@@ -121,7 +121,12 @@ def pixels_of(images: Tensor | np.ndarray, value_range: Range | None, what: str,
     tensor = _channels_first(tensor.detach().cpu(), what)
     if tensor.dtype == torch.uint8:
         return tensor.contiguous()
+    if not len(tensor):
+        raise UserError(f"{what} must be some: got none, the shape {tuple(tensor.shape)}.")
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise UserError(f"{what} must be bytes or floating-point numbers: got {tensor.dtype}; convert them.")
     if not tensor.is_floating_point():
+        tensor = tensor.to(torch.int64)  # torch has no least and greatest of uint16
         least, most = (int(value) for value in tensor.aminmax())
         if not 0 <= least <= most <= 255:
             raise UserError(f"whole numbers as {what} must lie in 0…255: got {least} to {most}.")
@@ -160,7 +165,12 @@ def _channels_first(tensor: Tensor, what: str) -> Tensor:
 def _labelled(labels: Any, count: int) -> tuple[Tensor | None, tuple[str, ...]]:
     if labels is None:
         return None, ()
-    labels = torch.as_tensor(labels).cpu()
+    try:
+        labels = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:  # names, for example
+        raise UserError(
+            f"real_labels must be one whole number from 0 for each of the {count} images: {error}; number the classes."
+        ) from None
     if labels.shape != (count,) or labels.is_floating_point() or int(labels.min()) < 0:
         raise UserError(
             f"real_labels must be one whole number from 0 for each of the {count} images: got {labels.dtype} "

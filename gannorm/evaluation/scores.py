@@ -307,6 +307,8 @@ def count_samples(
         UserError: counts with which there is no score.
     """
     samples = min(len(dataset), 50_000) if samples is None else samples
+    if not isinstance(samples, int):
+        raise UserError(f"`samples` must be a whole number: got {samples!r}.")
     if batch_size < 1 or splits < 1 or kid_subsets < 1:
         raise UserError(
             f"batch_size, splits and kid_subsets must be at least 1: got {batch_size}, {splits}, {kid_subsets}."

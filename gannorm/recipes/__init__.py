@@ -16,6 +16,8 @@ def locate(source: str, folder: Path = Path()) -> Path:
     Raises:
         UserError: no recipe has this name; or the file is missing and a recipe has its name.
     """
+    if not source:
+        raise UserError(f"a config must be a recipe or a file: got nothing; choose from {', '.join(names())}.")
     if Path(source).name == source and not Path(source).suffix and source not in ("", ".", ".."):
         if source not in names():
             raise UserError(f"unknown recipe {source!r}: {choices(source, names())} A file is given as ./{source}.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gannorm.cli import main
 from gannorm.commands.probe import output_of
@@ -101,3 +102,21 @@ def test_a_classifiers_run_is_probed_on_its_held_out_images(tmp_path: Path, caps
     assert "10 classes, chance 0.10" in out
     assert "in the place of 64" in out
     assert "BatchNorm2d" in out
+
+
+def test_two_folders_are_real_and_fake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Dark against light: a critic that sums the pixels ranks every pair right."""
+    critic_source = "class Critic(nn.Module):\n    def forward(self, x):\n        return x.flatten(1).sum(1)\n"
+    (tmp_path / "nets.py").write_text(f"from torch import nn\n\n{critic_source}")
+    for folder, colour in (("real", 200), ("fake", 20)):
+        (tmp_path / folder).mkdir()
+        for k in range(16):
+            Image.new("RGB", (8, 8), 3 * (colour + k,)).save(tmp_path / folder / f"{k}.png")
+    folders = ["--real", str(tmp_path / "real"), "--fake", str(tmp_path / "fake"), "--batch_size", "8"]
+    critic = ["probe", "--module", f"{tmp_path / 'nets.py'}:Critic"]
+    for shape in ([], ["--input", "1x8x8"]):
+        assert main([*critic, *folders, *shape]) == 0
+        out = capsys.readouterr().out
+        assert "AUC           1.00 pure" in out and "same noise" not in out
+    assert main([*critic, *folders, "--input", "1x8"]) == 2
+    assert "must be the shape of square images" in capsys.readouterr().err

@@ -386,3 +386,24 @@ def test_the_pixels_are_mapped_from_the_cache_and_have_its_fingerprint(tmp_path,
     copy = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8).view(images.pixels.shape)
     assert torch.equal(copy, images.pixels)
     assert images.fingerprint in next(cache.glob("*.json")).read_text()
+
+
+@pytest.mark.parametrize(
+    "options,line",
+    [
+        ({"background": "blakc"}, "`background` must be a colour: got 'blakc'; give a name such as white, or #rrggbb"),
+        ({"image_size": 0}, "`image_size` must be at least 1: got 0"),
+        ({"split": "validation"}, "`split` must be train, test or all: got 'validation'"),
+    ],
+)
+def test_a_wrong_option_is_named_once_and_no_file_is_blamed(tmp_path, options, line):
+    write(tmp_path, *NAMES)
+    with pytest.raises(UserError, match=line):
+        read_folder(tmp_path, **{"split": "train", "image_size": 8} | options)
+
+
+def test_a_folder_of_copies_says_why_nothing_is_held_out(tmp_path):
+    write_copies(tmp_path, *NAMES)
+    with pytest.raises(UserError, match="none of them in the test split, or copies of images that are not"):
+        load(tmp_path)
+        load(tmp_path, "test")

@@ -62,6 +62,10 @@ MISTAKES = {
     "no such folder": ("./nowhere", {}, "./nowhere is neither"),
     "a list": ([1, 2], {}, "a folder or the name of a data set: got list"),
     "few labels": (PIXELS, {"labels": [0, 1]}, "one whole number from 0 for each of the 24 images"),
+    "labels in words": (PIXELS, {"labels": ["a", "b"] * 12}, "one whole number from 0 .* number the classes"),
+    "wide whole numbers": (np.full((9, 8, 8), 300, np.uint16), {}, r"must lie in 0…255: got 300 to 300"),
+    "truth values": (torch.zeros(9, 8, 8, dtype=torch.bool), {}, "bytes or floating-point numbers: got torch.bool"),
+    "none at all": (torch.zeros(0, 3, 8, 8), {"value_range": (0, 1)}, "real images must be some: got none"),
     "another split": ("digits", {"split": "val"}, "split must be train or test: got 'val'"),
 }
 
