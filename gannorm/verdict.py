@@ -192,22 +192,23 @@ def _not_measured(e: Evidence) -> Verdict | None:
 def _independent(e: Evidence) -> Verdict:
     """Rules 2 and 3."""
     auc = e.auc_images or e.curve[PURE]
-    kind, head = "judges images", "no logit and no gradient depends on the other images of the batch"
-    depends = "it does not depend on the batch"
+    kind, depends = "judges images", "it does not depend on the batch"
+    head = "no logit and no gradient depends on the other images of the batch"
     if e.gradient_coupled:
         kind, head = "learns from batches", _SENTENCES["learns from batches"]
         depends = "only its gradients depend on the batch"
     elif not e.gradient_tested:
         head = "no logit depends on the other images of the batch, and gradients could not be tested"
         depends = "its logits do not depend on the batch (gradients could not be tested)"
+    hidden = _hidden(e)
     if auc.above(CHANCE):
-        return Verdict(kind, f"{head}; it ranks real above fake images with AUC {auc}{_hidden(e)}")
+        return Verdict(kind, f"{head}; it ranks real above fake images with AUC {auc}{hidden}")
     if auc.low is None:
-        return _undecided(f"{depends}, and AUC {auc} has no interval; measure again{_hidden(e)}")
+        return _undecided(f"{depends}, and AUC {auc} has no interval; measure again{hidden}")
     if auc.below(CHANCE):
-        return _undecided(f"{depends}, and it ranks real and fake images the wrong way round (AUC {auc}){_hidden(e)}")
-    reason = f"{depends}, and it does not separate real from fake: AUC {auc} is not shown to differ from 0.5"
-    return _undecided(reason + _hidden(e))
+        return _undecided(f"{depends}, and it ranks real and fake images the wrong way round (AUC {auc}){hidden}")
+    unresolved = f"AUC {auc} is not shown to differ from 0.5{hidden}"
+    return _undecided(f"{depends}, and it does not separate real from fake: {unresolved}")
 
 
 def _coupled(e: Evidence) -> Verdict:
@@ -368,8 +369,7 @@ def _student(values: Sequence[float], least: float, most: float) -> Estimate:
         return Estimate(mean)
     from scipy import stats
 
-    error = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
+    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
     return Estimate(mean, max(mean - half, least), min(mean + half, most))
 
 
