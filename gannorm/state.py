@@ -26,7 +26,7 @@ from gannorm.errors import UserError
 FOREIGN = {"torch", "lightning", "pytorch_lightning", "lightning_fabric", "wandb", "tqdm", "logging", "threading"}
 FOREIGN |= {"multiprocessing", "concurrent", "asyncio", "ray", "pytest", "_pytest", "unittest", "matplotlib", "pandas"}
 
-# Tuples, as every attribute of every module is asked at every call of a network: a union is made anew each time.
+# Tuples, as every attribute of every module is asked at every call of a network: a union is made again each time.
 ATOMS = (str, bytes, int, float, type(None), torch.dtype, torch.device)
 CONTAINERS = (list, set, deque, bytearray)
 OTHERS: tuple[type, ...] = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, nn.Module)

@@ -58,7 +58,7 @@ class Named:
     Attributes:
         change: of the first arm against the second: on a log scale their ratio, otherwise their difference; None where
             one run gives no interval.
-        falls: whether the first arm's value is the lower one.
+        decreases: whether the first arm's value is the lower one.
         p: of no change; p_equal: of a change of at least the margin (two one-sided tests); p_rank: of the rank test,
             in which a collapsed run without a finite value ranks last. The three `…_holm` are corrected over all
             comparisons that the study named, made or not; one that stands beside them is by itself. None where one run
