@@ -58,7 +58,7 @@ class Named:
     Attributes:
         change: of the first arm against the second: on a log scale their ratio, otherwise their difference; None where
             one run gives no interval.
-        falls: whether the first arm's value is the lower one.
+        decreases: whether the first arm's value is the lower one.
         p: of no change; p_equal: of a change of at least the margin (two one-sided tests); p_rank: of the rank test,
             in which a collapsed run without a finite value ranks last. The three `…_holm` are corrected over all
             comparisons that the study named, made or not; one that stands beside them is by itself. None where one run
@@ -68,7 +68,7 @@ class Named:
     arm: Arm
     against: Arm
     change: Estimate | None
-    falls: bool
+    decreases: bool
     margin: str
     p: float | None = None
     p_holm: float | None = None
@@ -83,7 +83,7 @@ class Named:
         if self.p_holm is None:
             return "not enough runs"
         if self.p_holm < ALPHA:
-            return "lower" if self.falls else "higher"
+            return "lower" if self.decreases else "higher"
         if self.p_equal_holm is not None and self.p_equal_holm < ALPHA:
             return f"equal within {self.margin}"
         return "no difference shown"
@@ -227,9 +227,9 @@ def _compared(primary: Primary, a: str, b: str, members: Mapping[str, Sequence[R
     equal = equivalence(x, y, primary.bound, relative=False, paired=paired)
     with np.errstate(invalid="ignore"):
         ranks = float(stats.mannwhitneyu(ranked, others, alternative="two-sided").pvalue)
-    change, falls = effect.difference, effect.difference.mean < 0
+    change, decreases = effect.difference, effect.difference.mean < 0
     if primary.scale == "log":
         low, high = (None if bound is None else math.exp(bound) for bound in (change.low, change.high))
         change = Estimate(math.exp(change.mean), low, high, change.n)
     rank = ranks if math.isfinite(ranks) else 1.0  # all values are equal
-    return Named(arm, against, change, falls, primary.margin_in_words, p=effect.p, p_equal=equal, p_rank=rank)
+    return Named(arm, against, change, decreases, primary.margin_in_words, p=effect.p, p_equal=equal, p_rank=rank)
