@@ -58,6 +58,7 @@ SHOWN = {"training": ("batch", "noisy", "group", "none"), "noisy": ("batch", "no
 SHOWN |= {"conditioning": ("batch", "group", "fixup", "delta", "none"), "variance": ()}
 
 NOTES = {
+    "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
     "units": "Two seeds. The causes were not tested on their own.",
     "conditioning": "Two seeds. That an infinite ratio cannot pass was in the criterion from the start and in the code "
     "only after a first look at one seed, in which delta-orthogonal weights had passed by it. Fixup's branches are "
