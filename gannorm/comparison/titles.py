@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gannorm.config import NORMS, factors
+from gannorm.config import MODELS, NORMS, factors, keys
 from gannorm.labels import short, text
 
 Flat = Mapping[str, Any]
@@ -64,10 +64,16 @@ def point(config: Flat, keys: Iterable[str]) -> tuple[str, ...]:
 def config_hash(config: Flat) -> str:
     """12 hexadecimal digits of a config's factors, and so without the seed: equal within a condition.
 
-    >>> config_hash({"steps": 4, "seed": 0, "name": "a"}) == config_hash({"seed": 1, "steps": 4})
+    Factors that have their default do not count. So a run keeps its hash when a later version declares a new factor.
+
+    >>> config_hash({"steps": 4, "seed": 0}) == config_hash({"seed": 1, "steps": 4, "model.loss": "non_saturating"})
     True
     """
-    kept = {key: text(value) for key, value in factors(config).items()}
+    task = str(config.get("task", "gan"))
+    defaults = {name: key.default for name, key in keys(task if task in MODELS else "gan").items()}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    held = {key: list(value) if isinstance(value, tuple) else value for key, value in factors(config).items()}
+    kept = {key: text(value) for key, value in held.items() if key not in plain or text(plain[key]) != text(value)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
