@@ -13,7 +13,7 @@ ROOT = Path(gannorm.__file__).parent
 TESTS = Path(__file__).parent
 # A module imports only from lines above its own. On the first two lines, the foundations, also from its left.
 FOUNDATIONS = [
-    "errors registry files dotted schema recipes verdict config labels rundir terminal",
+    "errors registry files hints dotted schema recipes verdict config labels rundir terminal",
     "seeds state isolate distributed wandb_run",
 ]
 ROOMS = [
@@ -22,7 +22,7 @@ ROOMS = [
     "training evaluation comparison",
     "report",
     "studies",
-    "hints pytest_plugin weights",
+    "pytest_plugin weights",
     "arguments",
     "subjects",
     "commands",

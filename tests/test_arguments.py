@@ -43,7 +43,7 @@ def test_values_are_typed_and_free_keys_are_values(parser):
         (["here", "--steps", "--fast"], "`--steps` must be followed by a value"),
         (["here", "--steps", "x"], "`steps` must be .*: got x"),
         ([], "run is missing"),
-        (["here", "there.yaml"], "did you mean --config there.yaml"),
+        (["here", "there.yaml"], "takes no such argument: 'there.yaml'; give each value after its --key"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_remedy(parser, argv, message):

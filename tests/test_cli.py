@@ -210,7 +210,7 @@ MISTAKES = [
     (["sample", "empty_run"], "has no checkpoint"),
     (["sample", "empty_run", "--step", "last"], ": got last"),
     (["sample", "empty_run", "--rows", "0"], "`rows` must be at least 1"),
-    (["probe", "empty_run"], "has no checkpoint"),
+    (["probe", "empty_run"], "a config must be a mapping of keys"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4x"], "must be a shape such as 3x32x32"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--batch_size", "0"], "`batch_size` must be"),
     (["probe", "--module", "nets_for_cli:Critic", "--input", "4", "--mode", "tarin"], "must be one of train, eval"),

@@ -78,7 +78,7 @@ def test_runs_evaluations_and_comparisons_share_a_cache_and_a_study(here):
     for name, run in runs.items():
         assert run.status()["state"] == "finished", name
         assert [r["step"] for r in run.metrics()] == [1, 2, 3, 4]
-    assert len(list((here / "cache").glob("train_8_*.pixels"))) == 1, "decoded once, for all"
+    assert len(list((here / "cache").glob("8_*.train.pixels"))) == 1, "decoded once, for all"
 
     evaluate = ["evaluate", "runs/study", "--extractor=in_domain", "--samples=48", "--kid_subsets=2", "--wandb=off"]
     evaluations = [start(*evaluate, f"--seed={seed}") for seed in (1, 2)]

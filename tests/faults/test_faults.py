@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_weights_that_a_last_gradient_spoilt_are_not_a_finished_run(configure, t
     run = RunDir(tmp_path / "run")
     train(configure("--steps=4", "--checkpoint_every=2", "--model.generator.norm=last"), run.path)
     assert run.status()["state"] == "diverged"
-    assert run.status()["reason"] == "weights that are not finite at step 4"
+    assert run.status()["reason"] == "non-finite weights at step 4"
     assert list(run.checkpoints()) == [2]
 
 
@@ -121,7 +122,7 @@ def test_out_of_memory_names_the_batch_size_and_keeps_the_last_checkpoint(faulty
     status = kept(tmp_path / "run").status()
     assert (status["state"], status["step"]) == ("failed", 4)
     assert "data.batch_size=16" in status["reason"]
-    # Not a caller's mistake: other runs of a study may fit, and this one may when its neighbours have ended.
+    # Not a usage error: other runs of a study may fit, and this one may when its neighbours have ended.
     assert not issubclass(OutOfMemory, UserError)
 
 
@@ -129,7 +130,7 @@ def test_out_of_memory_is_one_line_with_status_1_at_the_command_line(monkeypatch
     def command(_):
         raise OutOfMemory("training must fit into memory")
 
-    monkeypatch.setattr("gannorm.cli.COMMANDS", {"train": command})
+    monkeypatch.setattr("gannorm.cli.COMMANDS", {"train": SimpleNamespace(run=command)})
     assert main(["train"]) == 1
     assert capsys.readouterr().err == "gannorm train: training must fit into memory\n"
 
