@@ -90,5 +90,5 @@ def test_runs_evaluations_and_comparisons_share_a_cache_and_a_study(here):
     code, out, err = ended(reader)
     assert code == 0, err
     assert int(out.split()[-1]) > 0, "nothing was compared meanwhile"
-    assert json.loads((here / "report" / "table.json").read_text())["version"] == 1
+    assert json.loads((here / "report" / "table.json").read_text())["version"] == 2
     assert not [p for p in here.rglob(".*") if p.is_file() and "lock" not in p.name], "temporary files are left"
