@@ -89,11 +89,15 @@ def test_it_is_printed_without_a_key(capsys: pytest.CaptureFixture[str]) -> None
     assert all(metric in printed for section in LINES.values() for group in section.values() for metric in group)
 
 
-def test_saving_needs_a_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["dashboard", "--project", "someone/project"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("gannorm dashboard: saving a dashboard needs a W&B key: there is none, ")
-    assert said.endswith("run `wandb login`.\n") and said.count("\n") == 1
+def test_saving_needs_a_key(tmp_path: Path) -> None:
+    """In a process of its own: wandb reads its settings once, and another test may have given this one a key."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "-m", "gannorm", "dashboard", "--project", "someone/project"]
+    environment = {**own, "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("gannorm dashboard: saving a dashboard needs a W&B key: there is none, ")
+    assert done.stderr.endswith("run `wandb login`.\n") and done.stderr.count("\n") == 1
 
 
 def with_key(command: list[str], server: str) -> subprocess.CompletedProcess[str]:
