@@ -269,6 +269,21 @@ def add_switch(parser: ArgumentParser, *flags: str, help: str) -> None:
     parser.add_argument(*flags, type=bool, nargs="?", const=True, default=False, help=help)
 
 
+def underscored(argv: Sequence[str]) -> list[str]:
+    """The arguments with `_` for every `-` inside the name of a flag: --dry-run is --dry_run. Values stay.
+
+    >>> underscored(["study", "my-study", "--dry-run", "--report=my-report", "--lr", "-1"])
+    ['study', 'my-study', '--dry_run', '--report=my-report', '--lr', '-1']
+    """
+    arguments = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+        arguments.append(flag + equals + value)
+    return arguments
+
+
 def take_imports(arguments: list[str]) -> list[str]:
     """Remove every `--import MODULE` from the arguments: it is never a config key, so no file can name code to run."""
     modules = take_all(arguments, "--import")
