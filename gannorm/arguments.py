@@ -7,15 +7,16 @@ import importlib
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from gannorm import recipes
-from gannorm.config import RENAMED, TrainConfig, keys, read_sources
+from gannorm.config import RENAMED, TrainConfig, is_study, keys, read_sources
 from gannorm.dotted import changed, flatten
 from gannorm.errors import UserError
-from gannorm.files import writing
+from gannorm.files import load, writing
 from gannorm.hints import FLAGS, NAMES, NONE
 from gannorm.registry import Registry, UnknownNameError, choices
 from gannorm.schema import Key, kind_in_words, unknown_key
@@ -225,6 +226,9 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         hint = "give each value after its --key."
         if configs and (file or match[1] in recipes.names()):
             hint = f"did you mean --config {match[1]}?"
+            with suppress(UserError):
+                if is_study(load(recipes.locate(match[1]), "a config")):
+                    hint = f"it is a study: run `gannorm study {match[1]}`."
         return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
     return message
 

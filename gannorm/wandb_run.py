@@ -13,11 +13,11 @@ import netrc
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import gannorm
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.verdict import Evidence, decide
@@ -125,7 +125,7 @@ def start_run(
     condition = run.name.removesuffix(seed) if run.name.endswith(seed) else norm
     tags = [config["data"]["name"], norm, model.get("loss", "classifier")]
     tags += [tag.strip() for tag in environment.get("WANDB_TAGS", "").split(",") if tag.strip()]
-    about = {"version": _version(), **(facts or {})}
+    about = {"version": gannorm.__version__, **(facts or {})}
     begun = run.has_wandb_id()
     started = start(
         mode,
@@ -310,10 +310,3 @@ def _end_service() -> None:
     with contextlib.suppress(Exception):
         wandb.teardown()
     os.environ.pop(SERVICE, None)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("gannorm")
-    except metadata.PackageNotFoundError:  # a checkout on the path
-        return "unknown"

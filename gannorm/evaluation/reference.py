@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import gannorm
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
@@ -97,7 +98,8 @@ def reference_key(dataset: Images, extractor: Extractor, batch_size: int, splits
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that decide a score."""
-    return {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "torch-fidelity", "numpy")}
+    others = {name: importlib.metadata.version(name) for name in ("torch", "torch-fidelity", "numpy")}
+    return {"gannorm": gannorm.__version__, **others}
 
 
 def _compute(
