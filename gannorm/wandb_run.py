@@ -19,6 +19,7 @@ from urllib.parse import urlparse
 
 import gannorm
 from gannorm.errors import UserError
+from gannorm.files import cache_dir, is_writable
 from gannorm.rundir import RunDir
 from gannorm.verdict import Evidence, decide
 
@@ -221,8 +222,11 @@ def summary_of(run: RunDir) -> dict[str, Any]:
 
 
 def resolved(mode: str) -> str:
-    """What a flag asks for, with WANDB_MODE in the place of "auto" where it is set."""
-    return MODES.get(os.environ.get("WANDB_MODE", ""), mode) if mode == "auto" else mode
+    """What a flag asks for, with WANDB_MODE, or WANDB_DISABLED, in the place of "auto" where it is set."""
+    if mode != "auto":
+        return mode
+    disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
+    return MODES.get(os.environ.get("WANDB_MODE", ""), "off" if disabled else mode)
 
 
 def start(mode: str, **options: Any) -> WandbRun | None:
@@ -230,6 +234,7 @@ def start(mode: str, **options: Any) -> WandbRun | None:
     mode = resolved(mode)
     if mode == "off":
         return None
+    _require_cache()
     try:
         import wandb
     except ImportError:
@@ -271,6 +276,12 @@ def start(mode: str, **options: Any) -> WandbRun | None:
                 attempts.insert(0, attempt)  # once more, with one of our own
             inherited = False
     return None
+
+
+def _require_cache() -> None:
+    """W&B's process keeps its log in the home directory; where that is read-only it would print the log instead."""
+    if "WANDB_CACHE_DIR" not in os.environ and not is_writable(Path(os.path.expanduser("~/.cache"))):
+        os.environ["WANDB_CACHE_DIR"] = str(cache_dir() / "wandb")
 
 
 def has_key() -> bool:

@@ -25,11 +25,10 @@ from tqdm import tqdm
 
 import gannorm
 from gannorm.data import Images
-from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
 from gannorm.evaluation import metrics
 from gannorm.evaluation.extractors import Extractor
-from gannorm.files import atomic_write, writing
+from gannorm.files import atomic_write, cache_dir, writing
 
 VERSION = 3  # of the file's content: a change of this module that changes a number must raise it
 
