@@ -27,7 +27,7 @@ PATCH = 2  # pixels a side that are whitened
 WHITENING_IMAGES = 2000
 FADED = 1e-2  # of the mean variance, added to each component's: those of almost none are noise
 LARGEST = 32
-BATCH, EPOCHS, MIN_STEPS = 256, 15, 300
+BATCH, EPOCHS, MIN_STEPS = 256, 20, 300
 PEAK_RATE, WARM_UP, MOMENTUM, DECAY, SMOOTHING = 0.2, 0.2, 0.9, 5e-4, 0.1
 SHIFT = 2  # pixels by which a training image is moved, at most
 
