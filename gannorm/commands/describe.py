@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gannorm import recipes
-from gannorm.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
+from gannorm.commands.inputs.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
 from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
+from gannorm.commands.inputs.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
 from gannorm.files import dump_yaml
 from gannorm.rundir import RunDir
 

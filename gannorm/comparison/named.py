@@ -24,9 +24,9 @@ from gannorm.comparison.primary import Primary
 from gannorm.comparison.quantities import WITHOUT_IMAGES
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SCORES
-from gannorm.dotted import Flat
+from gannorm.config.dotted import Flat
+from gannorm.config.labels import text
 from gannorm.errors import UserError
-from gannorm.labels import text
 from gannorm.terminal import aligned
 
 _TESTS = ("p", "p_equal", "p_rank")

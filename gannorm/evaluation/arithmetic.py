@@ -12,7 +12,7 @@ import torch
 
 from gannorm.errors import UserError
 from gannorm.isolate import in_float32, switched
-from gannorm.state import RandomState
+from gannorm.isolate.state import RandomState
 
 
 @contextmanager

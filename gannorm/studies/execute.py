@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
-from gannorm.dotted import flatten
+from gannorm.config.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.files import lock, writing
 from gannorm.report.pages import require_replaceable

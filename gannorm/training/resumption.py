@@ -14,13 +14,13 @@ from typing import Any
 from torch import nn
 
 from gannorm.config import TrainConfig, keys, upgraded
+from gannorm.config.dotted import flatten
+from gannorm.config.schema import DISPLAY
 from gannorm.data import ImageData
 from gannorm.distributed import one_run
-from gannorm.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
-from gannorm.schema import DISPLAY
 from gannorm.training.run import build, train_to_the_end
 from gannorm.training.trainer_options import check_trainer_options
 

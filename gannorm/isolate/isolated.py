@@ -27,7 +27,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from gannorm.errors import UserError
-from gannorm.state import AttributeState, Contents, RandomState, Written, is_plain
+from gannorm.isolate.state import AttributeState, Contents, RandomState, Written, is_plain
 
 AS_MANY_AS = 10_000  # objects that a callable can reach are looked at for modules; those that run are found anyway
 WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
