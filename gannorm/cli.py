@@ -24,8 +24,8 @@ from gannorm.commands import (
 )
 from gannorm.commands.inputs.arguments import import_module, imported, take_imports
 from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable
+from gannorm.files import leave, require_streams
 from gannorm.registry import choices
-from gannorm.terminal import leave, require_streams
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,

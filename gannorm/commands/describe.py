@@ -12,7 +12,6 @@ from gannorm.commands.inputs.arguments import DEFAULT, add_switch, flag_values, 
 from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
-from gannorm.terminal import aligned
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -69,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
 def _described(config: TrainConfig) -> list[str]:
     import torch
 
+    from gannorm.comparison.numbers import aligned
     from gannorm.data import GREY
     from gannorm.models import build_networks
     from gannorm.models.describe import describe, remarks

@@ -150,9 +150,9 @@ def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> i
 
 def _score_others(options: dict[str, Any]) -> int:
     """A module or a folder against real images; printed, and written to --json."""
+    from gannorm.arithmetic import best_device, require_device
     from gannorm.commands.inputs.subjects import load_module
     from gannorm.evaluation import evaluate
-    from gannorm.evaluation.arithmetic import best_device, require_device
     from gannorm.files import write_json
 
     if not options["real"]:

@@ -3,10 +3,8 @@
 from gannorm.isolate.isolated import (
     Isolated,
     copy_of,
-    determinism_kept,
     eager,
     hooked,
-    in_float32,
     isolated,
     modules_in,
     switched,
@@ -15,10 +13,8 @@ from gannorm.isolate.isolated import (
 __all__ = [
     "Isolated",
     "copy_of",
-    "determinism_kept",
     "eager",
     "hooked",
-    "in_float32",
     "isolated",
     "modules_in",
     "switched",

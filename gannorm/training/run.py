@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm import wandb_run
+from gannorm.arithmetic import Arithmetic
 from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
 from gannorm.distributed import Replicas, is_first, one_run
@@ -43,7 +44,7 @@ from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccura
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, WandbLogger
 from gannorm.training.place import place
-from gannorm.training.precision import Arithmetic, choose
+from gannorm.training.precision import choose
 from gannorm.training.trained import networks_of
 from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
 

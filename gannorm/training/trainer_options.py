@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from gannorm.arithmetic import determinism_kept
 from gannorm.distributed import check_processes
 from gannorm.errors import UserError
-from gannorm.isolate import determinism_kept, switched
 from gannorm.registry import choices
 
 # Trainer options that a run decides itself, and what to do instead.
@@ -55,8 +54,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
     """
     require_known(options)
     try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
-        cudnn: Any = torch.backends.cudnn
-        with quiet(), determinism_kept(), switched((cudnn, "benchmark", cudnn.benchmark)):
+        with quiet(), determinism_kept():
             trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
         check_processes(trainer)
         return trainer

@@ -6,7 +6,7 @@ from support.plain_loop import final_state, plain_loop
 
 from gannorm.errors import UserError
 from gannorm.training import check, prepare, train
-from gannorm.training.precision import choose, fast_bf16
+from gannorm.training.precision import choose
 
 STEPS = 50
 
@@ -101,23 +101,6 @@ def test_the_choice_follows_hardware_and_config_and_says_why(configure, monkeypa
     assert str(choose(auto)) == "32-true (precision auto: bf16 would not be faster here), channels_last"
     with pytest.raises(UserError, match="did you mean 'exact'"):
         choose({**auto, "precision": "exakt"})
-
-
-@pytest.mark.parametrize(
-    ("name", "instructions", "taken"),
-    [
-        ("Intel Xeon", {"amx_tile", "avx512_bf16", "avx512_fp16"}, "AMX"),  # Sapphire Rapids and later
-        ("Intel Xeon", {"avx512_bf16", "avx512_fp16"}, ""),  # the same in a virtual machine without AMX
-        ("Intel Xeon", {"avx512_bf16"}, "AVX512-bf16"),  # Cooper Lake
-        ("AMD EPYC", {"avx512_bf16"}, "AVX512-bf16"),  # Zen 4
-        ("AMD EPYC", {"avx512_bf16", "avx512_fp16"}, "AVX512-bf16"),
-        ("Intel Xeon", set(), ""),
-    ],
-)
-def test_bfloat16_is_taken_where_it_is_faster_not_where_it_is_possible(monkeypatch, name, instructions, taken):
-    capabilities = {"cpu_name": name} | dict.fromkeys(instructions, True)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert fast_bf16("cpu") == taken
 
 
 def test_a_layout_that_costs_time_or_moves_noise_is_not_taken(configure):
