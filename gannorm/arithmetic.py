@@ -42,11 +42,14 @@ class Arithmetic:
         """The Trainer's part; the rest is `applied` around the fit."""
         return {"precision": self.precision, "deterministic": True if self.exact else "warn"}
 
-    @contextmanager
-    def applied(self, module: torch.nn.Module) -> Iterator[None]:
-        """Lay out `module`, and inside set torch's global switches, which are put back, the Trainer's too."""
+    def lay_out(self, module: torch.nn.Module) -> None:
+        """Keep the feature maps of `module` in memory as this arithmetic does."""
         if self.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, torch's global switches are set; all are put back, also those that a Trainer sets."""
         wanted: list[tuple[Any, str, Any]] = [
             (torch.utils.deterministic, "fill_uninitialized_memory", False),  # for debugging; it writes every map once
             (torch.backends.cudnn, "benchmark", False),  # it chooses kernels by timing
