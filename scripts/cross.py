@@ -38,11 +38,11 @@ from torch import Tensor, nn
 
 from gannorm.comparison.intervals import Estimate, mean_interval
 from gannorm.comparison.numbers import interval
+from gannorm.config.labels import labels
 from gannorm.data import images_of_run
 from gannorm.data.images import fingerprint, to_uint8
 from gannorm.errors import UserError
 from gannorm.files import atomic_write, write_text, writing
-from gannorm.labels import labels
 from gannorm.models import Networks, load_networks
 from gannorm.probes import composition_curve
 from gannorm.report.plots import Panel, Plot, png

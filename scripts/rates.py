@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gannorm.comparison.numbers import aligned
 from gannorm.comparison.runs import Run
 from gannorm.comparison.runs_file import read_runs_csv
+from gannorm.config.labels import labels
 from gannorm.errors import UserError
-from gannorm.labels import labels
-from gannorm.terminal import aligned
 
 RATE = "model.lr_d"
 VALUES = ("fid/final", "fid/last_finite")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import add_keys, parser_for, settings
+from gannorm.commands.inputs.arguments import add_keys, parser_for, settings
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -31,7 +31,6 @@ def run(argv: Sequence[str]) -> int:
 
     folder = options["output"] or None
     card = train_in_domain(load_images(split="train", **options["data"]), folder, seed=options["seed"])
-    print(
-        f"{folder or 'in the cache'}: accuracy {card['held_out_accuracy']:.4f} on {card['held_out_images']} held-out images"
-    )
+    accuracy = f"accuracy {card['held_out_accuracy']:.4f} on {card['held_out_images']} held-out images"
+    print(f"{folder or 'in the cache'}: {accuracy}")
     return 0

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from gannorm.arithmetic import undisturbed
 from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation import colour_classifier
-from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.colour_classifier import ColourClassifier
 from gannorm.files import atomic_write, write_json, writing
 
