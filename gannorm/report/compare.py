@@ -29,7 +29,7 @@ from gannorm.report.pages import FORMER, linked_figures, require_replaceable
 from gannorm.report.report import write_report
 from gannorm.rundir import RunDir
 
-PRIMARY_CSV, PRIMARY_TABLE = "primary.csv", "primary.md"
+RUNS, PRIMARY_CSV, PRIMARY_TABLE = "runs.csv", "primary.csv", "primary.md"
 
 __all__ = ["Comparison", "analyse", "compare"]
 
@@ -65,7 +65,8 @@ def compare(
         (output / "figures").mkdir(parents=True, exist_ok=True)
         before = linked_figures(output)
         facts = about(comparison, question, command)
-        write_text(output / "runs.csv", runs_csv([run for c in comparison.conditions for run in c.all_runs]))
+        if not _is_source(output / RUNS, runs):
+            write_text(output / RUNS, runs_csv([run for c in comparison.conditions for run in c.all_runs]))
         write_text(output / "table.csv", comparison.to_csv())
         if comparison.primary:
             write_text(output / PRIMARY_CSV, named_csv(comparison.named))
@@ -82,3 +83,8 @@ def compare(
             with contextlib.suppress(OSError):  # figures of the replaced report
                 file.unlink()
     return comparison
+
+
+def _is_source(file: Path, runs: Sequence[RunDir] | Path) -> bool:
+    """Whether the runs were read from this very file, which then stays as it is, also what was left out of it."""
+    return isinstance(runs, Path) and runs.is_file() and file.exists() and runs.samefile(file)

@@ -74,6 +74,10 @@ def test_a_runs_csv_and_the_study_give_the_primary_analysis_at_the_top_of_the_pa
             assert f"{arm} against batch" in text
     assert page.index('id="primary"') < page.index('class="opening"')  # before everything else
     assert "| group against batch | 6 and 6 | 2.00 and 4.00 | 0.50 (" in table
+    assert (tmp_path / "out" / "study.yaml").read_text() == STUDY
+    assert {row["state"] for row in records(tmp_path / "out" / "plan.csv")} == {
+        "to do"
+    }  # these lines have no real hash
     # A report without a study leaves no analysis of the one before.
     assert main(["compare", "runs.csv", "--output", "out"]) == 0
     assert (
@@ -98,3 +102,13 @@ def lines(values: Mapping[str, np.ndarray]) -> list[Run]:
         for norm, fids in values.items()
         for seed, fid in enumerate(fids)
     ]
+
+
+def test_a_runs_csv_in_the_output_folder_stays_as_it_is(tmp_path: Path) -> None:
+    """Lines that are left out of a comparison are not lost by it."""
+    file = tmp_path / "runs.csv"
+    twice = lines({"batch": np.array([2.0, 3.0])})
+    file.write_text(runs_csv([*twice, twice[0]]))
+    before = file.read_bytes()
+    comparison = compare(file, tmp_path)
+    assert len(comparison.left_out) == 1 and file.read_bytes() == before
