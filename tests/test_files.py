@@ -137,3 +137,39 @@ def test_the_cache_is_where_it_is_chosen_and_among_temporary_files_where_the_hom
     instead.rmdir()
     instead.symlink_to(tmp_path)  # somebody else's trap
     assert cache_dir() == tmp_path / "file" / ".cache" / "gannorm"
+
+
+# -- standard output and error ----------------------------------------------------------------------------------------
+
+LEAVES = """
+import os, sys
+from gannorm.files import leave
+print("before", flush=True)
+print("before", file=sys.stderr, flush=True)
+leave()
+print("after", flush=True)
+os.write(2, b"after")
+"""
+OPENS = """
+import os, sys
+from gannorm.files import require_streams
+require_streams()
+file = open("file", "w")
+assert file.fileno() > 2
+print("nowhere", flush=True)
+print("nowhere", file=sys.stderr, flush=True)
+os.write(2, b"nowhere")
+"""
+
+
+def test_what_is_gone_is_written_to_no_more_and_a_file_keeps_what_comes(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        ended = subprocess.run([sys.executable, "-c", LEAVES], stdout=log, stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"before\n")
+    assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", OPENS]
+    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_text() == ""

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from gannorm.arguments import (
+from gannorm.cli import COMMANDS, main
+from gannorm.commands.inputs.arguments import (
     add_switch,
     flag_values,
     import_module,
@@ -17,7 +18,6 @@ from gannorm.arguments import (
     take_switch,
     underscored,
 )
-from gannorm.cli import COMMANDS, main
 from gannorm.errors import UserError
 
 
