@@ -29,8 +29,8 @@ def data_parallel(options: argparse.Namespace) -> Result:
     Claims: below about eight images a device local BatchNorm degrades, and synchronization restores it. Criteria, of
     test accuracies paired by seed, by 95 % intervals: with 2 images a device synchronized BatchNorm is above local;
     with 8 its gain is at most 0.02; and from 8 to 2 images local BatchNorm loses more than GroupNorm, whose loss is
-    that of the smaller batch alone. Equal conditions and guesses have differences of 0. What it costs: a step takes less
-    than 1.5 times as long with synchronized BatchNorm as with local, shown by the interval of the logarithm over seeds
+    that of the smaller batch alone. Equal conditions and guesses have differences of 0. Costs: a step takes less than
+    1.5 times as long with synchronized BatchNorm as with local, shown by the interval of the logarithm over seeds
     and sizes. The processes share this machine's cores, so the cost is that of waiting, not of a network.
     """
     numbers: dict[str, Any] = {"steps": 400, "rate": 0.02, "processes": 2, "seeds": options.seeds}
