@@ -198,10 +198,10 @@ def test_gradients_that_are_not_finite_cost_the_probe_and_not_the_run(classify, 
     with pytest.warns(UserWarning, match="no probe of .* of the classifier at step") as caught:
         run = train(config, tmp_path / "run")
     said = [str(w.message) for w in caught]
-    assert sum("loss and gradients must be finite: the loss holds NaN" in line for line in said) == 5
-    assert len(said) == 6  # one a probe; the landscape's, which had infinite steps to take, came first
+    assert sum("loss and gradients must be finite: the loss holds NaN" in line for line in said) == 6
+    assert len(said) == 7  # one a probe; the landscape's, which had infinite steps to take, came first
     assert run.status()["state"] == "diverged"
-    assert run.series("optimization/failed")[1][-1] >= 5
+    assert run.series("optimization/failed")[1][-1] >= 6
 
 
 def test_a_network_that_is_not_deterministic_costs_the_probe_and_not_the_run(configure, tmp_path):
