@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from gannorm.comparison.intervals import mean_interval
+from gannorm.config.labels import labels
 from gannorm.data import images_of_run
 from gannorm.errors import UserError
 from gannorm.files import write_text, writing
-from gannorm.labels import labels
 from gannorm.models import Networks, load_networks
 from gannorm.probes import composition_curve
 from gannorm.rundir import RunDir, find_runs

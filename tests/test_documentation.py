@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gannorm.arguments import take_imports, take_resume, take_switch, train_config
 from gannorm.cli import COMMANDS
+from gannorm.commands.inputs.arguments import take_imports, take_resume, take_switch, train_config
 from gannorm.files import dump_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +114,7 @@ def test_every_command_line_of_a_page_parses(name, workplace, monkeypatch):
 
 def parse_line(line):
     """As the command does, up to where it would begin to work."""
-    from gannorm.arguments import parse
+    from gannorm.commands.inputs.arguments import parse
 
     arguments = shlex.split(line, comments=True)[1:]
     for module in take_imports(arguments):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import parse, parser_for
+from gannorm.commands.inputs.arguments import parse, parser_for
 from gannorm.errors import UserError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import add_keys, parser_for, settings
+from gannorm.commands.inputs.arguments import add_keys, parser_for, settings
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

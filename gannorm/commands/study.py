@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import add_switch, imported, parse, parser_for
+from gannorm.commands.inputs.arguments import add_switch, imported, parse, parser_for
 from gannorm.errors import UserError, require_positive
 from gannorm.recipes import locate
 

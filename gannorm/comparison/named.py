@@ -19,15 +19,14 @@ from scipy import stats
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.intervals import Estimate, compare_means, equivalence
 from gannorm.comparison.multiplicity import ALPHA, holm
-from gannorm.comparison.numbers import interval, short
+from gannorm.comparison.numbers import aligned, interval, short
 from gannorm.comparison.primary import Primary
 from gannorm.comparison.quantities import WITHOUT_IMAGES
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SCORES
-from gannorm.dotted import Flat
+from gannorm.config.dotted import Flat
+from gannorm.config.labels import text
 from gannorm.errors import UserError
-from gannorm.labels import text
-from gannorm.terminal import aligned
 
 _TESTS = ("p", "p_equal", "p_rank")
 

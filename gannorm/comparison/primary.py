@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gannorm.dotted import Flat
+from gannorm.config.dotted import Flat
 from gannorm.errors import UserError
 from gannorm.registry import choices
 

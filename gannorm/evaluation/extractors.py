@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gannorm.arithmetic import best_device, require_device, undisturbed
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import best_device, require_device, undisturbed
 from gannorm.isolate import switched
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices

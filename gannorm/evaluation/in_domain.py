@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from gannorm.arithmetic import undisturbed
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.files import atomic_write, write_json, writing
 
 VERSION = 1  # of the architecture, the training and the files: a change here retrains every cached extractor

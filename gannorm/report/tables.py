@@ -12,7 +12,7 @@ from gannorm.comparison.quantities import BY_NAME, TRAIN
 from gannorm.comparison.scores import Score
 from gannorm.comparison.sentences import worth
 from gannorm.comparison.table import DIVERGENCE, Row
-from gannorm.labels import text
+from gannorm.config.labels import text
 from gannorm.report.cells import DASH, Cell, Table, of_effect, of_estimate, of_row, of_verdict
 
 TONES = {"judges batches": "batches", "judges images": "images", "learns from batches": "images"}

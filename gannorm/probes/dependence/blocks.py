@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import UserError
+from gannorm.isolate.state import RandomState
 from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, per_sample, permutation, running, take
 from gannorm.probes.dependence.swap_test import ROUNDING_SHRINKS_BY, cast
 from gannorm.probes.gradients import tolerance
 from gannorm.probes.optional import stats
-from gannorm.state import RandomState
 from gannorm.verdict import BLOCKS, Estimate
 
 UNSATURATED = 0.01  # of the outputs of a saturated network may be near its border by chance

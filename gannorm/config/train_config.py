@@ -23,11 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from gannorm.dotted import Flat, changed, flatten
-from gannorm.errors import UserError
-from gannorm.files import load
-from gannorm.recipes import locate
-from gannorm.schema import (
+from gannorm.config.dotted import Flat, changed, flatten
+from gannorm.config.schema import (
     COUNT,
     DISPLAY,
     FACTOR,
@@ -41,6 +38,9 @@ from gannorm.schema import (
     measurement,
     unknown_key,
 )
+from gannorm.errors import UserError
+from gannorm.files import load
+from gannorm.recipes import locate
 
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
 
