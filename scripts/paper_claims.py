@@ -81,7 +81,13 @@ SHOWN |= {"one_layer": ("batch", "last", "none"), "data_parallel": ("batch", "sy
 SHOWN |= {"regularization": ("batch", "none", "none_decay", "none_dropout")}
 SHOWN |= {"conditioning": ("batch", "group", "fixup", "delta", "none"), "variance": ()}
 
+SURFACE = (
+    "Near the centre the pictures are alike. The steepest slopes are at the edge, where the filters of all layers have "
+    "grown together: without norm the logits grow with the product of their lengths, with either normalizer not. "
+    "GroupNorm's slice is as flat as BatchNorm's, so that it is not the batch that flattens it. Reasoned, not tested."
+)
 NOTES = {
+    "surface": SURFACE,
     "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
     "units": "Two seeds. The causes were not tested on their own.",
     "conditioning": "Two seeds. That an infinite ratio cannot pass was in the criterion from the start and in the code "
