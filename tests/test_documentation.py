@@ -196,7 +196,7 @@ def test_the_glossary_lists_the_keys_of_a_measurement(cost):
     real, fake = torch.randn(64, 4) + 1, torch.randn(64, 4)
     keys, full = glossary()
     expected = keys["batch_dependence/<mode>"] - {"auc_pure_training"}
-    result = gannorm.batch_invariance(d, real, fake, batch_size=16, cost=cost)
+    result = gannorm.batch_invariance(d, real, fake, batch_size=16, cost=cost, one_own=True)
     assert set(result.metrics()) == (expected if cost == "full" else expected - full)
 
 
@@ -205,7 +205,14 @@ def test_the_glossary_lists_the_keys_that_a_run_logs(configure):
     from gannorm.config import TrainConfig
     from gannorm.training import train
 
-    flags = {"steps": 2, "probe_every": 2, "probe_images": 64, "optimization_every": 1, "optimization_budget": 1}
+    flags = {
+        "steps": 2,
+        "probe_every": 2,
+        "probe_images": 64,
+        "probe_one_own": "true",
+        "optimization_every": 1,
+        "optimization_budget": 1,
+    }
     run = train(TrainConfig.from_dict(configure(*(text for k, v in flags.items() for text in (f"--{k}", str(v))))))
     logged = {key for record in run.metrics() for key in record} - {"step"}
     keys, _ = glossary()

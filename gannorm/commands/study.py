@@ -73,7 +73,8 @@ def run(argv: Sequence[str]) -> int:
         return 0
     status = execute(planned, engine, Path(options.report))
     if options.skip:
-        kept = shlex.join(["gannorm", "compare", str(planned.folder), "--append", options.skip])
+        results = ["--append", options.skip, "--study", options.file, "--output", str(Path(options.skip).parent)]
+        kept = shlex.join(["gannorm", "compare", str(planned.folder), *results])
         print(f"This compares the new runs alone; to keep them and compare all: {kept}")
     return status
 

@@ -194,6 +194,7 @@ class TrainConfig:
     probe_every: int = measurement(100, "steps between batch-dependence probes; 0: never", COUNT, "gan")
     # More images make another estimate, so runs that differ in it are not averaged.
     probe_images: int = declared(FACTOR, 256, "held-out images of a probe, and as many fakes", FROM_ONE, "", "gan")
+    probe_one_own: bool = measurement(False, "probes: also the AUC at one own image in a batch", None, "gan")
     sample_every: int = measurement(200, "steps between sample grids; 0: never", COUNT, "gan")
     test_every: int = measurement(100, "steps between tests on held-out images; 0: never", COUNT, "classifier")
     checkpoint_every: int = measurement(200, "steps between checkpoints; 0: never", COUNT)

@@ -77,6 +77,7 @@ def page(
         more_findings=comparison.findings[LISTED_FINDINGS:],
         opening=next((plot.name for plot in plots[:1]), ""),
         figures=_Figures(drawings(plots)),
+        primary=tables.primary(comparison),
         cautions=_cautions(comparison),
         optimization=optimization,
         dependence=tables.dependence(comparison) if is_gan else Table("", ()),

@@ -288,6 +288,7 @@ def _fit(
                 cost="full",
                 seed=config.seed,
                 at_ends=True,
+                one_own=config.probe_one_own,
             ),
             Samples(config.sample_every),
         ]
