@@ -135,10 +135,11 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     inside = outputs = each = 0  # outputs that are neither 0 nor 1, all, and those of an image
     lowest, highest = math.inf, -math.inf
     least, most, floor = math.inf, -math.inf, 0.0
-    for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
-        chosen = [i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)]
-        with seeded(seed + 1000 * block + turn), running(f, images) as run, torch.no_grad():
-            for i in chosen:
+    with running(f, images) as run, torch.no_grad():
+        for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
+            with seeded(seed + 1000 * block + turn):
+                run.pure.start_from_here()
+            for i in (i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)):
                 index = batches[i].index
                 output = run(take(images, index, batch_dim))
                 raw = per_sample(output, len(index), batch_dim).detach()
