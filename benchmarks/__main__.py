@@ -43,7 +43,7 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 
 def hardware(bench: Bench) -> dict[str, Any]:
-    from gannorm.training.precision import fast_bf16
+    from gannorm.arithmetic import fast_bf16
 
     cpu = torch.cpu.get_capabilities()
     device = bench.device

@@ -137,8 +137,8 @@ class Bare:
 
 
 def bare_loop(bench: Bench, generator: Generator, discriminator: Discriminator) -> Bare:
+    from gannorm.arithmetic import Arithmetic
     from gannorm.training import GAN
-    from gannorm.training.precision import Arithmetic
 
     arithmetic = Arithmetic("32-true", channels_last=True, exact=False, why="")
     return Bare(GAN(generator, discriminator), arithmetic, bench.device)

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import gannorm
-from gannorm.arguments import import_module, imported, take_imports
 from gannorm.commands import (
     check,
     compare,
@@ -23,9 +22,10 @@ from gannorm.commands import (
     study,
     train,
 )
+from gannorm.commands.inputs.arguments import import_module, imported, take_imports
 from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable
+from gannorm.files import leave, require_streams
 from gannorm.registry import choices
-from gannorm.terminal import leave, require_streams
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,

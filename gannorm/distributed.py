@@ -14,7 +14,7 @@ normalizes by, from the images of all devices; with `sync` they are equal before
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed, nn
 
+from gannorm.arithmetic import best_device
 from gannorm.errors import UserError
 from gannorm.seeds import stream
 
@@ -65,6 +66,27 @@ def one_run(trainer: Trainer) -> Iterator[bool]:
 def is_first() -> bool:
     """Whether this process is the first of a run's, which alone writes its directory and reports."""
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+
+def processes(options: Mapping[str, Any]) -> int:
+    """How many processes options of Lightning's Trainer ask for. What the Trainer refuses counts as one.
+
+    >>> [processes(options) for options in ({}, {"devices": 2, "num_nodes": 3}, {"devices": "0,1"}, {"devices": [1]})]
+    [1, 6, 2, 1]
+    """
+    devices, nodes = options.get("devices", 1), str(options.get("num_nodes", 1))
+    accelerator = str(options.get("accelerator", "auto"))
+    if accelerator in ("auto", "gpu"):
+        accelerator = best_device().type
+    if isinstance(devices, str) and "," in devices:  # "0,1": these two, to Lightning
+        devices = [device for device in devices.split(",") if device.strip()]
+    if isinstance(devices, list):
+        here = len(devices)
+    elif str(devices) in ("auto", "-1") and accelerator == "cuda":
+        here = torch.cuda.device_count()
+    else:
+        here = int(devices) if str(devices).isdigit() else 1
+    return here * (int(nodes) if nodes.isdigit() else 1)
 
 
 def check_processes(trainer: Trainer) -> None:

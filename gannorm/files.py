@@ -1,4 +1,4 @@
-"""Files: atomic writes, locks, JSON and YAML in and out, with system errors as one line.
+"""Files: atomic writes, locks, JSON and YAML in and out, with system errors as one line; standard output that is gone.
 
 A file is written to a temporary name and renamed, so a reader never sees half of one. Processes exclude each other by
 locks on open files; the system frees those of a dead process.
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -172,3 +173,32 @@ def load(file: Path, what: str) -> dict[str, Any]:
 
 def damaged(file: Path, what: str) -> UserError:
     return UserError(f"{file} must be well-formed: {what}; restore it or leave this run out.")
+
+
+# -- standard output and error ----------------------------------------------------------------------------------------
+
+
+def require_streams() -> None:
+    """If a command was started with output or error closed, redirect it to the null device. Python has None there.
+
+    Opens all of the descriptors 0 to 2, so that no file that is opened later gets one to which libraries print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # the lowest that is free
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+
+
+def leave() -> None:
+    """Redirect output from a terminal or pipe that is gone, where writing would fail, to the null device.
+
+    Output into a file continues.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # it is closed
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.dup2(nowhere, descriptor)
+    os.close(nowhere)

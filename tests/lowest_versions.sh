@@ -13,6 +13,6 @@ uv pip install --quiet --python "$environment/bin/python" --resolution lowest-di
 export OMP_NUM_THREADS=1
 # Core: what a run, a probe, a score and a comparison need; not the laws that depend on no library's version.
 "$environment/bin/python" -m pytest -q -p no:cacheprovider -o filterwarnings=ignore -m 'not slow and not exhaustive' \
-  tests/test_cli.py tests/test_rundir.py tests/test_isolate.py tests/data tests/models tests/normalizers \
+  tests/test_cli.py tests/test_rundir.py tests/isolate tests/data tests/models tests/normalizers \
   tests/training tests/evaluation tests/studies/test_compare.py tests/studies/test_report.py tests/studies/test_grid.py \
   -n auto --dist loadfile "$@"

@@ -42,7 +42,7 @@ def main() -> int:
 
 def one_round(folder: Path, number: int, steps: int) -> None:
     """A run with everything beside it, and its scores."""
-    from gannorm.arguments import train_config
+    from gannorm.commands.inputs.arguments import train_config
     from gannorm.evaluation import score_runs
     from gannorm.training import train
 

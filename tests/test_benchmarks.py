@@ -10,9 +10,9 @@ from support.plain_loop import plain_loop
 
 from benchmarks import __main__ as command
 from benchmarks import core, loops, training
+from gannorm.arithmetic import Arithmetic
 from gannorm.data.loader import ImageLoader
 from gannorm.training import prepare
-from gannorm.training.precision import Arithmetic
 
 
 @pytest.fixture

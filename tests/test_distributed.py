@@ -16,7 +16,7 @@ import pytest
 import torch
 from support.plain_loop import plain_loop
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.data import ImageLoader
 from gannorm.distributed import one_run
 from gannorm.errors import UserError

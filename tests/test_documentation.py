@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gannorm.arguments import take_imports, take_resume, take_switch, train_config
 from gannorm.cli import COMMANDS
+from gannorm.commands.inputs.arguments import take_imports, take_resume, take_switch, train_config
 from gannorm.files import dump_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +114,7 @@ def test_every_command_line_of_a_page_parses(name, workplace, monkeypatch):
 
 def parse_line(line):
     """As the command does, up to where it would begin to work."""
-    from gannorm.arguments import parse
+    from gannorm.commands.inputs.arguments import parse
 
     arguments = shlex.split(line, comments=True)[1:]
     for module in take_imports(arguments):
@@ -195,7 +195,7 @@ def test_the_glossary_lists_the_keys_of_a_measurement(cost):
     real, fake = torch.randn(64, 4) + 1, torch.randn(64, 4)
     keys, full = glossary()
     expected = keys["batch_dependence/<mode>"] - {"auc_pure_training"}
-    result = gannorm.batch_invariance(d, real, fake, batch_size=16, cost=cost)
+    result = gannorm.batch_invariance(d, real, fake, batch_size=16, cost=cost, one_own=True)
     assert set(result.metrics()) == (expected if cost == "full" else expected - full)
 
 
@@ -204,7 +204,14 @@ def test_the_glossary_lists_the_keys_that_a_run_logs(configure):
     from gannorm.config import TrainConfig
     from gannorm.training import train
 
-    flags = {"steps": 2, "probe_every": 2, "probe_images": 64, "optimization_every": 1, "optimization_budget": 1}
+    flags = {
+        "steps": 2,
+        "probe_every": 2,
+        "probe_images": 64,
+        "probe_one_own": "true",
+        "optimization_every": 1,
+        "optimization_budget": 1,
+    }
     run = train(TrainConfig.from_dict(configure(*(text for k, v in flags.items() for text in (f"--{k}", str(v))))))
     logged = {key for record in run.metrics() for key in record} - {"step"}
     keys, _ = glossary()

@@ -118,3 +118,39 @@ def test_what_needs_locks_is_one_line_where_windows_lacks_them(command, tmp_path
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     assert "need file locks" in line and "The probes work everywhere." in line
+
+
+# -- standard output and error ----------------------------------------------------------------------------------------
+
+LEAVES = """
+import os, sys
+from gannorm.files import leave
+print("before", flush=True)
+print("before", file=sys.stderr, flush=True)
+leave()
+print("after", flush=True)
+os.write(2, b"after")
+"""
+OPENS = """
+import os, sys
+from gannorm.files import require_streams
+require_streams()
+file = open("file", "w")
+assert file.fileno() > 2
+print("nowhere", flush=True)
+print("nowhere", file=sys.stderr, flush=True)
+os.write(2, b"nowhere")
+"""
+
+
+def test_what_is_gone_is_written_to_no_more_and_a_file_keeps_what_comes(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        ended = subprocess.run([sys.executable, "-c", LEAVES], stdout=log, stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"before\n")
+    assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable, "-c", OPENS]
+    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 0
+    assert (tmp_path / "file").read_text() == ""

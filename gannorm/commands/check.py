@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import parse, parser_for, train_config
+from gannorm.commands.inputs.arguments import parse, parser_for, train_config
 from gannorm.errors import UserError, out_of_memory, printable
 
 if TYPE_CHECKING:

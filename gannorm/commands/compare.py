@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import parse, parser_for
+from gannorm.commands.inputs.arguments import parse, parser_for
 from gannorm.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--by_mode", type=bool, default=False, help="compare the sampling modes of G within each run")
     kept = "a runs.csv; the runs are added to it, each once, and all that it then holds is compared"
     parser.add_argument("--append", type=str, default="", help=kept)
-    study = "a study file: its primary analysis, question and baseline"
+    study = "a study file: its primary analysis, question and baseline; it is kept in the folder, with its plan"
     parser.add_argument("--study", type=str, default="", help=study)
     modes = Literal["auto", "online", "offline", "off"]
     parser.add_argument("--wandb", type=modes, default="off", help="log the table and the figures to W&B too")
@@ -64,6 +64,8 @@ def run(argv: Sequence[str]) -> int:
         question=study.question if study else "",
         command=shlex.join(["gannorm", "compare", *argv]),
     )
+    if study:
+        _keep_study(study, comparison, output)
     print(comparison.to_text())
     print(output / "index.html")
     if not options.runs:
@@ -80,6 +82,17 @@ def _study(file: str, output: Path) -> Study:
     from gannorm.studies.plan import plan
 
     return plan(locate(file), output / "runs")  # nothing runs, so no run directory is there
+
+
+def _keep_study(study: Study, comparison: Comparison, output: Path) -> None:
+    """study.yaml, the study file as it is, and plan.csv, its runs with their ends."""
+    from gannorm.files import write_text, writing
+    from gannorm.studies.parts import plan_csv
+
+    lines = [run for c in comparison.conditions for run in c.all_runs]
+    with writing(output):
+        write_text(output / "study.yaml", study.file.read_text("utf-8"))
+        write_text(output / "plan.csv", plan_csv(study, lines))
 
 
 def newest_study(folder: Path) -> str:

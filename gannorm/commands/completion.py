@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Literal, get_args, get_origin
 
-from gannorm.arguments import kind_of
+from gannorm.commands.inputs.arguments import kind_of
 from gannorm.errors import UserError
 from gannorm.registry import choices
 

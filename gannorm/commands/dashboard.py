@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import add_switch, parse, parser_for
+from gannorm.commands.inputs.arguments import add_switch, parse, parser_for
 from gannorm.errors import UserError
 
 if TYPE_CHECKING:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gannorm import recipes
-from gannorm.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
+from gannorm.commands.inputs.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
 from gannorm.config import GANModel, TrainConfig
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
-from gannorm.terminal import aligned
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -69,6 +68,7 @@ def run(argv: Sequence[str]) -> int:
 def _described(config: TrainConfig) -> list[str]:
     import torch
 
+    from gannorm.comparison.numbers import aligned
     from gannorm.data import GREY
     from gannorm.models import build_networks
     from gannorm.models.describe import describe, remarks
@@ -91,7 +91,9 @@ def _described(config: TrainConfig) -> list[str]:
         ("discriminator", discriminator, model.discriminator.norm, torch.zeros(2, channels, size, size), seen),
     ):
         if NORMALIZERS[norm].across_processes:
-            batches = {kind: together * _processes(config.trainer) for kind, together in batches.items()}
+            from gannorm.distributed import processes
+
+            batches = {kind: together * processes(config.trainer) for kind, together in batches.items()}
         lines.append(f"{name}: {sum(p.numel() for p in network.parameters()):,} parameters")
         table = [("layer", "kind", "output", "parameters", "weight", "coupling", *batches)]
         for row in describe(network, x, norm, batches):
@@ -129,13 +131,3 @@ def across(result: VarianceByDimension) -> list[str]:
         inside = max(("channel", "position"), key=lambda name: widths[name])
         lines.append(f"widest inside an image: along the {inside}s, {widths[inside]:.2f}: {TAKEN_BY[inside]}.")
     return lines
-
-
-def _processes(trainer: Mapping[str, Any]) -> int:
-    """How many processes a config's Trainer options ask for, where they say a number."""
-    devices = trainer.get("devices", 1)
-    if isinstance(devices, str) and "," in devices:  # "0,1": these two, to Lightning
-        devices = [device for device in devices.split(",") if device.strip()]
-    here = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
-    nodes = str(trainer.get("num_nodes"))
-    return here * (int(nodes) if nodes.isdigit() else 1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import add_checkpoint_options, output_file, parser_for, settings
+from gannorm.commands.inputs.arguments import add_checkpoint_options, output_file, parser_for, settings
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
@@ -150,10 +150,10 @@ def score(runs: Sequence[RunDir], wandb: str | None = None, **options: Any) -> i
 
 def _score_others(options: dict[str, Any]) -> int:
     """A module or a folder against real images; printed, and written to --json."""
+    from gannorm.arithmetic import best_device, require_device
+    from gannorm.commands.inputs.subjects import load_module
     from gannorm.evaluation import evaluate
-    from gannorm.evaluation.arithmetic import best_device, require_device
     from gannorm.files import write_json
-    from gannorm.subjects import load_module
 
     if not options["real"]:
         raise UserError("`--real` must name the real images: got none; give a folder, or a data set such as digits.")
@@ -187,7 +187,7 @@ def _score_others(options: dict[str, Any]) -> int:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    from gannorm.subjects import shape_of
+    from gannorm.commands.inputs.subjects import shape_of
 
     if not (shape := shape_of(text)):
         raise UserError(f"`--latent_shape` must be a shape such as 100x1x1: got {text!r}.")

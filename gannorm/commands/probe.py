@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gannorm.arguments import add_switch, output_file, parse, parser_for
+from gannorm.commands.inputs.arguments import add_switch, output_file, parse, parser_for
 from gannorm.errors import UserError, require_positive
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     if options.run:
         f, real, fake, settings = _run_to_probe(options)
     else:
-        from gannorm.subjects import load_folders, load_halves, load_module
+        from gannorm.commands.inputs.subjects import load_folders, load_halves, load_module
 
         f, remark = load_module(options.module, options.args, options.weights, options.weights_key)
         f.train(options.mode == "train")
@@ -166,11 +166,11 @@ def _classifier_to_probe(options: Namespace) -> tuple[Any, Any, Any, str]:
     """A classifier, images with their labels, at most `--images` of each class in random order, and a remark."""
     import torch
 
+    from gannorm.commands.inputs.subjects import load_labelled, load_module
     from gannorm.data import images_of_run, to_float
     from gannorm.models import load_classifier
     from gannorm.probes.batch import take
     from gannorm.seeds import stream
-    from gannorm.subjects import load_labelled, load_module
 
     remark = ""
     images: Any

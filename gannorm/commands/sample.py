@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import add_checkpoint_options, output_file, parse, parser_for
+from gannorm.commands.inputs.arguments import add_checkpoint_options, output_file, parse, parser_for
 from gannorm.errors import require_positive
 
 if TYPE_CHECKING:

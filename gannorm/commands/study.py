@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gannorm.arguments import add_switch, imported, parse, parser_for
+from gannorm.commands.inputs.arguments import add_switch, imported, parse, parser_for
 from gannorm.errors import UserError, require_positive
 from gannorm.recipes import locate
 
@@ -73,7 +73,8 @@ def run(argv: Sequence[str]) -> int:
         return 0
     status = execute(planned, engine, Path(options.report))
     if options.skip:
-        kept = shlex.join(["gannorm", "compare", str(planned.folder), "--append", options.skip])
+        results = ["--append", options.skip, "--study", options.file, "--output", str(Path(options.skip).parent)]
+        kept = shlex.join(["gannorm", "compare", str(planned.folder), *results])
         print(f"This compares the new runs alone; to keep them and compare all: {kept}")
     return status
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gannorm.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
+from gannorm.commands.inputs.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
 from gannorm.files import dump_yaml
 from gannorm.rundir import RunDir
 
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
 def _trained(config: TrainConfig, make: Callable[[], RunDir]) -> int:
     """Make the run. With `evaluate`, also score its last checkpoint, into the same W&B run."""
     if not config.evaluate:
-        return _ended(make())
+        return _ended(make(), config)
 
     from gannorm.commands.evaluate import score
     from gannorm.distributed import is_first
@@ -57,19 +57,19 @@ def _trained(config: TrainConfig, make: Callable[[], RunDir]) -> int:
 
     with kept_open():
         run = make()
-        code = _ended(run)
+        code = _ended(run, config)
         if is_first() and run.status()["state"] == "finished":
             code = score([run], config.wandb)
     return code
 
 
-def _ended(run: RunDir) -> int:
+def _ended(run: RunDir, config: TrainConfig) -> int:
     from gannorm.distributed import is_first
 
     if not is_first():  # of several processes, the first reports
         return 0
     status = run.status()
     print(f"{run.path}: {status['state']} at step {status['step']} {status['reason']}".rstrip())
-    if status["state"] == "finished" and run.checkpoints() and run.config().get("task") != "classifier":
+    if status["state"] == "finished" and run.checkpoints() and config.task != "classifier":
         print(f"next: gannorm probe {run.path}, gannorm evaluate {run.path}, gannorm compare {run.path.parent}")
     return 0

@@ -13,14 +13,13 @@ from gannorm.comparison.conditions import Condition
 from gannorm.comparison.crossed import Line
 from gannorm.comparison.intervals import CONFIDENCE
 from gannorm.comparison.named import Named, named_text
-from gannorm.comparison.numbers import interval
+from gannorm.comparison.numbers import aligned, interval
 from gannorm.comparison.primary import Primary
 from gannorm.comparison.quantities import BY_NAME, TRAIN
 from gannorm.comparison.runs import LeftOut
 from gannorm.comparison.table import Row, Rows
 from gannorm.comparison.verdicts import Point
 from gannorm.errors import UserError
-from gannorm.terminal import aligned
 from gannorm.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Any
 
 from gannorm.comparison.runs import LeftOut, Run
 from gannorm.comparison.titles import point, titled, varied
+from gannorm.config.labels import labels, naming, text
 from gannorm.errors import printable
-from gannorm.labels import labels, naming, text
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from gannorm.comparison.intervals import Effect, Estimate, compare_means, mean_i
 from gannorm.comparison.quantities import QUANTITIES, TRAIN
 from gannorm.comparison.titles import WEIGHTS, worded
 from gannorm.config import NORMS
-from gannorm.labels import text
+from gannorm.config.labels import text
 
 CONFLICT = f"{TRAIN}auc_conflict"
 TITLES = {  # quantity → title

@@ -19,15 +19,14 @@ from scipy import stats
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.intervals import Estimate, compare_means, equivalence
 from gannorm.comparison.multiplicity import ALPHA, holm
-from gannorm.comparison.numbers import interval, short
+from gannorm.comparison.numbers import aligned, interval, short
 from gannorm.comparison.primary import Primary
 from gannorm.comparison.quantities import WITHOUT_IMAGES
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SCORES
-from gannorm.dotted import Flat
+from gannorm.config.dotted import Flat
+from gannorm.config.labels import text
 from gannorm.errors import UserError
-from gannorm.labels import text
-from gannorm.terminal import aligned
 
 _TESTS = ("p", "p_equal", "p_rank")
 
@@ -59,6 +58,7 @@ class Named:
         change: of the first arm against the second: on a log scale their ratio, otherwise their difference; None where
             one run gives no interval.
         decreases: whether the first arm's value is the lower one.
+        better: which value is, "lower" or "higher"; "" where neither is.
         p: of no change; p_equal: of a change of at least the margin (two one-sided tests); p_rank: of the rank test,
             in which a collapsed run without a finite value ranks last. The three `…_holm` are corrected over all
             comparisons that the study named, made or not; one that stands beside them is by itself. None where one run
@@ -69,6 +69,7 @@ class Named:
     against: Arm
     change: Estimate | None
     decreases: bool
+    better: str
     margin: str
     p: float | None = None
     p_holm: float | None = None
@@ -88,13 +89,24 @@ class Named:
             return f"equal within {self.margin}"
         return "no difference shown"
 
+    @property
+    def outcome(self) -> str:
+        """The verdict as the study's reading needs it: "better", "worse", "equal within ±25 %", or "not decided"."""
+        if self.verdict in ("lower", "higher"):
+            if not self.better:
+                return self.verdict
+            return "better" if self.verdict == self.better else "worse"
+        if self.verdict.startswith("equal"):
+            return self.verdict
+        return f"not decided: {self.verdict}"
+
     def flat(self) -> dict[str, Any]:
         """One line of primary.csv."""
         sides = {f"{side}_{k}": v for side in ("arm", "against") for k, v in asdict(getattr(self, side)).items()}
         bounds = self.change.bounds if self.change else (None, None, None)
         change = dict(zip(("change", "change_low", "change_high"), bounds, strict=True))
         tests = {name: getattr(self, name) for test in _TESTS for name in (test, f"{test}_holm")}
-        return {**sides, **change, **tests, "margin": self.margin, "verdict": self.verdict}
+        return {**sides, **change, **tests, "margin": self.margin, "verdict": self.verdict, "outcome": self.outcome}
 
 
 def compare_named(primary: Primary, conditions: Sequence[Condition]) -> list[Named]:
@@ -123,10 +135,24 @@ def _corrected(named: list[Named]) -> list[Named]:
     return named
 
 
-def named_text(primary: Primary, named: Sequence[Named]) -> str:
-    """The primary analysis for the terminal."""
-    change = "ratio" if primary.scale == "log" else "difference"
-    lines = [["", "runs", f"mean {primary.quantity}", change, "p (Holm)", "p of ranks (Holm)", "collapsed", "verdict"]]
+def named_title(primary: Primary) -> str:
+    """How the comparisons were made, in one sentence."""
+    how = "Welch's test" if primary.test == "welch" else "paired by seed"
+    scale = "logarithms of " if primary.scale == "log" else ""
+    corrected = f"Holm over {len(primary.comparisons)}"
+    return f"{scale}{primary.quantity} at the end, {how}, {corrected}, equal within {primary.margin_in_words}"
+
+
+def named_header(primary: Primary) -> list[str]:
+    """The heads of the columns of `named_cells`."""
+    mean, change = ("geometric mean", "ratio") if primary.scale == "log" else ("mean", "difference")
+    tests = ["p (Holm)", "p of equality (Holm)", "p of ranks (Holm)"]
+    return ["comparison", "runs", f"{mean} {primary.quantity}", f"{change} (95 %)", *tests, "collapsed", "outcome"]
+
+
+def named_cells(primary: Primary, named: Sequence[Named]) -> list[list[str]]:
+    """One line a comparison, the columns of `named_header`."""
+    lines = []
     for i, c in enumerate(named):
         beside = ", beside" if i >= len(primary.comparisons) else ""
         sides = (c.arm, c.against)
@@ -136,16 +162,26 @@ def named_text(primary: Primary, named: Sequence[Named]) -> str:
                 " and ".join(str(side.n) for side in sides),
                 " and ".join("–" if side.mean is None else short(side.mean) for side in sides),
                 "–" if c.change is None else interval(c.change),
-                "–" if c.p_holm is None else short(c.p_holm),
-                "–" if c.p_rank_holm is None else short(c.p_rank_holm),
+                *("–" if p is None else short(p) for p in (c.p_holm, c.p_equal_holm, c.p_rank_holm)),
                 " and ".join(f"{side.collapsed} of {side.ended}" for side in sides),
-                c.verdict,
+                c.outcome,
             ]
         )
-    how = "Welch's test" if primary.test == "welch" else "paired by seed"
-    scale = "logarithms of " if primary.scale == "log" else ""
-    title = f"Primary analysis: {scale}{primary.quantity} at the end, {how}, Holm over {len(primary.comparisons)}"
-    return "\n".join([f"{title}, equal within {primary.margin_in_words}.", *aligned(lines)])
+    return lines
+
+
+def named_text(primary: Primary, named: Sequence[Named]) -> str:
+    """The primary analysis for the terminal."""
+    lines = aligned([named_header(primary), *named_cells(primary, named)])
+    return "\n".join([f"Primary analysis: {named_title(primary)}.", *lines])
+
+
+def named_markdown(primary: Primary, named: Sequence[Named]) -> str:
+    """primary.md: the primary analysis as a table for a README."""
+    header = named_header(primary)
+    rows = [header, ["---"] * len(header), *named_cells(primary, named)]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"Primary analysis: {named_title(primary)}.\n\n{table}"
 
 
 def named_csv(named: Sequence[Named]) -> str:
@@ -176,7 +212,7 @@ def _same(value: Any, planned: Any) -> bool:
 
 def _value(primary: Primary, run: Run) -> float | None:
     """A run's last finite value on the scale of the analysis; None without one."""
-    names = (f"{primary.quantity}/final", f"{primary.quantity}/last_finite")
+    names = (primary.quantity, f"{primary.quantity}/final", f"{primary.quantity}/last_finite")
     value = next((run.values[name] for name in names if name in run.values), None)
     if value is None or primary.scale == "linear":
         return value
@@ -199,7 +235,7 @@ def _unscaled(primary: Primary, value: float) -> float:
 def _arm(primary: Primary, name: str, runs: Sequence[Run]) -> tuple[Arm, dict[int, float], list[float]]:
     """The arm; seed → finite value; and the values that the rank test sees, infinite where there is no finite one."""
     values, ranked, collapsed = {}, [], 0
-    worst = math.inf if _lower_is_better(primary) else -math.inf
+    worst = math.inf if _better(primary) == "lower" else -math.inf
     for run in runs:
         value = _value(primary, run)
         gone = _collapsed(primary, run, value)
@@ -213,16 +249,17 @@ def _arm(primary: Primary, name: str, runs: Sequence[Run]) -> tuple[Arm, dict[in
     return Arm(name, len(values), mean, collapsed, len(runs)), values, ranked
 
 
-def _lower_is_better(primary: Primary) -> bool:
-    return next(score.better for score in SCORES if score.name == primary.quantity) == "lower"
+def _better(primary: Primary) -> str:
+    """Which value of the quantity is better, "lower" or "higher"; "" where it is no score."""
+    return next((score.better for score in SCORES if score.name == primary.quantity), "")
 
 
 def _compared(primary: Primary, a: str, b: str, members: Mapping[str, Sequence[Run]]) -> Named:
     arm, y, ranked = _arm(primary, a, members[a])
     against, x, others = _arm(primary, b, members[b])
-    paired = primary.test == "paired"
+    paired, better = primary.test == "paired", _better(primary)
     if min(len(x), len(y)) < 2 or (paired and len(x.keys() & y.keys()) < 2):
-        return Named(arm, against, None, False, primary.margin_in_words)
+        return Named(arm, against, None, False, better, primary.margin_in_words)
     effect = compare_means(x, y, paired=paired)
     equal = equivalence(x, y, primary.bound, relative=False, paired=paired)
     with np.errstate(invalid="ignore"):
@@ -232,4 +269,5 @@ def _compared(primary: Primary, a: str, b: str, members: Mapping[str, Sequence[R
         low, high = (None if bound is None else math.exp(bound) for bound in (change.low, change.high))
         change = Estimate(math.exp(change.mean), low, high, change.n)
     rank = ranks if math.isfinite(ranks) else 1.0  # all values are equal
-    return Named(arm, against, change, decreases, primary.margin_in_words, p=effect.p, p_equal=equal, p_rank=rank)
+    margin = primary.margin_in_words
+    return Named(arm, against, change, decreases, better, margin, p=effect.p, p_equal=equal, p_rank=rank)

@@ -1,6 +1,8 @@
-"""Numbers and intervals as people read them."""
+"""Numbers, intervals and tables as people read them, in plain text."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from gannorm.comparison.intervals import Estimate
 
@@ -49,3 +51,13 @@ def counted(number: int, noun: str) -> str:
 
 def _signed(value: float) -> str:
     return f"+{short(value)}" if value > 0 else short(value)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in columns.
+
+    >>> aligned([["norm", "FID"], ["batch", "23.5"]])
+    ['norm   FID', 'batch  23.5']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -3,7 +3,7 @@
 In a study file:
 
     primary:
-      quantity: fid            # a score, at the end of each run
+      quantity: fid            # a score, or a quantity of batch dependence, at the end of each run
       scale: log               # of the values: log or linear
       test: welch              # or paired: seed by seed
       comparisons: [[group, batch], [group, running]]     # arms: labels of the values of the study's factors
@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gannorm.dotted import Flat
+from gannorm.config.dotted import Flat
 from gannorm.errors import UserError
 from gannorm.registry import choices
 
-QUANTITIES = ("inception_score", "fid", "kid", "precision", "recall", "reconstruction")
+SCORED = ("inception_score", "fid", "kid", "precision", "recall", "reconstruction")
+QUANTITIES = (*SCORED, *(f"batch_dependence/train/auc_{end}" for end in ("pure", "mixed", "conflict", "one_own")))
 REQUIRED = ("quantity", "scale", "test", "comparisons", "margin")
 CHOICES = {"quantity": QUANTITIES, "scale": ("log", "linear"), "test": ("welch", "paired")}
 

@@ -11,8 +11,8 @@ from typing import Any
 from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SCORES
 from gannorm.comparison.titles import STATISTICS, WEIGHTS
+from gannorm.config.labels import text
 from gannorm.errors import UserError
-from gannorm.labels import text
 
 # Facts of an evaluation that may differ between runs without making their scores incomparable.
 PROTOCOL_DETAILS = ("seed", "versions", "device", "extractor_batch_dependence")

@@ -168,6 +168,7 @@ def _quantities() -> Iterator[Quantity]:
             ("auc_mixed", "AUC in mixed batches", SHARE),
             ("auc_share_0.25", "AUC at own share 0.25", SHARE),
             ("auc_conflict", "AUC in conflict: each image among images of the other class", SHARE),
+            ("auc_one_own", "AUC at one own image: each image the only one of its class", SHARE),
             ("auc_gap", "AUC, pure minus mixed", SIGNED_SHARE),
             ("auc_same_batch", "AUC within one mixed batch", SHARE),
             ("auc_pure_training", "AUC in pure batches, on training images", SHARE),

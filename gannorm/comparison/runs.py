@@ -11,7 +11,7 @@ from typing import Any
 from gannorm.comparison.renamed import renamed
 from gannorm.comparison.titles import config_hash
 from gannorm.config import upgraded
-from gannorm.dotted import flatten
+from gannorm.config.dotted import flatten
 from gannorm.errors import UserError, printable
 from gannorm.rundir import RunDir
 

@@ -1,6 +1,6 @@
 """The names of conditions in prose, and the config keys that distinguish them.
 
-Labels, which planning needs too, are made in `gannorm.labels`; the roles of keys are declared in `gannorm.config`.
+Labels, which planning needs too, are made in `config.labels`; the roles of keys are declared in `gannorm.config`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gannorm.config import MODELS, NORMS, factors, keys
-from gannorm.labels import short, text
+from gannorm.config.labels import short, text
 
 Flat = Mapping[str, Any]
 

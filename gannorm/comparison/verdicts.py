@@ -15,6 +15,7 @@ from gannorm.comparison.runs import Run
 from gannorm.comparison.scores import SHARE
 from gannorm.verdict import Evidence, Verdict, over_runs
 
+ONE_OWN = f"{TRAIN}auc_one_own"
 UNPROBED = "no finished run holds a probe of batch dependence"
 
 
@@ -58,7 +59,10 @@ def verdict(condition: Condition) -> Verdict:
 
 
 def composition_curve(condition: Condition) -> list[Point]:
-    """The curve over a condition's runs, from pure batches to conflict, at the shares that all probed runs have."""
+    """The curve over a condition's runs, from pure batches to conflict, at the shares that all probed runs have.
+
+    Then at one own image, where all probed runs measured it and the batch holds more at the conflict end.
+    """
     curves = [(run, e.curve, e.batch_size) for run in condition.runs if (e := evidence(run)) is not None]
     if not curves:
         return []
@@ -67,6 +71,11 @@ def composition_curve(condition: Condition) -> list[Point]:
         aucs = [curve[share].mean for _, curve, _ in curves]
         others = {share_of_others(share, size or _batch_size(run)) for run, _, size in curves}
         points.append(Point(share, max(others), mean_interval(aucs, SHARE), min(aucs), max(aucs)))
+    alone = [run.values.get(ONE_OWN) for run, _, _ in curves]
+    size = min(size or _batch_size(run) for run, _, size in curves)
+    if None not in alone and 1 / size < points[-1].share and points[-1].others > 0:
+        aucs = [auc for auc in alone if auc is not None]
+        points.append(Point(1 / size, 0.0, mean_interval(aucs, SHARE), min(aucs), max(aucs)))
     return points
 
 

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gannorm.arithmetic import best_device, require_device, undisturbed
 from gannorm.data import Images
 from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import best_device, require_device, undisturbed
 from gannorm.isolate import switched
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
@@ -155,11 +155,16 @@ def build_extractor(
 
 
 def train_in_domain(
-    dataset: Images, folder: str | os.PathLike[str], *, seed: int = 0, device: torch.device | str = "cpu"
+    dataset: Images, folder: str | os.PathLike[str] | None = None, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Mapping[str, Any]:
-    """Train the in-domain extractor into `folder` and return its card; see `in_domain.train`."""
+    """Train the in-domain extractor into `folder` and return its card; see `in_domain.train`.
+
+    Without a folder it is kept in the cache, where `build_extractor` looks for it, and not trained again.
+    """
     from gannorm.evaluation import in_domain
 
+    if folder is None:
+        return _in_domain(dataset, None, seed)[1]
     return in_domain.train(dataset, Path(folder), seed=seed, device=device)
 
 

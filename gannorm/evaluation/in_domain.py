@@ -1,8 +1,9 @@
-"""The in-domain extractor: a small classifier trained on a dataset's own labels, in seconds.
+"""The in-domain extractor: a classifier trained on a dataset's own labels: small ones in seconds.
 
 Inception has never seen a digit, wants colour, and runs at a few images a second on a CPU. A classifier of the dataset
 itself gives an inception score whose ceiling is the number of classes, and features in which the classes separate. Its
-scores compare generators of one dataset; they are not comparable with published Inception numbers.
+scores compare generators of one dataset; they are not comparable with published Inception numbers. Colour images of 32
+or more pixels get a larger network, where there are enough of them: see `colour_classifier`.
 
     N batch, C channels, H W pixels, F features, K classes
 
@@ -24,12 +25,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from gannorm.arithmetic import undisturbed
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import undisturbed
+from gannorm.evaluation import colour_classifier
+from gannorm.evaluation.colour_classifier import ColourClassifier
 from gannorm.files import atomic_write, write_json, writing
 
 VERSION = 1  # of the architecture, the training and the files: a change here retrains every cached extractor
+COLOUR_VERSION = "colour 1"  # the same of the larger network
+COLOUR_IMAGES, COLOUR_SIZE = 5000, 32  # the fewest, and their smallest size, for the larger network
 WIDTH, FEATURES = 16, 64
 LARGEST = 32  # larger images are averaged down to this many pixels a side
 HELD_OUT = 0.1
@@ -70,10 +75,11 @@ class InDomainExtractor(FeatureExtractorBase):
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: str, **_: Any) -> None:
         super().__init__(name, features_list)
         state = torch.load(feature_extractor_weights_path, map_location="cpu", weights_only=True)
-        self.channels = state["trunk.0.weight"].shape[1]
-        self.classifier = Classifier(self.channels, classes=len(state["head.bias"]))
+        is_colour, classes = "whiten.weight" in state, len(state["head.bias"])
+        self.channels = state["whiten.weight" if is_colour else "trunk.0.weight"].shape[1]
+        self.classifier = ColourClassifier(classes) if is_colour else Classifier(self.channels, classes)
         self.classifier.load_state_dict(state)
-        self.classifier.double()
+        self.classifier.double().eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != self.channels:
@@ -111,8 +117,14 @@ def load_card(folder: Path) -> dict[str, Any] | None:
 def training_key(dataset: Images, seed: int) -> str:
     """A key from everything that the weights depend on: images, labels, this code and the seed."""
     assert dataset.labels is not None
-    content = [dataset.fingerprint, dataset.labels.tolist(), VERSION, seed, torch.__version__]
+    content = [dataset.fingerprint, dataset.labels.tolist(), version(dataset), seed, torch.__version__]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def version(dataset: Images) -> int | str:
+    """Which of the two networks learns from these images, and its version."""
+    is_large = len(dataset) >= COLOUR_IMAGES and dataset.channels == 3 and dataset.image_size >= COLOUR_SIZE
+    return COLOUR_VERSION if is_large else VERSION
 
 
 def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device | str = "cpu") -> Mapping[str, Any]:
@@ -143,15 +155,21 @@ def train(dataset: Images, folder: Path, *, seed: int = 0, device: torch.device 
             [max(1, round(HELD_OUT * len(dataset))), len(dataset) - round(HELD_OUT * len(dataset))]
         )
         torch.manual_seed(seed)  # inside undisturbed: the layers' default initialization reads the global generator
-        model = Classifier(dataset.pixels.shape[1], classes=int(dataset.labels.max()) + 1).to(device)
-        _fit(model, dataset, used, draw, device)
+        classes = int(dataset.labels.max()) + 1
+        model: nn.Module
+        if version(dataset) == COLOUR_VERSION:
+            model = ColourClassifier(classes).to(device)
+            colour_classifier.fit(model, dataset.pixels, dataset.labels, used, draw)
+        else:
+            model = Classifier(dataset.channels, classes).to(device)
+            _fit(model, dataset, used, draw, device)
         accuracy = _accuracy(model, dataset, held_out, device)
     weights = io.BytesIO()
     torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, weights)
     sha256 = hashlib.sha256(weights.getvalue()).hexdigest()
     card = {
         "extractor": "in_domain",
-        "version": VERSION,
+        "version": version(dataset),
         "dataset": dataset.name,
         "split": dataset.split,
         "fingerprint": dataset.fingerprint,
@@ -203,7 +221,7 @@ def _fit(model: Classifier, dataset: Images, used: Tensor, draw: torch.Generator
 
 
 @torch.no_grad()
-def _accuracy(model: Classifier, dataset: Images, held_out: Tensor, device: torch.device | str) -> float:
+def _accuracy(model: nn.Module, dataset: Images, held_out: Tensor, device: torch.device | str) -> float:
     assert dataset.labels is not None
     right = 0
     for index in held_out.split(256):

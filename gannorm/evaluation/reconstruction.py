@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gannorm.arithmetic import undisturbed
 from gannorm.data import Images
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.generators import sampler
 from gannorm.evaluation.sampling import check_generator
 from gannorm.isolate import isolated

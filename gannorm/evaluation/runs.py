@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gannorm.arithmetic import best_device, require_device
 from gannorm.data import Images, images_of_run
 from gannorm.errors import UserError
-from gannorm.evaluation.arithmetic import best_device, require_device
 from gannorm.evaluation.extractors import build_extractor
 from gannorm.evaluation.generators import SIGNED, NotFiniteError, sampler
 from gannorm.evaluation.inputs import reference_split

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gannorm.arithmetic import undisturbed
 from gannorm.data import Images
 from gannorm.errors import UserError
 from gannorm.evaluation import metrics
-from gannorm.evaluation.arithmetic import undisturbed
 from gannorm.evaluation.extractors import Extractor, build_extractor
 from gannorm.evaluation.generators import Output, Range, Sampler, sampler, warn_of_no_picture
 from gannorm.evaluation.inputs import given_images, grey_if, is_given, real_images

@@ -26,12 +26,12 @@ from torch import Generator, Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import hooked, isolated
+from gannorm.isolate.state import RandomState
 from gannorm.models.residual import ResidualBlock, Shift
 from gannorm.normalizers.reference import collecting
 from gannorm.normalizers.slots import check_options
 from gannorm.normalizers.weights import TPReLU, is_projection
 from gannorm.registry import Registry
-from gannorm.state import RandomState
 
 Weighted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 

@@ -8,7 +8,7 @@ from datetime import date as day
 
 from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.runs import Run
-from gannorm.labels import text
+from gannorm.config.labels import text
 
 
 @dataclass(frozen=True)

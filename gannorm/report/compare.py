@@ -6,6 +6,7 @@ output/
   runs.csv            one line a run, with every quantity: enough to compute the rest again
   table.csv           one line a condition and quantity, with intervals, effects and verdicts
   primary.csv         one line a comparison of the study's primary analysis, where it names one
+  primary.md          the same as a table for a README
   table.json          the same, with verdicts on batch dependence, conditions, protocol and what was left out
   figures/            every figure as PNG and its data as CSV
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from gannorm.comparison.analysis import analyse
 from gannorm.comparison.comparison import Comparison
-from gannorm.comparison.named import named_csv
+from gannorm.comparison.named import named_csv, named_markdown
 from gannorm.comparison.primary import Primary
 from gannorm.comparison.runs_file import runs_csv
 from gannorm.files import write_json, write_text, writing
@@ -27,6 +28,8 @@ from gannorm.report.about import about
 from gannorm.report.pages import FORMER, linked_figures, require_replaceable
 from gannorm.report.report import write_report
 from gannorm.rundir import RunDir
+
+RUNS, PRIMARY_CSV, PRIMARY_TABLE = "runs.csv", "primary.csv", "primary.md"
 
 __all__ = ["Comparison", "analyse", "compare"]
 
@@ -62,10 +65,15 @@ def compare(
         (output / "figures").mkdir(parents=True, exist_ok=True)
         before = linked_figures(output)
         facts = about(comparison, question, command)
-        write_text(output / "runs.csv", runs_csv([run for c in comparison.conditions for run in c.all_runs]))
+        if not _is_source(output / RUNS, runs):
+            write_text(output / RUNS, runs_csv([run for c in comparison.conditions for run in c.all_runs]))
         write_text(output / "table.csv", comparison.to_csv())
-        if comparison.named:
-            write_text(output / "primary.csv", named_csv(comparison.named))
+        if comparison.primary:
+            write_text(output / PRIMARY_CSV, named_csv(comparison.named))
+            write_text(output / PRIMARY_TABLE, named_markdown(comparison.primary, comparison.named))
+        else:
+            for name in (PRIMARY_CSV, PRIMARY_TABLE):  # of the report that this one replaces
+                (output / name).unlink(missing_ok=True)
         write_json(output / "table.json", comparison.to_dict())
         write_report(comparison, output, facts, optimization=bool(optimization.measured(comparison)))
         optimization.write(comparison, output, facts)
@@ -75,3 +83,8 @@ def compare(
             with contextlib.suppress(OSError):  # figures of the replaced report
                 file.unlink()
     return comparison
+
+
+def _is_source(file: Path, runs: Sequence[RunDir] | Path) -> bool:
+    """Whether the runs were read from this very file, which then stays as it is, also what was left out of it."""
+    return isinstance(runs, Path) and runs.is_file() and file.exists() and runs.samefile(file)

@@ -31,7 +31,7 @@ def composition_curve(
     curves = [(c, comparison.curves[c.label]) for c in conditions if c.label in comparison.curves]
     if not curves:
         return None
-    ends = [curve[-1].others for _, curve in curves if curve[-1].share == CONFLICT]
+    ends = [point.others for _, curve in curves for point in curve if point.share == CONFLICT]
 
     def draw(ax: Axes) -> None:
         ax.axhline(0.5, color=RULE, linewidth=0.8, linestyle=":", zorder=0)

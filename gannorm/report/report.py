@@ -15,8 +15,8 @@ from gannorm.comparison.numbers import counted
 from gannorm.comparison.quantities import FINAL_PROBES
 from gannorm.comparison.scores import ACCURACY, SCORES
 from gannorm.comparison.sentences import family
+from gannorm.config.labels import text
 from gannorm.files import atomic_write, write_text
-from gannorm.labels import text
 from gannorm.report import tables
 from gannorm.report.about import About, about
 from gannorm.report.cells import Table
@@ -77,6 +77,7 @@ def page(
         more_findings=comparison.findings[LISTED_FINDINGS:],
         opening=next((plot.name for plot in plots[:1]), ""),
         figures=_Figures(drawings(plots)),
+        primary=tables.primary(comparison),
         cautions=_cautions(comparison),
         optimization=optimization,
         dependence=tables.dependence(comparison) if is_gan else Table("", ()),

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from gannorm.comparison.comparison import Comparison
 from gannorm.comparison.conditions import Condition
 from gannorm.comparison.crossed import TITLES, Line
+from gannorm.comparison.named import named_cells, named_header, named_title
 from gannorm.comparison.numbers import counted
 from gannorm.comparison.quantities import BY_NAME, TRAIN
 from gannorm.comparison.scores import Score
 from gannorm.comparison.sentences import worth
 from gannorm.comparison.table import DIVERGENCE, Row
-from gannorm.labels import text
+from gannorm.config.labels import text
 from gannorm.report.cells import DASH, Cell, Table, of_effect, of_estimate, of_row, of_verdict
 
 TONES = {"judges batches": "batches", "judges images": "images", "learns from batches": "images"}
@@ -28,6 +29,20 @@ COLUMNS = {  # of the table on batch dependence: quantity → heading
     "leak_ratio": "Leak ratio",
     "coupling_ratio": "Coupling ratio",
 }
+
+
+def primary(comparison: Comparison) -> Table | None:
+    """A line a comparison that the study named before its first run; None where it named none."""
+    analysis = comparison.primary
+    if analysis is None:
+        return None
+    header = [name[0].upper() + name[1:] for name in named_header(analysis)]
+    table = Table(named_title(analysis), header)
+    for cells in named_cells(analysis, comparison.named):
+        *facts, outcome = cells
+        decided = not outcome.startswith("not decided")
+        table.rows.append([*map(Cell, facts), Cell(outcome, strong=decided)])
+    return table
 
 
 def dependence(comparison: Comparison) -> Table:

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
-from gannorm.dotted import flatten
+from gannorm.comparison.numbers import aligned
+from gannorm.config.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.files import lock, writing
 from gannorm.report.pages import require_replaceable
@@ -29,7 +30,6 @@ from gannorm.studies.local import terminable
 from gannorm.studies.plan import Study
 from gannorm.studies.runner import Engine, run_all
 from gannorm.studies.tasks import ENDED, Scoring, Training, is_scored, scored_steps, state, steps_to_score
-from gannorm.terminal import aligned
 
 
 def execute(study: Study, engine: Engine, report: Path) -> int:

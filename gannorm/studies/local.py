@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from gannorm.files import leave
 from gannorm.studies.runner import Process, Task
-from gannorm.terminal import leave
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read by torch and NumPy when they start
 RUNS_PER_GPU = 4  # as on a Ray cluster, where a run takes a quarter

@@ -37,10 +37,10 @@ from gannorm.comparison.primary import Primary, read_primary
 from gannorm.comparison.titles import STATISTICS, WEIGHTS
 from gannorm.config import factors as identifying
 from gannorm.config import upgraded
-from gannorm.dotted import Flat, changed, difference, flatten
+from gannorm.config.dotted import Flat, changed, difference, flatten
+from gannorm.config.labels import labels as labels_of
 from gannorm.errors import UserError
 from gannorm.files import dump_yaml, load, write_text, writing
-from gannorm.labels import labels as labels_of
 from gannorm.recipes import FOLDER, locate
 from gannorm.registry import choices
 from gannorm.rundir import PLAN, RunDir

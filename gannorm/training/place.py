@@ -6,10 +6,10 @@ import itertools
 from pathlib import Path
 
 from gannorm.config import TrainConfig, keys
+from gannorm.config.labels import run_name
+from gannorm.config.schema import DISPLAY
 from gannorm.errors import UserError
-from gannorm.labels import run_name
 from gannorm.rundir import PLAN, RunDir
-from gannorm.schema import DISPLAY
 
 
 def place(config: TrainConfig, repeats: bool = False, follows: bool = False) -> Path:

@@ -13,16 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from gannorm.config import TrainConfig, keys, upgraded
+from gannorm.config import TrainConfig, keys
+from gannorm.config.dotted import flatten
+from gannorm.config.schema import DISPLAY
 from gannorm.data import ImageData
-from gannorm.distributed import one_run
-from gannorm.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.models.checkpoint import find_checkpoint, read_checkpoint
 from gannorm.rundir import RunDir
-from gannorm.schema import DISPLAY
 from gannorm.training.run import build, train_to_the_end
-from gannorm.training.trainer_options import check_trainer_options
+from gannorm.training.trainer_options import RunTrainer, trainer_of
 
 
 def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
@@ -43,33 +42,32 @@ def resume(path: Path, config: TrainConfig | None = None) -> RunDir:
             images or its networks are no longer those of the checkpoint. Nothing in the directory has changed then.
     """
     config = config or TrainConfig.from_dict(RunDir.open(path).config())
-    trainer = check_trainer_options(config.trainer)
-    with one_run(trainer) as is_first:
+    with trainer_of(config) as trainer:
         run = RunDir.open(path)
-        with run.lock() if is_first else nullcontext():
-            _continue(run, config, is_first, trainer.world_size)
+        with run.lock() if trainer.is_global_zero else nullcontext():
+            _continue(run, config, trainer)
     return run
 
 
-def _continue(run: RunDir, config: TrainConfig, is_first: bool, processes: int) -> None:
+def _continue(run: RunDir, config: TrainConfig, trainer: RunTrainer) -> None:
     _require_stopped(run)
     saved = find_checkpoint(run) if run.checkpoints() else None
     content = read_checkpoint(saved) if saved else {}
     if content:
-        _require_same_config(run, content)
+        _require_same_config(run, config, content)
     module, data = build(config)
     if content:
         _require_same_state(run, content, module, data)
     step, metrics = content.get("step", -1), content.get("metrics", 0)
     del content  # Lightning reads it again
-    if is_first:
+    if trainer.is_global_zero:
         run.rewind(step, metrics)
         if saved:
             run.set_last(step)
         run.set_status("running", max(step, 0))
     begin = f"step {step}" if saved else "the beginning: it has no checkpoint"
     print(f"{run.path}: continues from {begin}", flush=True)
-    train_to_the_end(module, data, config, run, processes, saved)
+    train_to_the_end(module, data, config, run, trainer, saved)
 
 
 def _require_stopped(run: RunDir) -> None:
@@ -86,9 +84,9 @@ def _require_stopped(run: RunDir) -> None:
         )
 
 
-def _require_same_config(run: RunDir, content: Mapping[str, Any]) -> None:
-    now, then = (flatten(upgraded(config)) for config in (run.config(), content["config"]))
-    roles = {key.name: key.role for key in keys(str(now.get("task", "gan"))).values()}
+def _require_same_config(run: RunDir, config: TrainConfig, content: Mapping[str, Any]) -> None:
+    now, then = (flatten(c.to_dict()) for c in (config, TrainConfig.from_dict(content["config"])))
+    roles = {key.name: key.role for key in keys(config.task).values()}
     for key in {**then, **now}:
         if roles.get(key) != DISPLAY and now.get(key) != then.get(key):
             raise UserError(

@@ -20,9 +20,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from gannorm import wandb_run
+from gannorm.arithmetic import Arithmetic
 from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
-from gannorm.distributed import Replicas, is_first, one_run
 from gannorm.errors import OutOfMemory, UserError, out_of_memory
 from gannorm.isolate import isolated
 from gannorm.models import build_networks, equalize_bias, initialize
@@ -33,7 +33,7 @@ from gannorm.rundir import VERSION, RunDir
 from gannorm.seeds import stream
 from gannorm.training.accumulation.microbatches import Microbatches
 from gannorm.training.callbacks.batch_dependence import BatchDependence
-from gannorm.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Randomness, StopOnSignal
+from gannorm.training.callbacks.checkpoints import Checkpoints, Randomness, StopOnSignal
 from gannorm.training.callbacks.metrics import Metrics
 from gannorm.training.callbacks.optimization_probes import Optimization, check_options
 from gannorm.training.callbacks.progress import Progress
@@ -43,9 +43,8 @@ from gannorm.training.classifier import REFERENCE_IMAGES, Classifier, TestAccura
 from gannorm.training.gan import GAN
 from gannorm.training.loggers import RunDirLogger, WandbLogger
 from gannorm.training.place import place
-from gannorm.training.precision import Arithmetic, choose
 from gannorm.training.trained import networks_of
-from gannorm.training.trainer_options import DEVICES, check_trainer_options, quiet, require_known
+from gannorm.training.trainer_options import RunTrainer, check_trainer_options, require_known, trainer_of
 
 
 def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, repeats: bool = False) -> RunDir:
@@ -65,8 +64,8 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
         UserError: the config cannot work, the run exists, or this config has been trained.
     """
     config = TrainConfig.of(config)
-    trainer = check_trainer_options(config.trainer)
-    with one_run(trainer) as leads:
+    with trainer_of(config) as trainer:
+        leads = trainer.is_global_zero
         if path is None:
             path = place(config, repeats, follows=not leads)
             config = config.changed(name=path.name)
@@ -74,7 +73,7 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
             RunDir(path).require_new()
         module, data = build(config)
         with RunDir.create(path, config.to_dict()) if leads else contextlib.nullcontext(RunDir(path)) as run:
-            train_to_the_end(module, data, config, run, trainer.world_size)
+            train_to_the_end(module, data, config, run, trainer)
     return run
 
 
@@ -90,15 +89,15 @@ def train_to_the_end(
     data: ImageData,
     config: TrainConfig,
     run: RunDir,
-    processes: int,
+    trainer: RunTrainer,
     checkpoint: Path | None = None,
 ) -> None:
     """Train in a run directory whose lock is held, from a checkpoint if one is given; its status says how it ended.
 
-    `processes` is the number of those that are one run, each of which calls this.
+    Each process of several that are one run calls this.
     """
     try:
-        _train_to_the_end(module, data, config, run, processes, checkpoint)
+        _train_to_the_end(module, data, config, run, trainer, checkpoint)
     finally:
         wandb_run.end_run(run)
 
@@ -108,13 +107,13 @@ def _train_to_the_end(
     data: ImageData,
     config: TrainConfig,
     run: RunDir,
-    processes: int,
+    trainer: RunTrainer,
     checkpoint: Path | None,
 ) -> None:
     print(data.describe(), *introduced(module, config), f"run: {run.path}", sep="\n", flush=True)
     stop = StopOnSignal()
     try:
-        ended = _fit(module, data, config, run, stop, processes, checkpoint)
+        ended = _fit(module, data, config, run, stop, trainer, checkpoint)
     except SIGTERMException:  # before our own handler was there
         stop.received, ended = signal.SIGTERM, ""
     except BaseException as error:
@@ -174,7 +173,7 @@ def _too_large(error: BaseException, config: TrainConfig, step: int, run: RunDir
 def prepare(config: TrainConfig | Mapping[str, Any]) -> tuple[GAN | Classifier, ImageData]:
     """The initialized model and the loaded data of a config, which also names what in it cannot work."""
     config = TrainConfig.of(config)
-    check_trainer_options(config.trainer)
+    check_trainer_options(config)
     return build(config)
 
 
@@ -194,7 +193,8 @@ def check(config: TrainConfig | Mapping[str, Any]) -> None:
     config = TrainConfig.of(config)
     data = _data(config)
     require_known(config.trainer)
-    check_trainer_options(config.trainer | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"})
+    here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    check_trainer_options(dataclasses.replace(config, trainer=config.trainer | here))
     n, channels, size = max(REFERENCE_IMAGES, data.batch_size), 1 if data.name in GREY else 3, max(0, data.image_size)
     pixels = torch.randint(256, (n, channels, size, size), dtype=torch.uint8, generator=stream(0, "check"))
     data.train = data.test = Images(pixels, torch.arange(n) % 2, ("even", "odd"), data.name, "train")
@@ -273,12 +273,11 @@ def _fit(
     config: TrainConfig,
     run: RunDir,
     stop: StopOnSignal,
-    processes: int,
+    trainer: RunTrainer,
     checkpoint: Path | None,
 ) -> str:
     """Train; why the run ended by itself (loss exploded, non-finite), or "" if it did not."""
-    metrics, arithmetic = Metrics(config.log_every), choose(config)
-    leads = is_first()
+    metrics = Metrics(config.log_every)
     callbacks: list[Any] = [metrics]
     if isinstance(module, GAN):
         callbacks += [
@@ -289,6 +288,7 @@ def _fit(
                 cost="full",
                 seed=config.seed,
                 at_ends=True,
+                one_own=config.probe_one_own,
             ),
             Samples(config.sample_every),
         ]
@@ -301,41 +301,27 @@ def _fit(
         Checkpoints(config.checkpoint_every, run),
         Randomness(),
         stop,
-        Provenance(run.config() if leads else config.to_dict(), data, arithmetic),
+        Provenance(config.to_dict(), data, trainer.arithmetic),
     ]
     if config.progress:
         callbacks.append(Progress(config.log_every))
     loggers: list[Logger] = []
-    if leads:
+    if trainer.is_global_zero:
         parameters = {name: sum(p.numel() for p in n.parameters()) for name, n in networks_of(module).items()}
-        facts = {"arithmetic": str(arithmetic), "parameters": parameters}
+        facts = {"arithmetic": str(trainer.arithmetic), "parameters": parameters}
         loggers.append(RunDirLogger(run))
         if wandb := wandb_run.start_run(run, config.to_dict(), config.wandb, config.wandb_project, facts):
             loggers.append(WandbLogger(wandb, config.wandb_checkpoints))
     # Normalizers that draw noise, and dropout, use the global generators.
     pl.seed_everything(config.seed, verbose=False)
-    with quiet(), arithmetic.applied(module):
-        options = {"enable_model_summary": False, **arithmetic.trainer_options(), **DEVICES, **config.trainer}
-        if processes > 1:
-            options["strategy"] = Replicas()
-        trainer = pl.Trainer(
-            max_steps=config.steps,
-            max_epochs=-1,
-            log_every_n_steps=0,  # `Metrics` logs, at our steps
-            callbacks=callbacks,
-            logger=loggers,
-            plugins=[CheckpointFiles()],
-            default_root_dir=run.path,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            **options,
-        )
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
-            if trainer.interrupted and not isinstance(error, SIGTERMException):
-                raise KeyboardInterrupt from None
-            raise
+    trainer.arithmetic.lay_out(module)
+    trainer.prepare_for(run, callbacks, loggers)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        if trainer.interrupted and not isinstance(error, SIGTERMException):
+            raise KeyboardInterrupt from None
+        raise
     return metrics.ended
 
 

@@ -1,22 +1,27 @@
-"""What a run takes of Lightning's Trainer: all options but those that the run decides, and few of its remarks."""
+"""The Trainer of a run: it takes all options of Lightning's but those that the run decides, and few of its remarks."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from gannorm.distributed import check_processes
+from gannorm.config import TrainConfig
+from gannorm.distributed import Replicas, check_processes, one_run, processes
 from gannorm.errors import UserError
-from gannorm.isolate import determinism_kept, switched
 from gannorm.registry import choices
+from gannorm.rundir import RunDir
+from gannorm.training.callbacks.checkpoints import CheckpointFiles
+from gannorm.training.precision import choose
 
 # Trainer options that a run decides itself, and what to do instead.
 OURS = {
@@ -44,24 +49,65 @@ DEVICES = {"devices": 1}  # not all that there are: that would change the batch 
 LIGHTNING_REMARKS = (".*LeafSpec.*", ".*num_workers.*", ".*log_every_n_steps.*", ".*does not have many workers.*")
 
 
-def check_trainer_options(options: Mapping[str, Any]) -> pl.Trainer:
-    """Options of Lightning's Trainer must be known, not decided by us, plain values, and possible on this machine.
+class RunTrainer(pl.Trainer):
+    """The one Trainer of a run. It gets its folder, callbacks and loggers once the run has its name.
 
-    Returns:
-        A Trainer with these options, which knows the processes of the run and which of them this one is.
+    Attributes:
+        arithmetic: how the run computes; to make the Trainer sets some of torch's switches, which `applied` puts back.
+        folder: of the run.
+    """
+
+    folder: Path | None = None
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.arithmetic = choose(config)
+        options = {"enable_model_summary": False, **self.arithmetic.trainer_options(), **DEVICES, **config.trainer}
+        if processes(config.trainer) > 1:
+            options["strategy"] = Replicas()
+        super().__init__(
+            max_steps=config.steps,
+            max_epochs=-1,
+            log_every_n_steps=0,  # `Metrics` logs, at our steps
+            logger=False,
+            plugins=[CheckpointFiles()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            **options,
+        )
+
+    @property
+    def default_root_dir(self) -> str:
+        return str(self.folder or super().default_root_dir)
+
+    def prepare_for(self, run: RunDir, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> None:
+        """Take what belongs to the run. Our callbacks come before those that options add."""
+        self.folder = run.path
+        self.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+        self.loggers = list(loggers)
+
+
+@contextmanager
+def trainer_of(config: TrainConfig) -> Iterator[RunTrainer]:
+    """The Trainer of a run, in the run's arithmetic. Of several processes, all but the first are silent inside.
 
     Raises:
-        UserError: otherwise.
+        UserError: Trainer options that are unknown, decided by the run, no plain values, or impossible on this machine.
     """
-    require_known(options)
-    try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
-        cudnn: Any = torch.backends.cudnn
-        with quiet(), determinism_kept(), switched((cudnn, "benchmark", cudnn.benchmark)):
-            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **{**DEVICES, **options})
-        check_processes(trainer)
-        return trainer
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:  # of a TPU's library, say
-        raise UserError(f"Lightning's Trainer refuses its options {dict(options)}: {error}") from None
+    require_known(config.trainer)
+    with quiet(), choose(config).applied():
+        try:  # what Lightning says of values: a device that is not there, an unknown precision or profiler
+            trainer = RunTrainer(config)
+            check_processes(trainer)
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:  # of a TPU's library, say
+            raise UserError(f"Lightning's Trainer refuses its options {dict(config.trainer)}: {error}") from None
+        with one_run(trainer):
+            yield trainer
+
+
+def check_trainer_options(config: TrainConfig) -> None:
+    """Raises UserError unless a Trainer takes the config's options on this machine."""
+    with trainer_of(config):
+        pass
 
 
 def require_known(options: Mapping[str, Any]) -> None:

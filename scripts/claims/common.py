@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.data import load_images
 from gannorm.models import Discriminator, ResidualDiscriminator, initialize
 from gannorm.report.plots import COLOURS, Panel, logarithmic

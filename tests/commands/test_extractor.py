@@ -17,3 +17,5 @@ def test_the_extractor_is_trained_on_the_data_that_is_named(capsys, monkeypatch)
     assert capsys.readouterr().out.splitlines()[-1] == "here: accuracy 0.9750 on 40 held-out images"
     assert (taken["folder"], taken["seed"], taken["images"].image_size) == ("here", 3, 16)
     assert taken["images"].split == "train"
+    assert main(["extractor", "train", *flags[:2]]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("in the cache: accuracy") and taken["folder"] is None

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from gannorm.comparison.conditions import Condition, group
-from gannorm.comparison.named import compare_named, named_csv, named_text
+from gannorm.comparison.named import compare_named, named_csv, named_markdown, named_text
 from gannorm.comparison.primary import Primary
 from gannorm.comparison.runs import Run
 from gannorm.comparison.runs_file import read_runs_csv, runs_csv
@@ -57,8 +57,24 @@ def test_a_difference_an_equality_and_neither_are_told_apart() -> None:
     spread = np.exp(np.linspace(-0.1, 0.1, 10))
     named = compare_named(PRIMARY, conditions({"batch": 2 * spread, "running": spread, "group": 2.02 * spread}))
     assert [c.verdict for c in named] == ["lower", "equal within ±25 %", "higher"]
+    assert [c.outcome for c in named] == ["better", "equal within ±25 %", "worse"]
     few = compare_named(PRIMARY, conditions({"batch": [2.0, 4.0], "running": [2.5, 3.0], "group": [3.0]}))
     assert [c.verdict for c in few] == ["no difference shown", "not enough runs", "not enough runs"]
+    assert few[0].outcome == "not decided: no difference shown" and few[1].outcome == "not decided: not enough runs"
+
+
+def test_better_is_higher_for_a_score_that_grows_and_of_an_auc_of_the_discriminator_neither() -> None:
+    values = {"batch": [0.5, 0.51, 0.52], "running": [0.7, 0.71, 0.72], "group": [0.5, 0.51, 0.53]}
+    recall = replace(PRIMARY, quantity="recall", scale="linear", margin=0.1)
+    named = compare_named(recall, conditions(values, "recall"))
+    assert [c.outcome for c in named] == ["better", "equal within ±0.1", "worse"]
+    auc = replace(recall, quantity="batch_dependence/train/auc_one_own")
+    runs = lines(values)
+    for run in runs:
+        run.values[auc.quantity] = run.values.pop("fid/final")
+    named = compare_named(auc, grouped(runs))
+    assert [c.outcome for c in named] == ["higher", "equal within ±0.1", "lower"]
+    assert named[0].change is not None and named[0].change.mean == pytest.approx(0.2)
 
 
 def test_what_stands_beside_is_by_itself() -> None:
@@ -111,9 +127,13 @@ def test_the_lines_of_a_file_give_the_same_and_the_forms_hold_it(tmp_path: Path)
     records = list(csv.DictReader(io.StringIO(named_csv(named))))
     assert [(r["arm_name"], r["against_name"]) for r in records] == list(PAIRS)
     assert float(records[0]["p_holm"]) == named[0].p_holm and records[0]["verdict"] == named[0].verdict
+    assert [r["outcome"] for r in records] == [c.outcome for c in named]
     text = named_text(PRIMARY, named)
     assert "logarithms of fid at the end, Welch's test, Holm over 3, equal within ±25 %." in text
     assert "running against batch" in text and "0 of 3 and 0 of 3" in text
+    table = named_markdown(PRIMARY, named).splitlines()[2:]
+    assert len(table) == 2 + len(PAIRS) and len({line.count("|") for line in table}) == 1
+    assert table[2].startswith("| running against batch | 3 and 3 | ") and table[2].endswith(f" {named[0].outcome} |")
 
 
 def test_what_cannot_be_compared_is_said() -> None:

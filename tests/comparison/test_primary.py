@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gannorm.comparison.primary import QUANTITIES, read_primary
+from gannorm.comparison.primary import QUANTITIES, SCORED, read_primary
+from gannorm.comparison.quantities import BY_NAME
 from gannorm.comparison.scores import SCORES
 from gannorm.errors import UserError
 
@@ -16,8 +17,9 @@ ARMS = {"batch": {"model.discriminator.norm": "batch"}, "group": {"model.discrim
 CONTENT = {"quantity": "fid", "scale": "log", "test": "welch", "comparisons": [["group", "batch"]], "margin": 0.25}
 
 
-def test_the_quantities_are_the_scores() -> None:
-    assert tuple(score.name for score in SCORES) == QUANTITIES
+def test_the_quantities_are_the_scores_and_quantities_of_batch_dependence() -> None:
+    assert tuple(score.name for score in SCORES) == SCORED == QUANTITIES[: len(SCORED)]
+    assert all(name in BY_NAME for name in QUANTITIES[len(SCORED) :])
 
 
 def test_a_margin_on_a_log_scale_holds_a_ratio_and_its_inverse() -> None:

@@ -125,3 +125,17 @@ def test_the_axis_of_the_curve_compares_batch_sizes(make_run: MakeRun) -> None:
     rewrite(run := make_run("batch", 0), [probe(0.9, 0.5, auc_pure=0.9, auc_mixed=0.5, auc_conflict=0.1)])
     points = analyse([run]).curves["batch"]  # a probe that does not say its batch size: the training's
     assert [point.others for point in points] == [1, 31 / 63, 3 / 63]
+
+
+def test_one_own_image_is_the_last_point_where_every_run_measured_it(make_run: MakeRun) -> None:
+    runs = [make_run("batch", seed) for seed in range(2)]
+    for run, alone in zip(runs, (0.02, 0.04), strict=True):
+        rewrite(run, [record(True, 0.9, 0.5, 0.1, auc_one_own=alone)])
+    *_, conflict, last = analyse(runs).curves["batch"]
+    assert (last.share, last.others, last.lowest, last.highest) == (1 / 64, 0, 0.02, 0.04)
+    assert last.auc.mean == pytest.approx(0.03) and conflict.share == 1 / 16
+    rewrite(runs[1], [record(True, 0.9, 0.5, 0.1)])
+    assert analyse(runs).curves["batch"][-1].share == 1 / 16
+    rewrite(run, [record(True, 0.9, 0.5, 0.1, auc_one_own=0.1, batch_size=16)])  # there it is the conflict end
+    assert [point.others for point in analyse([run]).curves["batch"]][-1] == 0
+    assert analyse([run]).curves["batch"][-1].share == 1 / 16

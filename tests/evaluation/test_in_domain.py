@@ -82,6 +82,7 @@ def test_a_trained_extractor_is_found_again_until_data_labels_seed_or_version_ch
     build = lambda data=digits, seed=0: build_extractor("in_domain", data, seed=seed, device="cpu")  # noqa: E731
     first = build()
     assert build().weights_sha256 == first.weights_sha256 and len(trained) == 1
+    assert train_in_domain(digits)["weights_sha256"] == first.weights_sha256 and len(trained) == 1
     pixels = digits.pixels.clone()
     pixels[0, 0, 0, 0] += 1
     build(replace(digits, pixels=pixels))

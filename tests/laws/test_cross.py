@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from gannorm import TrainConfig, train
 from gannorm.data import images_of_run
@@ -64,7 +65,7 @@ def test_every_discriminator_judges_every_bank(runs: Path, tmp_path: Path, capsy
         for bank in ("batch", "reference", "all")
     ]
     for r in records:
-        assert all(0 <= float(r[f"auc_{end}"]) <= 1 for end in ("pure", "mixed", "conflict"))
+        assert all(0 <= float(r[f"auc_{end}"]) <= 1 for end in ("pure", "mixed", "conflict", "eval"))
         if r["discriminator"] == "reference":  # no image of the batch enters: the curve is flat
             assert r["auc_pure"] == r["auc_mixed"] == r["auc_conflict"]
         else:
@@ -75,7 +76,48 @@ def test_every_discriminator_judges_every_bank(runs: Path, tmp_path: Path, capsy
     line = next(line for line in table if (line["discriminator"], line["generator"]) == ("batch", "all"))
     assert float(line["auc_pure"]) == pytest.approx(sum(pure) / 2)
     assert float(line["auc_pure_low"]) <= float(line["auc_pure"]) <= float(line["auc_pure_high"])
-    assert "D batch, fakes of reference: AUC pure" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "table.md").read_text() and "| batch | reference | 2 | " in printed
+    assert len(printed.splitlines()) == 2 + 6 and (tmp_path / "cross.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_it_continues_and_judges_anew_what_has_other_weights_or_fakes(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    judge = SCRIPT["judged"]
+    monkeypatch.setitem(SCRIPT["cross"].__globals__, "judged", lambda *a: calls.append(1) or judge(*a))
+    arguments = [str(runs), "--output", str(tmp_path), "--images", "32", "--batch_size", "8"]
+    assert SCRIPT["main"](arguments) == 0 and len(calls) == 12
+    file = tmp_path / "cross.csv"
+    whole, table = file.read_text(), (tmp_path / "table.csv").read_text()
+    assert SCRIPT["main"](arguments) == 0 and len(calls) == 12  # nothing is judged twice
+    head, *lines = whole.splitlines(keepends=True)
+    file.write_text("".join([head, *lines[:3], *lines[7:]]))  # as after an interruption
+    assert SCRIPT["main"](arguments) == 0 and len(calls) == 12 + 4
+    column = head.split(",").index("weights")
+    cells = lines[0].split(",")
+    cells[column] = "0123456789ab"  # of a run that was trained again
+    file.write_text("".join([head, ",".join(cells), *lines[1:]]))
+    assert SCRIPT["main"](arguments) == 0 and len(calls) == 12 + 4 + 1
+    assert file.read_text() == whole and (tmp_path / "table.csv").read_text() == table
+    assert SCRIPT["main"]([*arguments, "--seed", "1"]) == 0 and len(calls) == 12 + 4 + 1 + 12
+
+
+def test_the_matrix_holds_the_means_discriminators_by_generators() -> None:
+    means = SCRIPT["summary"](
+        [
+            {"discriminator": d, "generator": g, **dict.fromkeys(SCRIPT["AUCS"], value)}
+            for d, g, value in (("a", "a", 0.2), ("a", "a", 0.4), ("a", "b", 0.9), ("b", "a", 1.0), ("b", "b", 1.0))
+        ]
+    )
+    assert means["a", "a"]["auc_pure"].mean == pytest.approx(0.3) and means["b", "b"]["auc_eval"].low is None
+    panel = SCRIPT["figure"](means).panels[0]
+    panel.draw(axes := Figure().subplots())
+    assert [text.get_text() for text in axes.texts] == ["0.30", "0.90", "1.00", "1.00"]
+    (image,) = axes.images
+    assert image.get_array().tolist() == [[pytest.approx(0.3), 0.9], [1, 1]] and image.get_clim() == (0, 1)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import yaml
 from support.fake_study import FAKE, NAMES, calls, planned
 
 from gannorm import cli
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.config import keys
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir

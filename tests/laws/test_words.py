@@ -29,7 +29,7 @@ WORDS = {
     r"\b(leaks|leaked|leaking)\b|\bleak\b(?![ _]ratio|:|['\"]?$)": "depends on the batch; only the leak ratio leaks",
     r"\bwhy[_/]": "optimization",
 }
-FORMER = {"config.py", "renamed.py"}  # the tables of keys of earlier versions hold the former words
+FORMER = {"train_config.py", "renamed.py"}  # the tables of keys of earlier versions hold the former words
 NAMES = {"found", "told", "said", "shown", "its", "theirs"}  # no variable has such a name
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gannorm.arguments import require_names
+from gannorm.commands.inputs.arguments import require_names
 from gannorm.config import TrainConfig
 from gannorm.errors import UserError
 from gannorm.recipes import locate, names

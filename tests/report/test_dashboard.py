@@ -17,7 +17,7 @@ from support.offline_wandb import Offline
 
 from gannorm import cli
 from gannorm.config import NORMS
-from gannorm.dotted import flatten
+from gannorm.config.dotted import flatten
 from gannorm.report.compare import Comparison
 from gannorm.report.dashboard import BARS, LINES, PICTURES, workspace
 from gannorm.rundir import RunDir

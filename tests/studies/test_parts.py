@@ -12,9 +12,10 @@ import yaml
 
 from gannorm import cli
 from gannorm.comparison.analysis import analyse
+from gannorm.comparison.runs import Run
 from gannorm.comparison.runs_file import append_runs, read_runs_csv
 from gannorm.rundir import RunDir, find_runs
-from gannorm.studies.parts import identity, without
+from gannorm.studies.parts import identity, plan_csv, without
 from gannorm.studies.plan import Study, plan
 
 TINY = {
@@ -29,6 +30,25 @@ TINY = {
     "model": {"discriminator": {"width": 8, "norm": "batch"}, "generator": {"width": 8, "latent_dim": 8}},
 }
 EVALUATE = {"extractor": "in_domain", "split": "test", "samples": 60, "splits": 2}
+
+
+def test_the_plan_says_what_is_still_to_do(tmp_path: Path) -> None:
+    arms = {"batch": {"model.discriminator.norm": "batch"}, "group": {"model.discriminator.norm": "group"}}
+    write(tmp_path, {"arm": arms, "seed": [3, 4]})
+    study = plan(tmp_path / "s.yaml", tmp_path / "runs")
+    done, diverged = (
+        Run(run.name, {"seed": seed}, seed, state, 4, hash=identity(run)[0])
+        for run, seed, state in zip(study.runs, (3, 3), ("finished", "diverged"), strict=False)
+    )
+    lines = plan_csv(study, [done, diverged]).splitlines()
+    assert lines[0] == "run,config_hash,seed,arm,state"
+    assert [line.split(",")[2:] for line in lines[1:]] == [
+        ["3", "batch", "finished"],
+        ["3", "group", "diverged"],
+        ["4", "batch", "to do"],
+        ["4", "group", "to do"],
+    ]
+    assert lines[1].split(",")[:2] == [study.runs[0].name, done.hash]
 
 
 @pytest.mark.slow

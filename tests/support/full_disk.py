@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.normalizers import normalizer
 from gannorm.rundir import RunDir
 from gannorm.studies.tasks import state

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.errors import UserError
 from gannorm.models import load_networks
 from gannorm.report.compare import analyse

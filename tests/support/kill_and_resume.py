@@ -24,7 +24,7 @@ import torch
 import yaml
 from PIL import Image
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.models.checkpoint import damage
 from gannorm.rundir import RunDir
 from gannorm.training import resume, train

@@ -8,7 +8,7 @@ def configure(tmp_path):
     """configure("--steps", "4", …) -> a resolved config of a tiny digits GAN."""
 
     def build(*flags):
-        from gannorm.arguments import train_config
+        from gannorm.commands.inputs.arguments import train_config
 
         tiny = ["--data.image_size", "8", "--data.batch_size", "16", "--steps", "4", "--log_every", "1"]
         tiny += [

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from support.plain_loop import final_state
 
-from gannorm.arguments import train_config
 from gannorm.cli import main
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.data import ImageData, Images
 from gannorm.errors import UserError
 from gannorm.models import load_classifier

@@ -12,8 +12,8 @@ import torch
 import yaml
 from support.kill_and_resume import differences
 
-from gannorm.arguments import train_config
 from gannorm.cli import main
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.errors import UserError
 from gannorm.normalizers import NORMALIZERS
 from gannorm.rundir import RunDir

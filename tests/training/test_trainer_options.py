@@ -7,8 +7,9 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from gannorm.config import TrainConfig
 from gannorm.errors import UserError
-from gannorm.training.trainer_options import OURS, check_trainer_options, require_known
+from gannorm.training.trainer_options import OURS, check_trainer_options, require_known, trainer_of
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 )
 def test_devices_that_cannot_be_had_are_one_clear_line(options, message):
     with pytest.raises(UserError, match=message):
-        check_trainer_options(options)
+        check_trainer_options(TrainConfig(trainer=options))
 
 
 def test_torchrun_must_start_as_many_processes_as_the_config_asks_for(monkeypatch):
@@ -32,13 +33,14 @@ def test_torchrun_must_start_as_many_processes_as_the_config_asks_for(monkeypatc
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # Lightning's note of the process's rank: put back for later tests
     with pytest.raises(UserError, match=r"does not match the world size \(2\)"):
-        check_trainer_options({"accelerator": "cpu"})
-    trainer = check_trainer_options({"accelerator": "cpu", "devices": 2})
-    assert (trainer.global_rank, trainer.world_size) == (1, 2)
+        check_trainer_options(TrainConfig(trainer={"accelerator": "cpu"}))
+    with trainer_of(TrainConfig(trainer={"accelerator": "cpu", "devices": 2})) as trainer:
+        assert (trainer.global_rank, trainer.world_size) == (1, 2)
 
 
 def test_one_device_is_the_default():
-    assert check_trainer_options({}).world_size == 1
+    with trainer_of(TrainConfig()) as trainer:
+        assert trainer.world_size == 1
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,6 @@ def test_every_option_that_a_run_decides_is_one_of_lightnings():
 
 def test_trying_options_out_changes_no_global_switch():
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    check_trainer_options({"deterministic": True})
-    check_trainer_options({"benchmark": True})
+    check_trainer_options(TrainConfig(trainer={"deterministic": True}))
+    check_trainer_options(TrainConfig(trainer={"benchmark": True, "deterministic": False}))
     assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before

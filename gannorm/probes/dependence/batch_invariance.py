@@ -30,13 +30,14 @@ from gannorm.probes.dependence.coupled_layers import LayerCoupling, locate_coupl
 from gannorm.probes.dependence.coupling_matrix import norms
 from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
 from gannorm.probes.dependence.hidden_coupling import few_signs, few_swaps, hidden_coupling
+from gannorm.probes.dependence.judgements import own_images
 from gannorm.probes.dependence.leak_ratio import TURNS, Coefficient, LeakRatio, is_varied, leak_of, varied_counts
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity_of
 from gannorm.probes.gradients import NoGradientError, graph
 from gannorm.probes.optimization.objective import Result
 from gannorm.registry import choices
-from gannorm.verdict import KINDS, MIXED, PURE, SHARES, Estimate, Evidence, Verdict, decide, share_name
+from gannorm.verdict import CONFLICT, KINDS, MIXED, PURE, SHARES, Estimate, Evidence, Verdict, decide, share_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,6 +64,7 @@ class BatchInvariance(Result):
     # rounding, None where no gradient could be tested
     hidden: tuple[str, ...]  # layers that couple the batch, their effect multiplied by zero at these weights
     auc_pure_training: Estimate | None  # AUC in pure batches with real images of the training set
+    auc_one_own: Estimate | None  # AUC where each image is the only one of its class; None where not asked for
     leak: LeakRatio | None
     uniformity: Uniformity | None
     companion_variance: float | None
@@ -133,6 +135,9 @@ class BatchInvariance(Result):
             values["accuracy_gap"] = curve.accuracy_gap
         if self.auc_pure_training is not None:
             values["auc_pure_training"] = self.auc_pure_training.mean
+        if self.auc_one_own is not None:
+            low, high = self.auc_one_own.low, self.auc_one_own.high
+            values |= {"auc_one_own": self.auc_one_own.mean, "auc_one_own_low": low, "auc_one_own_high": high}
         if self.leak is not None:
             values["leak_ratio"] = self.leak.ratio
             for name in ("own", "context", "context_real", "context_fake"):
@@ -169,6 +174,7 @@ def batch_invariance(
     generator: torch.Generator | None = None,
     training_real: Any = None,
     fakes: str = "the given fakes",
+    one_own: bool = False,
 ) -> BatchInvariance:
     """Does a discriminator judge images, or batches? Every probe of batch dependence, and the verdict.
 
@@ -190,6 +196,8 @@ def batch_invariance(
         training_real: real images that f was trained on, for a second AUC in pure batches; `real` are then those
             held out.
         fakes: what the fakes are, for the record.
+        one_own: measure the AUC at one own image too, the share 1/N, at which batch sizes can be compared. It takes
+            about N passes more. The verdict does not read it: its shares are the same with and without.
 
     Returns:
         BatchInvariance; its repr is meant to be read, `.verdict` is the answer.
@@ -249,6 +257,16 @@ def batch_invariance(
         training = composition_curve(
             f, training_real, fake, batch_size, (PURE,), threshold, batch_dim=batch_dim, generator=generator
         ).pure
+    alone = None
+    if one_own and own_images(CONFLICT, batch_size) == 1:
+        alone = curve.conflict
+    elif one_own and curve.flat:
+        alone = curve.pure
+    elif one_own:
+        ends = (PURE, 1 / batch_size)
+        alone = composition_curve(f, real, fake, batch_size, ends, None, batch_dim=batch_dim, generator=generator).auc[
+            -1
+        ]
     return BatchInvariance(
         mode=_mode(f),
         batch_size=batch_size,
@@ -258,6 +276,7 @@ def batch_invariance(
         gradient_change=change,
         hidden=hidden,
         auc_pure_training=training,
+        auc_one_own=alone,
         layers=tuple(layers),
         **full,
     )

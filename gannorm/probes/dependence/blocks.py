@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from gannorm.errors import UserError
+from gannorm.isolate.state import RandomState
 from gannorm.probes.batch import Function, batch_size_of, logits, map_tensors, per_sample, permutation, running, take
 from gannorm.probes.dependence.swap_test import ROUNDING_SHRINKS_BY, cast
 from gannorm.probes.gradients import tolerance
 from gannorm.probes.optional import stats
-from gannorm.state import RandomState
 from gannorm.verdict import BLOCKS, Estimate
 
 UNSATURATED = 0.01  # of the outputs of a saturated network may be near its border by chance
@@ -151,14 +151,13 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
                 output = run(take(images, index, batch_dim))
                 raw = per_sample(output, len(index), batch_dim).detach()
                 values[i] = logits(output, len(index), batch_dim)
-                least, most = raw.aminmax()
                 inside += int(((raw != 0) & (raw != 1)).sum())
                 outputs += raw.numel()
                 each = raw.numel() // len(raw)
-                lowest, highest = min(lowest, least.item()), max(highest, most.item())
+                lowest, highest = min(lowest, raw.min().item()), max(highest, raw.max().item())
                 floor = tolerance(raw.dtype)
     logits_seen = torch.stack([values[i] for i in range(len(batches))])
-    least, most = logits_seen.aminmax()
+    least, most = logits_seen.min().item(), logits_seen.max().item()
     spread, size = most - least, max(abs(least), abs(most))
     constant = spread <= floor * size
     if not constant and spread <= SUSPECT * max(size, 1.0):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import isolated
+from gannorm.isolate.state import AttributeState
 from gannorm.probes.batch import (
     Function,
     Output,
@@ -31,7 +32,6 @@ from gannorm.probes.batch import (
     take,
     tensors,
 )
-from gannorm.state import AttributeState
 
 # Rounding shrinks by about 2^29 from float32 to float64; a semantic change does not. Half-way is a safe border.
 ROUNDING_SHRINKS_BY = 2.0**14

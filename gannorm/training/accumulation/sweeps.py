@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from gannorm.errors import UserError
 from gannorm.isolate import modules_in
-from gannorm.state import AttributeState, RandomState
+from gannorm.isolate.state import AttributeState, RandomState
 from gannorm.training.accumulation.pooling import PooledBatchNorm, Running, taken_apart
 
 PATH_MESSAGE = (

@@ -66,6 +66,7 @@ class BatchDependence:
         threshold: of the logits, for accuracies.
         seed: of everything drawn.
         at_ends: measure before the first batch and after the last step too.
+        one_own: measure the AUC at one own image too, see `batch_invariance`.
 
     Attributes:
         last: mode -> the last result, with its verdict.
@@ -96,6 +97,7 @@ class BatchDependence:
         threshold: float = 0.0,
         seed: int = 0,
         at_ends: bool = False,
+        one_own: bool = False,
     ) -> None:
         for name, value, known in (
             ("on_dependence", on_dependence, ("log", "warn", "raise")),
@@ -112,7 +114,7 @@ class BatchDependence:
         self.modes = (modes,) if isinstance(modes, str) else tuple(modes)
         self.output, self.on_dependence, self.cost = output, on_dependence, cost
         self.batch_size, self.images, self.threshold = batch_size, images, threshold
-        self.seed, self.at_ends = seed, at_ends
+        self.seed, self.at_ends, self.one_own = seed, at_ends, one_own
         self.last: dict[str, Any] = {}
         self.measurements, self.seconds = 0, 0.0
         self._start = time.perf_counter()
@@ -250,9 +252,8 @@ class BatchDependence:
             mixed = both_classes(real, fake, COUPLED)
             for mode in self.modes:
                 with _in_mode(discriminator, mode):
-                    result = probes.batch_invariance(
-                        f, real, fake, size, self.threshold, cost=self.cost, training_real=trained_on
-                    )
+                    more = {"cost": self.cost, "training_real": trained_on, "one_own": self.one_own}
+                    result = probes.batch_invariance(f, real, fake, size, self.threshold, **more)
                     if with_pictures and result.gradient_change is not None:
                         arrays[f"coupling_{mode}"] = probes.coupling_matrix(f, mixed).cpu().numpy()
                 self.last[mode] = result

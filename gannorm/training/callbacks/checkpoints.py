@@ -21,10 +21,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from gannorm.errors import UserError
-from gannorm.files import atomic_write
+from gannorm.files import atomic_write, leave
 from gannorm.models.checkpoint import read_checkpoint
 from gannorm.rundir import RunDir
-from gannorm.terminal import leave
 from gannorm.training.callbacks.every import Every
 from gannorm.training.callbacks.metrics import why_it_ends
 

@@ -6,13 +6,14 @@ The form is that of the fakes: a tensor (N, …), or a tuple or dictionary of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gannorm.arithmetic import new_tensors_in
 from gannorm.errors import UserError
 from gannorm.probes.batch import map_tensors, take, tensors
 
@@ -151,15 +152,9 @@ def joined(parts: Sequence[Any]) -> Any:
     return map_tensors(lambda *t: torch.cat(t), parts[0], *parts[1:])
 
 
-@contextmanager
-def _precision_of(module: Any) -> Iterator[None]:
+def _precision_of(module: Any) -> AbstractContextManager[None]:
     """New tensors have the precision of the module's weights, as in a training step of a module in bf16."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(_weight(module).dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    return new_tensors_in(_weight(module).dtype)
 
 
 def _weight(module: Any) -> Tensor:

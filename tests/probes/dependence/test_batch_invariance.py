@@ -328,6 +328,36 @@ def test_the_same_seed_gives_the_same_result_and_the_global_generator_is_not_use
     assert torch.equal(torch.get_rng_state(), state)
 
 
+# -- one own image ----------------------------------------------------------------------------------------------------
+
+
+def test_one_own_image_ends_the_curve_of_every_batch_size() -> None:
+    """x + s·batch mean on ±1: a real image among N−1 fakes gets 1 − s(1 − 2/N), the mirrored fake the opposite.
+
+    With s = 1.1 the order turns where |mean| > .909: at one own image of 32 or 64, and not at 4 of 64 or 1 of 8.
+    """
+    real = torch.ones(256, 1, dtype=torch.float64)
+    for n, conflict, one_own in ((8, 1, 1), (32, 1, 0), (64, 1, 0)):
+        judge = lambda x: x[:, 0] + 1.1 * x.mean()  # noqa: E731
+        result = batch_invariance(judge, real, -real, batch_size=n, cost="quick", one_own=True)
+        assert result.auc_one_own is not None and result.auc_one_own.mean == one_own
+        assert result.composition.conflict.mean == conflict
+        assert result.metrics()["auc_one_own"] == one_own
+        assert result.verdict.kind == "judges images"  # by its five shares: the verdict reads no other
+
+
+@pytest.mark.parametrize("name", ["company", "per image", "shift"])
+def test_one_own_image_changes_no_other_number(name: str) -> None:
+    f, spread, _, _ = GOLDEN[name]
+    plain, more = (batch_invariance(f, *points(256, spread), one_own=asked) for asked in (False, True))
+    added = {f"auc_one_own{end}" for end in ("", "_low", "_high")}
+    assert more.metrics().keys() - plain.metrics().keys() == added
+    assert {key: value for key, value in more.metrics().items() if key not in added} == plain.metrics()
+    assert more.evidence == plain.evidence and Evidence.from_metrics(more.metrics()) == plain.evidence
+    if more.composition.flat:
+        assert more.auc_one_own == more.composition.pure
+
+
 # -- cost -------------------------------------------------------------------------------------------------------------
 
 

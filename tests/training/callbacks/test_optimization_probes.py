@@ -9,7 +9,7 @@ import torch
 from support.plain_loop import final_state
 from torch import nn
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.errors import UserError
 from gannorm.normalizers import normalizer
 from gannorm.probes.optimization.internal_covariate_shift import layers_of

@@ -3,7 +3,7 @@
 import itertools
 
 from gannorm.config import TrainConfig
-from gannorm.labels import LONGEST, labels, run_name
+from gannorm.config.labels import LONGEST, labels, run_name
 
 
 def named(**changes):

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import pytest
 
+from gannorm.config.schema import Key, Range, unknown_key
 from gannorm.errors import UserError
-from gannorm.schema import Key, Range, unknown_key
 
 
 def key(kind, within=None):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gannorm.errors import UserError
 from gannorm.isolate import copy_of, isolated, modules_in
-from gannorm.state import RandomState
+from gannorm.isolate.state import RandomState
 from gannorm.training.callbacks.ema import EMA
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gannorm.errors import UserError
-from gannorm.state import AttributeState, Contents, RandomState, is_plain, random_state
+from gannorm.isolate.state import AttributeState, Contents, RandomState, is_plain, random_state
 
 
 class Keeper:

@@ -13,13 +13,13 @@ import torch
 import yaml
 from torch import nn
 
-from gannorm.arguments import import_module, raised
+from gannorm.commands.inputs.arguments import import_module, raised
+from gannorm.commands.inputs.weights import load_weights
 from gannorm.errors import UserError, out_of_memory
 from gannorm.models.checkpoint import refusal
 from gannorm.probes.batch import batch_size_of, map_tensors, running, take
 from gannorm.rundir import parse_yaml
 from gannorm.seeds import stream
-from gannorm.weights import load_weights
 
 SHAPE = r"[(\[]? *[1-9]\d*( *[x×, ] *[1-9]\d*)* *,?[)\]]?"  # 3x32x32, 3,32,32 and (3, 32, 32) are one
 

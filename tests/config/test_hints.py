@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from gannorm.arguments import _registry
 from gannorm.cli import COMMANDS
+from gannorm.commands.inputs.arguments import _registry
 from gannorm.config import TrainConfig, keys
+from gannorm.config.hints import FLAGS, NAMES, VALUES
 from gannorm.errors import UserError
-from gannorm.hints import FLAGS, NAMES, VALUES
 from gannorm.recipes import names
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from gannorm.config.hints import VALUES
 from gannorm.errors import UserError, printable
 from gannorm.files import parse_yaml
-from gannorm.hints import VALUES
 from gannorm.registry import nearest
 
 FACTOR, MEASUREMENT, DISPLAY = "factor", "measurement", "display"

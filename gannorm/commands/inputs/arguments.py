@@ -11,20 +11,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+import gannorm
 from gannorm import recipes
 from gannorm.config import RENAMED, TrainConfig, keys, read_sources
-from gannorm.dotted import changed, flatten
+from gannorm.config.dotted import changed, flatten
+from gannorm.config.hints import FLAGS, NAMES, NONE
+from gannorm.config.schema import Key, kind_in_words, unknown_key
 from gannorm.errors import UserError
 from gannorm.files import writing
-from gannorm.hints import FLAGS, NAMES, NONE
 from gannorm.registry import Registry, UnknownNameError, choices
-from gannorm.schema import Key, kind_in_words, unknown_key
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 DEFAULT = "digits"  # the recipe of a command that names none
-LIBRARY = str(Path(__file__).parent)  # this one
+LIBRARY = str(Path(gannorm.__file__).parent)
 imported: list[str] = []  # the user's own modules of this command line, which a study's runs import too
 
 

@@ -18,7 +18,7 @@ import types
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from gannorm.errors import UserError
-from gannorm.state import AttributeState, Contents, RandomState, Written, is_plain
+from gannorm.isolate.state import AttributeState, Contents, RandomState, Written, is_plain
 
 AS_MANY_AS = 10_000  # objects that a callable can reach are looked at for modules; those that run are found anyway
 WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
@@ -234,25 +234,6 @@ def switched(*wanted: tuple[Any, str, Any]) -> Iterator[None]:
     finally:
         for switch in before:
             setattr(*switch)
-
-
-@contextmanager
-def determinism_kept() -> Iterator[None]:
-    """Whatever the block sets of torch's determinism, as a Trainer does for good, is put back."""
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-
-
-def in_float32() -> AbstractContextManager[None]:
-    """Products of float32 numbers in float32, on every device, and not in TF32 or bf16."""
-    backends: Any = torch.backends  # its precision settings have no type stubs
-    owners = [backends.cuda.matmul, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    owners += [backends.cudnn.conv, backends.cudnn.rnn]
-    return switched(*((owner, "fp32_precision", "ieee") for owner in owners))
 
 
 def modules_in(f: Callable[..., Any]) -> dict[str, nn.Module]:

@@ -23,11 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from gannorm.dotted import Flat, changed, flatten
-from gannorm.errors import UserError
-from gannorm.files import load
-from gannorm.recipes import locate
-from gannorm.schema import (
+from gannorm.config.dotted import Flat, changed, flatten
+from gannorm.config.schema import (
     COUNT,
     DISPLAY,
     FACTOR,
@@ -41,6 +38,9 @@ from gannorm.schema import (
     measurement,
     unknown_key,
 )
+from gannorm.errors import UserError
+from gannorm.files import load
+from gannorm.recipes import locate
 
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
 
@@ -194,6 +194,7 @@ class TrainConfig:
     probe_every: int = measurement(100, "steps between batch-dependence probes; 0: never", COUNT, "gan")
     # More images make another estimate, so runs that differ in it are not averaged.
     probe_images: int = declared(FACTOR, 256, "held-out images of a probe, and as many fakes", FROM_ONE, "", "gan")
+    probe_one_own: bool = measurement(False, "probes: also the AUC at one own image in a batch", None, "gan")
     sample_every: int = measurement(200, "steps between sample grids; 0: never", COUNT, "gan")
     test_every: int = measurement(100, "steps between tests on held-out images; 0: never", COUNT, "classifier")
     checkpoint_every: int = measurement(200, "steps between checkpoints; 0: never", COUNT)

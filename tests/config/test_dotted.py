@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gannorm.dotted import changed, difference, flatten
+from gannorm.config.dotted import changed, difference, flatten
 
 WORDS = st.text("abc", min_size=1, max_size=2)
 NESTED = st.recursive(st.integers(), lambda inner: st.dictionaries(WORDS, inner, max_size=3), max_leaves=8)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gannorm.config import NORMS, TrainConfig, factors, upgraded
-from gannorm.dotted import flatten
+from gannorm.config.dotted import flatten
 from gannorm.errors import UserError, printable
 
 LONGEST = 60  # characters of a default run name

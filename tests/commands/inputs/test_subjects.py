@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from gannorm.commands.inputs.subjects import load_halves, load_module
 from gannorm.errors import UserError
-from gannorm.subjects import load_halves, load_module
 
 NETS = """
 from helper_of_subjects import WIDTH

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from gannorm.commands.inputs.weights import load_weights
 from gannorm.errors import UserError
-from gannorm.weights import load_weights
 
 
 def network(width=4):

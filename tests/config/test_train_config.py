@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gannorm.arguments import train_config
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.config import (
     MODELS,
     RENAMED,
@@ -19,12 +19,12 @@ from gannorm.config import (
     taken_by,
     upgraded,
 )
-from gannorm.dotted import flatten
+from gannorm.config.dotted import flatten
+from gannorm.config.schema import DISPLAY, FACTOR, MEASUREMENT
 from gannorm.errors import UserError
 from gannorm.files import load
-from gannorm.schema import DISPLAY, FACTOR, MEASUREMENT
 
-RUN_V1 = Path(__file__).parent / "fixtures" / "run_v1" / "config.yaml"
+RUN_V1 = Path(__file__).parents[1] / "fixtures" / "run_v1" / "config.yaml"
 
 
 @pytest.mark.parametrize("task", MODELS)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gannorm.arguments import (
+from gannorm.commands.inputs.arguments import (
     add_switch,
     flag_values,
     import_module,
