@@ -89,9 +89,9 @@ def _with_error(coefficient: Coefficient) -> str:
 
 
 def _uniformity(uniform: Uniformity) -> str:
-    correlation = "undefined (constant logits)"
+    correlation = "undefined (nothing varies beside the class)"
     if uniform.icc is not None:
-        correlation = f"{uniform.icc.icc:.2f} [{uniform.icc.low:.2f}, {uniform.icc.high:.2f}]"
+        correlation = str(Estimate(uniform.icc.icc, uniform.icc.low, uniform.icc.high))
     majority = ""
     if uniform.majority_share is not None:
         majority = f", {uniform.majority_share:.2f} of a mixed batch on one side"
