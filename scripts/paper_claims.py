@@ -59,6 +59,7 @@ from claims.surfaces import surface
 from claims.while_training import deep_linear, rates, training
 from PIL import Image
 
+import gannorm
 from gannorm.files import atomic_write, write_json, write_text
 from gannorm.report.plots import Plot, png
 
@@ -116,7 +117,8 @@ def main() -> int:
         "command": f"python scripts/paper_claims.py {options.experiment}{root} --seeds {options.seeds}",
         "claims": claims,
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("torch", "lightning", "numpy", "gannorm")},
+        | {name: importlib.metadata.version(name) for name in ("torch", "lightning", "numpy")}
+        | {"gannorm": gannorm.__version__},
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "seconds": seconds,
         "numbers": numbers,

@@ -270,6 +270,8 @@ MISTAKES = [
     (["train", "--config", "no_such_recipe"], "choose from cifar10, classifier, demo, digits, folder"),
     (["train", "--config", "configs/digits.yaml"], "give its name, digits"),
     (["train", "--config", "demo"], "run `gannorm study demo`"),
+    (["train", "demo"], "'demo'; it is a study: run `gannorm study demo`"),
+    (["train", "digits"], "'digits'; did you mean --config digits?"),
     (["study", "digits"], "run `gannorm train --config digits`"),
     (["train", "--wandb", "yes"], "must be one of auto, online, offline, off: got yes"),
     (["study", "misspelt.yaml", "--engine", "rey"], "`engine` must be one of local, ray"),

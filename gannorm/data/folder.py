@@ -29,7 +29,7 @@ from PIL import ImageColor
 from gannorm.data.cache import decoded
 from gannorm.data.decoding import Form
 from gannorm.data.images import Images
-from gannorm.data.left_out import LINK, counted, remedies, report_bad
+from gannorm.data.left_out import LINK, NAMED, counted, remedies, report_bad
 from gannorm.errors import UserError, require_positive
 
 SUFFIXES = (
@@ -70,7 +70,7 @@ def read_folder(
 
     Warns:
         UserWarning: files that are left out; held-out images that are exact copies of training images, where folders
-            make the split; class folders with the names of splits.
+            make the split; classes with images on one side of the split alone; class folders with the names of splits.
     """
     require_positive(image_size=image_size)
     if split not in ("train", "test", ALL):
@@ -87,8 +87,8 @@ def read_folder(
     left_out = tree.left_out | plan.left_out
     if left_out:
         warnings.warn(f"{root}: {counted(left_out)}.", stacklevel=2)
-    if plan.warning:
-        warnings.warn(f"{root}: {plan.warning}", stacklevel=2)
+    for warning in filter(None, (plan.warning, plan.one_sided())):
+        warnings.warn(f"{root}: {warning}", stacklevel=2)
     own = [name for name, part in plan.parts.items() if part == split]
     if not own:
         raise _no_images(root, tree, split)
@@ -197,6 +197,20 @@ class _Plan:
         """The names of the classes, of both splits, so that labels agree; () if the folders are no classes."""
         folders = {self.class_folder(image) for image in self.parts}
         return tuple(sorted(folders)) if len(folders) > 1 and "" not in folders else ()
+
+    def one_sided(self) -> str:
+        """A warning about classes with images on one side of the split alone; "" if there are none."""
+        if not self.classes():
+            return ""
+        sides = {
+            split: {self.class_folder(n) for n, s in self.parts.items() if s == split} for split in ("train", "test")
+        }
+        lines = []
+        for name, own, other in (("training", "train", "test"), ("held-out", "test", "train")):
+            if sides[other] and (alone := sorted(sides[own] - sides[other])):
+                more = ", …" if len(alone) > NAMED else ""
+                lines.append(f"{', '.join(map(repr, alone[:NAMED]))}{more} with {name} images alone")
+        return f"classes on one side of the split: {'; '.join(lines)}." if lines else ""
 
 
 def _everything(images: list[str]) -> _Plan:

@@ -176,16 +176,19 @@ def test_endings_in_capitals_are_images_too(tmp_path):
 
 
 def test_class_folders_give_labels(tmp_path):
-    write(tmp_path, "train/cat/1.png", "train/dog/2.png", "train/dog/3.png", "test/dog/4.png")
+    write(tmp_path, "train/cat/1.png", "train/dog/2.png", "train/dog/3.png", "test/cat/5.png", "test/dog/4.png")
     train, test = load(tmp_path), load(tmp_path, "test")
     assert train.classes == test.classes == ("cat", "dog")
-    assert train.labels.tolist() == [0, 1, 1] and test.labels.tolist() == [1]
+    assert train.labels.tolist() == [0, 1, 1] and test.labels.tolist() == [0, 1]
 
 
-def test_labels_agree_between_splits_that_hold_different_classes(tmp_path):
-    write(tmp_path, "train/b/1.png", "test/a/2.png", "test/b/3.png")
-    assert load(tmp_path).labels.tolist() == [1]
-    assert load(tmp_path, "test").labels.tolist() == [0, 1]
+def test_labels_agree_between_splits_that_hold_different_classes_and_a_warning_names_these(tmp_path):
+    write(tmp_path, "train/b/1.png", "train/c/2.png", "test/a/2.png", "test/b/3.png")
+    line = "classes on one side of the split: 'c' with training images alone; 'a' with held-out images alone"
+    with pytest.warns(UserWarning, match=line):
+        assert load(tmp_path).labels.tolist() == [1, 2]
+    with pytest.warns(UserWarning, match=line):
+        assert load(tmp_path, "test").labels.tolist() == [0, 1]
 
 
 def test_class_folders_without_split_folders_give_labels(tmp_path):
@@ -203,7 +206,7 @@ def test_images_beside_folders_or_a_single_folder_are_no_classes(names, tmp_path
 
 
 def test_labels_stay_with_their_images_when_bad_files_are_skipped(tmp_path):
-    write(tmp_path, "train/cat/1.png", "train/cat/2.png", "train/dog/3.png", "test/cat/4.png")
+    write(tmp_path, "train/cat/1.png", "train/cat/2.png", "train/dog/3.png", "test/cat/4.png", "test/dog/5.png")
     (tmp_path / "train/cat/1.png").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"skipped 1 of 3 images in .*'train/cat/1.png': empty file"):
         images = load(tmp_path, skip_bad=True)
@@ -259,7 +262,7 @@ def test_links_out_of_the_tree_are_refused_and_links_inside_it_are_not(tmp_path)
 
 def test_links_to_folders_inside_the_tree_are_followed(tmp_path):
     write(tmp_path, "all/a/1.png", "all/b/2.png", "all/b/3.png")
-    for link, target in (("train/a", "a"), ("train/b", "b"), ("test/b", "b")):
+    for link, target in (("train/a", "a"), ("train/b", "b"), ("test/a", "a"), ("test/b", "b")):
         (tmp_path / link).parent.mkdir(exist_ok=True)
         (tmp_path / link).symlink_to(tmp_path / "all" / target)
     with pytest.warns(UserWarning, match=r"3 files left out: .png 3 \(outside the folders of the split\)"):
@@ -267,7 +270,7 @@ def test_links_to_folders_inside_the_tree_are_followed(tmp_path):
     assert images.labels.tolist() == [0, 1, 1]
     with pytest.warns(UserWarning) as caught:
         load(tmp_path, "test")
-    assert "2 of 2 held-out images are exact duplicates" in str(caught[-1].message)
+    assert "3 of 3 held-out images are exact duplicates" in str(caught[-1].message)
 
 
 @pytest.mark.parametrize("links", [{"train/loop": ""}, {"train/loop": "train"}, {"train/x": "test", "test/y": "train"}])
