@@ -3,9 +3,9 @@
 
     python scripts/cross.py runs/causal_digits --output results/cross
 
-Within a run, a discriminator is probed on the fakes of its own generator, so two conditions differ in the judge and in
-what is judged. Here all discriminators judge the same held-out images and, of each condition of generators, the same
-bank of fakes, made of equal shares of all its runs. In train mode, as in training.
+Within a run, a discriminator is probed on the fakes of its own generator, so two conditions differ in the discriminator
+and in what is judged. Here all discriminators judge the same held-out images and, of each condition of generators, the
+same bank of fakes, made of equal shares of all its runs. In train mode, as in training.
 
     OUTPUT/cross.csv   one line a discriminator's run and condition of generators: AUC in pure, mixed, conflict batches
     OUTPUT/table.csv   one line a pair of conditions: the mean over discriminators' runs, with its 95 % interval
