@@ -38,12 +38,12 @@ def deep_linear(options: argparse.Namespace) -> Result:
     def chosen(rate: float, name: str) -> list[dict[str, Any]]:
         return [r for r in rows if r["rate"] == rate and r["norm"] == name]
 
-    def told(key: str, rate: float, last: bool = False) -> dict[str, float]:
+    def measured(key: str, rate: float, last: bool = False) -> dict[str, float]:
         found = {n: [r[key] for r in chosen(rate, n) if not last or r["step"] == steps] for n in ("none", "batch")}
         return {n: float(np.median(values)) for n, values in found.items()}
 
-    cosine, loss = told("cosine", 1e-7), told("loss", 1e-7, last=True)
-    fast, edge = told("cosine", 1e-6), told("effective_beta", 1e-6)
+    cosine, loss = measured("cosine", 1e-7), measured("loss", 1e-7, last=True)
+    fast, edge = measured("cosine", 1e-6), measured("effective_beta", 1e-6)
     claims = {
         "BatchNorm raises the covariate shift of the deep linear network": claim(
             cosine["batch"] < cosine["none"], f"learning rate 1e-7: median cosine of G and G': {each(cosine)}"
