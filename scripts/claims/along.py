@@ -194,7 +194,7 @@ def tug_of_war(options: argparse.Namespace) -> Result:
 
 
 def claims_on_the_tug_of_war(cosine: Mapping[str, Values], ratio: Mapping[str, float]) -> dict[str, Any]:
-    """Of the mean cosine of the drift and the drift removed before it, one a seed; the ratio is distinguished beside it."""
+    """Of the mean cosine of the drift and the drift removed before it, one a seed; the ratio is stated beside it."""
     pushed = np.asarray(cosine["rescaled"], dtype=float)
     more = pushed - np.asarray(cosine["batch"], dtype=float)
     outcomes, means = (above(pushed), above(more)), each({n: float(np.mean(v)) for n, v in cosine.items()})
