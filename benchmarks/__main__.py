@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import benchmarks
+import gannorm
 from benchmarks.core import Bench, Row
 from benchmarks.data import data
 from benchmarks.evaluation import evaluation
@@ -57,7 +58,8 @@ def hardware(bench: Bench) -> dict[str, Any]:
         "flops_per_second": bench.flops,
         "bytes_per_second": bench.bytes_per_second,
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "lightning")},
+        "versions": {"gannorm": gannorm.__version__}
+        | {name: importlib.metadata.version(name) for name in ("torch", "lightning")},
         "quick": bench.quick,
     }
 

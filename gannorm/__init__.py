@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gannorm.training import train
     from gannorm.training.callbacks.batch_dependence import BatchDependence
 
+__version__ = "0.2.0"
+
 __all__ = [
     "BatchCouplingError",
     "BatchDependence",
@@ -48,10 +50,6 @@ _HOME = {
 def __getattr__(name: str) -> Any:  # torch takes seconds to import, and `gannorm --help` does not need it
     from importlib import import_module
 
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("gannorm")
     if name not in _HOME:
         raise AttributeError(f"module 'gannorm' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

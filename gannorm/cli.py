@@ -22,7 +22,7 @@ from gannorm.commands import (
     study,
     train,
 )
-from gannorm.commands.inputs.arguments import import_module, imported, take_imports
+from gannorm.commands.inputs.arguments import import_module, imported, take_imports, underscored
 from gannorm.errors import OutOfMemory, UserError, out_of_memory, printable
 from gannorm.files import leave, require_streams
 from gannorm.registry import choices
@@ -43,7 +43,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand. Exit status: 0; 2 after a usage error, 1 out of memory (one line each); 130 Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = underscored(sys.argv[1:] if argv is None else argv)
     name = ""
     require_streams()
     warnings.showwarning = _show_warning
@@ -102,7 +102,7 @@ def _help() -> str:
             "  --print_completion SHELL   print a script with which bash or zsh completes the flags",
             "  --version                  print the version",
             "",
-            "`gannorm COMMAND --help` lists the arguments of a command.",
+            "`gannorm COMMAND --help` lists the arguments of a command. In the name of a flag - and _ are the same.",
         ]
     )
 

@@ -13,6 +13,7 @@ import re
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,34 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(
             f"the output must be writable: {path}: {behind.strerror}; make room or choose another folder."
         ) from error
+
+
+def cache_dir() -> Path:
+    """Where results that can be computed again are kept: $GANNORM_CACHE, or ~/.cache/gannorm.
+
+    Warns:
+        UserWarning: the home directory is read-only; a folder among the temporary files takes its place.
+    """
+    if chosen := os.environ.get("GANNORM_CACHE"):
+        return Path(chosen).expanduser()
+    usual = Path(os.path.expanduser("~/.cache/gannorm"))
+    if usual.is_absolute() and is_writable(usual):  # relative: nobody knows a home
+        return usual
+    owner = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    instead = Path(tempfile.gettempdir()) / f"gannorm-{owner}"
+    if not is_writable(instead) or instead.is_symlink() or instead.stat().st_uid not in (owner, 0):
+        return usual  # no folder of this user's own: whoever writes there says so
+    warnings.warn(f"{usual} is not writable: {instead} is used instead; GANNORM_CACHE chooses a folder.", stacklevel=2)
+    return instead
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether the folder is there, or can be made, and may be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def write_text(file: Path, text: str) -> None:

@@ -13,12 +13,13 @@ import netrc
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import gannorm
 from gannorm.errors import UserError
+from gannorm.files import cache_dir, is_writable
 from gannorm.rundir import RunDir
 from gannorm.verdict import Evidence, decide
 
@@ -125,7 +126,7 @@ def start_run(
     condition = run.name.removesuffix(seed) if run.name.endswith(seed) else norm
     tags = [config["data"]["name"], norm, model.get("loss", "classifier")]
     tags += [tag.strip() for tag in environment.get("WANDB_TAGS", "").split(",") if tag.strip()]
-    about = {"version": _version(), **(facts or {})}
+    about = {"version": gannorm.__version__, **(facts or {})}
     begun = run.has_wandb_id()
     started = start(
         mode,
@@ -221,8 +222,11 @@ def summary_of(run: RunDir) -> dict[str, Any]:
 
 
 def resolved(mode: str) -> str:
-    """What a flag asks for, with WANDB_MODE in the place of "auto" where it is set."""
-    return MODES.get(os.environ.get("WANDB_MODE", ""), mode) if mode == "auto" else mode
+    """What a flag asks for, with WANDB_MODE, or WANDB_DISABLED, in the place of "auto" where it is set."""
+    if mode != "auto":
+        return mode
+    disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on")
+    return MODES.get(os.environ.get("WANDB_MODE", ""), "off" if disabled else mode)
 
 
 def start(mode: str, **options: Any) -> WandbRun | None:
@@ -230,6 +234,7 @@ def start(mode: str, **options: Any) -> WandbRun | None:
     mode = resolved(mode)
     if mode == "off":
         return None
+    _require_cache()
     try:
         import wandb
     except ImportError:
@@ -273,6 +278,12 @@ def start(mode: str, **options: Any) -> WandbRun | None:
     return None
 
 
+def _require_cache() -> None:
+    """W&B's process keeps its log in the home directory; where that is read-only it would print the log instead."""
+    if "WANDB_CACHE_DIR" not in os.environ and not is_writable(Path(os.path.expanduser("~/.cache"))):
+        os.environ["WANDB_CACHE_DIR"] = str(cache_dir() / "wandb")
+
+
 def has_key() -> bool:
     """Whether there is a key, in the environment or stored by `wandb login`; asks nobody."""
     import wandb
@@ -310,10 +321,3 @@ def _end_service() -> None:
     with contextlib.suppress(Exception):
         wandb.teardown()
     os.environ.pop(SERVICE, None)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("gannorm")
-    except metadata.PackageNotFoundError:  # a checkout on the path
-        return "unknown"

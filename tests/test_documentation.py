@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gannorm
 from gannorm.cli import COMMANDS
 from gannorm.commands.inputs.arguments import take_imports, take_resume, take_switch, train_config
 from gannorm.files import dump_yaml
@@ -130,6 +131,7 @@ def parse_line(line):
         if command == "describe" and not arguments[0].startswith("-"):
             arguments.pop(0)
         take_switch(arguments, "--print_config")
+        take_switch(arguments, "--variance")  # of a run
         take_resume(arguments)
         train_config(arguments, command)
         return
@@ -256,6 +258,17 @@ def test_the_readme_lists_every_choice():
 
 
 def test_the_version_is_the_same_everywhere():
-    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
-    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    version = gannorm.__version__
+    (date,) = re.findall(rf"^## \[{version}\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert f"version: {version}\ndate-released: {date}\n" in (ROOT / "CITATION.cff").read_text()
+    assert 'version = { attr = "gannorm.__version__" }' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_description_on_an_index_page_has_no_picture_and_no_link_into_the_repository():
+    namespace = {"__name__": "setup", "__file__": str(ROOT / "setup.py")}
+    exec((ROOT / "setup.py").read_text(), namespace)
+    readme = (ROOT / "README.md").read_text()
+    text = namespace["description"](readme)
+    assert "](results/" in readme and "![" in readme and "<!--" in readme
+    assert not re.search(r"!\[|\]\((?!https?:)|<!--", text)
+    assert FENCED.findall(text) == FENCED.findall(readme)

@@ -1,12 +1,13 @@
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gannorm import files
 from gannorm.errors import UserError
-from gannorm.files import lock
+from gannorm.files import cache_dir, lock
 
 # What Windows does not have, or macOS: https://docs.python.org/3/library/ says so beside each.
 WINDOWS = """
@@ -118,6 +119,24 @@ def test_what_needs_locks_is_one_line_where_windows_lacks_them(command, tmp_path
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
     assert "need file locks" in line and "The probes work everywhere." in line
+
+
+def test_the_cache_is_where_it_is_chosen_and_among_temporary_files_where_the_home_is_read_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("GANNORM_CACHE", str(tmp_path / "chosen"))
+    assert cache_dir() == tmp_path / "chosen"
+    monkeypatch.delenv("GANNORM_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "gannorm"
+    (tmp_path / "file").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # root may write into every folder, and into no file
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.warns(UserWarning, match=r"file/.cache/gannorm is not writable: .*GANNORM_CACHE chooses a folder"):
+        instead = cache_dir()
+    assert instead.parent == tmp_path / "temporary" and instead.stat().st_mode & 0o777 == 0o700
+    instead.rmdir()
+    instead.symlink_to(tmp_path)  # somebody else's trap
+    assert cache_dir() == tmp_path / "file" / ".cache" / "gannorm"
 
 
 # -- standard output and error ----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Runs on W&B: started, continued, scored into, switched off; offline with the files read back."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -94,6 +95,26 @@ def test_a_project_of_the_config_comes_before_the_environment(run, monkeypatch):
 def test_an_explicit_flag_comes_before_the_variable(monkeypatch, flag, variable, mode):
     monkeypatch.setenv("WANDB_MODE", variable)
     assert resolved(flag) == mode
+
+
+def test_disabled_is_off_unless_a_flag_or_the_mode_says_otherwise(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert resolved("auto") == "off" and resolved("offline") == "offline"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolved("auto") == "offline"
+
+
+def test_a_read_only_home_prints_no_log(tmp_path):
+    (tmp_path / "home").touch()  # root may write into every folder, and into no file
+    code = "import sys; from gannorm.wandb_run import start; start('offline', dir=sys.argv[1]).finish()"
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
+    for name in ("WANDB_CACHE_DIR", "GANNORM_CACHE"):
+        environment.pop(name, None)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.strip().split("\n")[::2]  # the warning; below it the source line
+    assert "is not writable" in line and "GANNORM_CACHE" in line
 
 
 @pytest.mark.parametrize("mode,variable", [("off", ""), ("auto", "disabled")])

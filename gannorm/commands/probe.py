@@ -49,7 +49,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=64, help="images a batch")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the probe")
     coupled = "exit with status 1 if anything couples, or if repeated calls differ"
-    add_switch(parser, "--fail-on-coupling", "--fail_on_coupling", help=coupled)
+    add_switch(parser, "--fail_on_coupling", help=coupled)
     parser.add_argument("--json", type=str, default="", help="file for the result")
     parser.add_argument("--figure", type=str, default="", help="PNG file for the figure")
     return parser

@@ -24,9 +24,9 @@ def parser() -> ArgumentParser:
         "study", "Plan a grid of runs, train what is missing, evaluate, compare. Run it again to continue."
     )
     parser.add_argument("file", type=str, help="study file, or the name of a built-in study: demo")
-    add_switch(parser, "--dry-run", help="show the runs and their states, and run nothing")
+    add_switch(parser, "--dry_run", help="show the runs and their states, and run nothing")
     plan_only = "write the runs' configs, for another scheduler, and run nothing"
-    add_switch(parser, "--plan-only", "--plan_only", help=plan_only)
+    add_switch(parser, "--plan_only", help=plan_only)
     parser.add_argument(
         "--jobs", type=int | None, default=None, help="runs at once; default: as many as the machine has room for"
     )

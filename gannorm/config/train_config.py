@@ -340,10 +340,14 @@ def read_sources(sources: Iterable[str]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for source in sources:
         content = load(locate(source), "a config")
-        if isinstance(content.get("factors"), dict):
+        if is_study(content):
             raise UserError(f"a training config makes one run: {source} is a study; run `gannorm study {source}`.")
         joined = changed({"recipe": source} | joined, flatten(upgraded(content)))
     return joined
+
+
+def is_study(content: Mapping[str, Any]) -> bool:
+    return isinstance(content.get("factors"), dict)
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from gannorm.data import decoding
 from gannorm.data.decoding import Decoded, Form
 from gannorm.data.images import fingerprint
 from gannorm.errors import UserError
-from gannorm.files import lock, write_json
+from gannorm.files import cache_dir, lock, write_json
 
 VERSION = 2  # of the cache's files, and of what `decode` makes of an image
 DECODER = decoding.__file__
@@ -62,11 +62,6 @@ class Part:
     bad: dict[str, str]
     transparent: int
     copies: int
-
-
-def cache_dir() -> Path:
-    """Where decoded images are kept: $GANNORM_CACHE, or ~/.cache/gannorm."""
-    return Path(os.environ.get("GANNORM_CACHE") or "~/.cache/gannorm").expanduser()
 
 
 def decoded(root: Path, parts: Mapping[str, str], part: str, form: Form, *, together: bool = False) -> Part:

@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from gannorm.arithmetic import best_device, require_device, undisturbed
 from gannorm.data import Images
-from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
+from gannorm.files import cache_dir, writing
 from gannorm.isolate import switched
 from gannorm.models.checkpoint import refusal
 from gannorm.registry import UnknownNameError, choices
@@ -191,6 +191,11 @@ def _in_domain(dataset: Images, folder: Path | None, seed: int) -> tuple[Path, M
     else:
         in_domain.check_labels(dataset)
         folder = cache_dir() / "extractors" / in_domain.training_key(dataset, seed)
+        try:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        except UserError as error:
+            raise UserError(f"{error} The environment variable GANNORM_CACHE sets it.") from None
         card = in_domain.load_card(folder) or dict(in_domain.train(dataset, folder, seed=seed))
     return folder / card["weights"], card
 
@@ -207,7 +212,7 @@ def _inception_file() -> Path:
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong digest is a RuntimeError
             raise UserError(
                 f"Inception needs its weights: downloading them gave {_reason(error)}; put the file from "
-                f"{URL_INCEPTION_V3} at {file}, or choose the extractor in_domain."
+                f"{URL_INCEPTION_V3} at {file}, or, for images in class folders, give --extractor in_domain."
             ) from None
     return file
 

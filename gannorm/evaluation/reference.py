@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import gannorm
 from gannorm.data import Images
-from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
 from gannorm.evaluation import metrics
 from gannorm.evaluation.extractors import Extractor
-from gannorm.files import atomic_write, writing
+from gannorm.files import atomic_write, cache_dir, writing
 
 VERSION = 3  # of the file's content: a change of this module that changes a number must raise it
 
@@ -97,7 +97,8 @@ def reference_key(dataset: Images, extractor: Extractor, batch_size: int, splits
 
 def versions() -> dict[str, str]:
     """The versions of the libraries that decide a score."""
-    return {name: importlib.metadata.version(name) for name in ("gannorm", "torch", "torch-fidelity", "numpy")}
+    others = {name: importlib.metadata.version(name) for name in ("torch", "torch-fidelity", "numpy")}
+    return {"gannorm": gannorm.__version__, **others}
 
 
 def _compute(

@@ -15,10 +15,10 @@ import warnings
 import torch
 from tqdm import tqdm
 
-from gannorm.data.cache import cache_dir
 from gannorm.errors import UserError
 from gannorm.evaluation.extractors import Extractor
 from gannorm.evaluation.reference import versions
+from gannorm.files import cache_dir
 from gannorm.rundir import write_json, writing
 from gannorm.seeds import stream
 

@@ -7,18 +7,19 @@ import importlib
 import re
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import gannorm
 from gannorm import recipes
-from gannorm.config import RENAMED, TrainConfig, keys, read_sources
+from gannorm.config import RENAMED, TrainConfig, is_study, keys, read_sources
 from gannorm.config.dotted import changed, flatten
 from gannorm.config.hints import FLAGS, NAMES, NONE
 from gannorm.config.schema import Key, kind_in_words, unknown_key
 from gannorm.errors import UserError
-from gannorm.files import writing
+from gannorm.files import load, writing
 from gannorm.registry import Registry, UnknownNameError, choices
 
 if TYPE_CHECKING:
@@ -226,6 +227,9 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         hint = "give each value after its --key."
         if configs and (file or match[1] in recipes.names()):
             hint = f"did you mean --config {match[1]}?"
+            with suppress(UserError):
+                if is_study(load(recipes.locate(match[1]), "a config")):
+                    hint = f"it is a study: run `gannorm study {match[1]}`."
         return f"`{parser.prog}` takes no such argument: {match[1]!r}; {hint}"
     return message
 
@@ -268,6 +272,21 @@ def add_checkpoint_options(parser: ArgumentParser) -> None:
 def add_switch(parser: ArgumentParser, *flags: str, help: str) -> None:
     """Add a flag that may stand alone, which means true, or take true or false."""
     parser.add_argument(*flags, type=bool, nargs="?", const=True, default=False, help=help)
+
+
+def underscored(argv: Sequence[str]) -> list[str]:
+    """The arguments with `_` for every `-` inside the name of a flag: --dry-run is --dry_run. Values stay.
+
+    >>> underscored(["study", "my-study", "--dry-run", "--report=my-report", "--lr", "-1"])
+    ['study', 'my-study', '--dry_run', '--report=my-report', '--lr', '-1']
+    """
+    arguments = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+        arguments.append(flag + equals + value)
+    return arguments
 
 
 def take_imports(arguments: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from gannorm.cli import COMMANDS, main
 from gannorm.commands.inputs.arguments import (
     add_switch,
     flag_values,
@@ -15,6 +16,7 @@ from gannorm.commands.inputs.arguments import (
     take_imports,
     take_resume,
     take_switch,
+    underscored,
 )
 from gannorm.errors import UserError
 
@@ -50,6 +52,20 @@ def test_a_mistake_is_one_line_with_the_remedy(parser, argv, message):
     with pytest.raises(UserError, match=message) as refused:
         parse(parser, argv)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_has_one_name_and_may_be_typed_with_dashes(command):
+    flags = [f for action in COMMANDS[command].parser()._actions for f in action.option_strings if f.startswith("--")]
+    assert flags and not [flag for flag in flags if "-" in flag[2:]]
+    assert underscored([flag[:2] + flag[2:].replace("_", "-") for flag in flags]) == flags
+
+
+def test_dashes_and_underscores_are_the_same_command(capsys):
+    assert main(["train", "--print-config", "--sample-every=3", "--data.batch-size", "32"]) == 0
+    dashes = capsys.readouterr().out
+    assert main(["train", "--print_config", "--sample_every=3", "--data.batch_size", "32"]) == 0
+    assert capsys.readouterr().out == dashes
 
 
 def test_flags_are_taken_out_in_both_forms_and_the_rest_stays():
