@@ -1,18 +1,14 @@
 """What a person types wrong: one line that helps, exit status 2, nothing lost."""
 
-import json
-import re
 import subprocess
 import sys
-import warnings
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
+from support.users_nets import NETS
 
 from gannorm.cli import COMMANDS, main
-from gannorm.normalizers import NORMALIZERS
 
 TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=2", "--model.discriminator.width=8", "--wandb=off"]
 TINY += [
@@ -23,52 +19,6 @@ TINY += [
     "--log_every=1",
     "--progress=false",
 ]
-
-
-NETS = """
-from torch import nn
-
-class Critic(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
-
-def independent():
-    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 1))
-
-def needs(width):
-    return nn.Linear(4, width)
-
-number = 3
-
-def text():
-    return "not a module"
-
-def broken():
-    return {}["key"]
-
-class Refuses(nn.Module):
-    def forward(self, x):
-        raise KeyError("no such thing")
-
-class OneSize(nn.Linear):
-    def __init__(self):
-        super().__init__(4, 1)
-
-    def forward(self, x):
-        assert len(x) == 16
-        return super().forward(x)
-
-import random
-
-class Restless(nn.Linear):
-    drawn = random.Random(0)
-
-    def __init__(self):
-        super().__init__(4, 1)
-
-    def forward(self, x):
-        return super().forward(x) + 9 * self.drawn.random()
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -338,123 +288,8 @@ def test_networks_too_large_for_the_memory_are_one_line_with_status_1(capsys, ar
     assert f"networks and batches must fit into memory: they do not; make them smaller ({reason}" in err
 
 
-def test_results_go_into_folders_that_are_made(capsys, run):
-    assert main(["sample", str(run), "--output", "new/deep/grid.png", "--rows", "1"]) == 0
-    assert (run.parents[2] / "new/deep/grid.png").is_file()
-    capsys.readouterr()
-    below_a_file = fails(capsys, "sample", str(run), "--output", "new/deep/grid.png/grid.png")
-    assert "the output must be writable: new/deep/grid.png/grid.png" in below_a_file
-    assert "a result must be a file: new is a folder" in fails(capsys, "probe", str(run), "--json", "new")
-
-
-@pytest.fixture
-def run(capsys, tmp_path):
-    assert main(["train", *TINY, "--name=batch_0", "--checkpoint_every=1"]) == 0
-    capsys.readouterr()
-    return tmp_path / "runs" / "runs" / "batch_0"
-
-
-def test_a_finished_runs_name_is_refused_and_its_own_config_repeats_it_beside_it(capsys, run):
-    weights = (run / "checkpoints" / "last.ckpt").read_bytes()
-    assert "a run's name must be new" in fails(capsys, "train", *TINY, "--name=batch_0")
-    assert main(["train", "--config", str(run / "config.yaml")]) == 0
-    again = run.parent / "batch_0_2" / "checkpoints" / "last.ckpt"
-    assert (run / "checkpoints" / "last.ckpt").read_bytes() == weights
-
-    first, second = (torch.load(f, weights_only=True)["state_dict"] for f in (run / "checkpoints/last.ckpt", again))
-    assert all(torch.equal(first[k], second[k]) for k in first)
-
-
-def test_a_damaged_checkpoint_is_named_and_the_earlier_one_serves(capsys, run):
-    newest = run / "checkpoints" / "step_00000002.ckpt"
-    newest.write_bytes(newest.read_bytes()[:2000])
-    assert "step_00000002.ckpt" in fails(capsys, "sample", str(run), "--step", "2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert main(["sample", str(run), "--output", "grid.png"]) == 0
-    assert re.search("step_00000002.ckpt is damaged .*; step_00000001.ckpt is used instead", capsys.readouterr().err)
-    assert main(["sample", str(run), "--step", "1", "--output", "grid.png"]) == 0
-    assert capsys.readouterr().out == "grid.png\n"
-    assert "has no checkpoint of step 7: it has 1, 2" in fails(capsys, "sample", str(run), "--step", "7")
-
-
-def test_a_checkpoint_with_code_is_refused_and_not_run(capsys, tmp_path):
-    class Hostile:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "owned"), "w"))
-
-    torch.save({"config": Hostile(), "state_dict": {}}, tmp_path / "hostile.ckpt")
-    line = fails(capsys, "sample", "hostile.ckpt")
-    assert "hold only weights: hostile.ckpt: it would run" in line
-    assert "weights_only" not in line  # torch's advice on how to run it all the same
-    assert not (tmp_path / "owned").exists()
-
-
-def test_a_users_own_normalizer_trains(capsys, tmp_path, monkeypatch):
-    (tmp_path / "my_norms_for_cli.py").write_text(
-        "from torch import nn\n"
-        "from gannorm.normalizers import normalizer\n"
-        "@normalizer('mine', forward_coupling=False, gradient_coupling=False)\n"
-        "def mine(channels):\n"
-        "    return nn.GroupNorm(1, channels)\n"
-    )
-    argv = ["--import", "my_norms_for_cli", "train", *TINY, "--model.discriminator.norm", "mine", "--name=mine_0"]
-    assert main(argv) == 0
-    assert "mine_0: finished at step 2" in capsys.readouterr().out
-
-
-def test_a_normalizer_that_declares_the_wrong_coupling_is_contradicted_by_the_probe(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(NORMALIZERS, "_entries", dict(NORMALIZERS._entries))  # undone behind the test
-    (tmp_path / "lying_norms_for_cli.py").write_text(
-        "from torch import nn\n"
-        "from gannorm.normalizers import normalizer\n"
-        "@normalizer('liar', forward_coupling=False, gradient_coupling=True)\n"
-        "def liar(channels):\n"
-        "    return nn.BatchNorm2d(channels)\n"
-        "@normalizer('boaster', forward_coupling=True, gradient_coupling=True)\n"
-        "def boaster(channels):\n"
-        "    return nn.GroupNorm(1, channels)\n"
-    )
-    declared = {
-        "liar": "normalizer 'liar' declares forward_coupling=False, which the probe contradicts",
-        "boaster": "declares forward_coupling=True and gradient_coupling=True, which the probe contradicts",
-        "batch": "",
-    }
-    sizes = ["--images", "16", "--batch_size", "8"]
-    own = ["--import", "lying_norms_for_cli"]
-    for norm, line in declared.items():
-        flags = ["--checkpoint_every=2", f"--model.discriminator.norm={norm}", f"--name={norm}_0"]
-        assert main([*own, "train", *TINY, *flags]) == 0
-        own = []  # imported once; a second import in the same process would register nothing new
-        assert main(["probe", f"runs/runs/{norm}_0", *sizes]) == 0
-        out = capsys.readouterr().out
-        assert line in out if line else "contradicts" not in out
-    assert main(["probe", "runs/runs/batch_0", *sizes, "--mode=eval"]) == 0  # flags speak of training mode
-    assert "contradicts" not in capsys.readouterr().out
-
-
 def test_help_needs_no_heavy_import():
     script = "import sys; from gannorm.cli import main; main(['--help']); print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.endswith("False\n")
     assert all(name in out for name in COMMANDS)
-
-
-@pytest.mark.parametrize("source", ["4", "array.npy", "tensors.pt"])
-def test_a_strangers_module_is_probed_and_sets_the_exit_status(capsys, tmp_path, source):
-    (tmp_path / "nets_for_cli.py").write_text(NETS)
-    np.save(tmp_path / "array.npy", np.random.RandomState(0).randn(64, 4))  # float64, as NumPy does
-    torch.save((torch.randn(64, 4),), tmp_path / "tensors.pt")
-    options = ["--input", source, "--images", "32", "--batch_size", "16", "--fail-on-coupling"]
-    assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--json", "found.json"]) == 1
-    out = capsys.readouterr().out
-    assert "1 (BatchNorm1d)" in out
-    assert ("both classes are the same noise" in out) is (source == "4")
-    assert json.loads((tmp_path / "found.json").read_text())["forward_coupling"] is True
-    for innocent in ("independent", "OneSize"):  # which takes batches of the size that is measured and no other
-        assert main(["probe", "--module", f"nets_for_cli:{innocent}", *options]) == 0
-        assert "it does not depend on the batch" in capsys.readouterr().out  # and the images are noise
-    assert main(["probe", "--module", "nets_for_cli:Restless", *options]) == 1
-    assert "undecided: two calls on the same batch give different logits" in capsys.readouterr().out
-    assert main(["probe", "--module", "nets_for_cli:Critic", *options, "--mode", "eval", "--figure", "f.png"]) == 0
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")

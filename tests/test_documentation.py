@@ -131,6 +131,7 @@ def parse_line(line):
         if command == "describe" and not arguments[0].startswith("-"):
             arguments.pop(0)
         take_switch(arguments, "--print_config")
+        take_switch(arguments, "--variance")  # of a run
         take_resume(arguments)
         train_config(arguments, command)
         return

@@ -38,9 +38,14 @@ OPTIMIZATION = {  # its quantities, as the records name them: title and limits
     "coherence": ("Coherence a/b", FROM_ONE),
     "alignment": ("Channel alignment σ₁²/Σσ²", SHARE),
     "effective_rank": ("Effective rank of the channels", FROM_ONE),
+    "radial": ("Largest cosine of a weight and its gradient", SHARE),
+    "unit_variance_ratio": ("Variance of the gradient, between units over within", ANY),  # unbiased, likewise
     "noise_to_signal": ("Noise to signal of the gradient", ANY),  # unbiased, and so takes negative values
     "input_mean": ("Size of the inputs' means", POSITIVE),
     "input_variance": ("Variance of the inputs", POSITIVE),
+    "input_skewness": ("Size of the inputs' skewness", POSITIVE),
+    "input_kurtosis": ("Size of the inputs' excess kurtosis", POSITIVE),
+    "saturated": ("Share of saturated activations", SHARE),
     "majority_by_activation": ("Share of the majority, by output", SHARE),
     "majority_by_gradient": ("Share of the majority, by gradient", SHARE),
 }

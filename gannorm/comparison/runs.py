@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gannorm.comparison.renamed import renamed
 from gannorm.comparison.titles import config_hash
-from gannorm.config import upgraded
+from gannorm.config import keys, upgraded
 from gannorm.config.dotted import flatten
+from gannorm.config.schema import FACTOR
 from gannorm.errors import UserError, printable
 from gannorm.rundir import RunDir
 
@@ -91,7 +92,21 @@ def read_runs(directories: Sequence[RunDir]) -> tuple[list[Run], list[LeftOut]]:
                 status = directory.status()
                 reason = f": {status['reason']}" if status.get("reason") else ""
                 left_out.append(LeftOut(name, printable(f"{run.state} at step {run.step}{reason}")))
-    return runs, left_out
+    return completed(runs), left_out
+
+
+def completed(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with every declared factor that another one has, at its default.
+
+    A run of an earlier version lacks the factors that were declared later, and behaved as their defaults do.
+    """
+    held = list(dict.fromkeys(key for run in runs for key in run.config))
+    full = []
+    for run in runs:
+        declared = keys("classifier" if run.task == "classifier" else "gan")
+        missing = [key for key in held if key not in run.config and key in declared and declared[key].role == FACTOR]
+        full.append(replace(run, config={**run.config, **{key: declared[key].default for key in missing}}))
+    return full
 
 
 def score_values(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gannorm.comparison.runs import LeftOut, Run
+from gannorm.comparison.runs import LeftOut, Run, completed
 from gannorm.config import factors
 from gannorm.errors import UserError, printable
 from gannorm.files import write_text, writing
@@ -68,7 +68,7 @@ def read_runs_csv(file: Path) -> tuple[list[Run], list[LeftOut]]:
             runs.append(_run(record))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             left_out.append(LeftOut(f"line {number} of {printable(file.name)}", f"damaged: {printable(str(error))}"))
-    return runs, left_out
+    return completed(runs), left_out
 
 
 def append_runs(file: Path, runs: Sequence[Run]) -> int:

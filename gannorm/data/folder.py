@@ -1,8 +1,8 @@
 """A tree of image files as a data set: which files belong to it, which are held out, and what their classes are.
 
-Files: every file at any depth whose suffix is in SUFFIXES, in any capitals, except hidden ones (.name). Symbolic links
-are followed inside the tree; one that leads out of it counts as a bad file unless `follow_links`. Every file that is
-not used is counted in a warning, by reason and suffix.
+Files: every file at any depth whose suffix is in `tree.SUFFIXES`, in any capitals, except hidden ones (.name).
+Symbolic links are followed inside the tree; one that leads out of it counts as a bad file unless `follow_links`. Every
+file that is not used is counted in a warning, by reason and suffix.
 
 Splits, the first rule that fits:
     1. a folder of TRAIN beside one of HELD_OUT, in any capitals, at the top of the tree or one folder deeper (below a
@@ -29,13 +29,10 @@ from PIL import ImageColor
 from gannorm.data.cache import decoded
 from gannorm.data.decoding import Form
 from gannorm.data.images import Images
-from gannorm.data.left_out import LINK, NAMED, counted, remedies, report_bad
+from gannorm.data.left_out import NAMED, counted, report_bad
+from gannorm.data.tree import Tree, files_of
 from gannorm.errors import UserError, require_positive
 
-SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib"),
-    *(".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
 TRAIN = ("train", "training")  # of several the first is used
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 ALL = "all"
@@ -82,7 +79,7 @@ def read_folder(
             f"`background` must be a colour: got {background!r}; give a name such as white, or #rrggbb."
         ) from None
     root = Path(root)
-    tree = _tree(root, follow_links)
+    tree = files_of(root, follow_links)
     plan = _everything(tree.images) if split == ALL else _by_folders(tree.images) or _by_hash(tree.images)
     left_out = tree.left_out | plan.left_out
     if left_out:
@@ -109,66 +106,11 @@ def read_folder(
     return Images(part.pixels, labels, classes, "folder", split, split_rule=plan.rule, note=note)
 
 
-def _no_images(root: Path, tree: _Tree, split: str, why: str = "") -> UserError:
+def _no_images(root: Path, tree: Tree, split: str, why: str = "") -> UserError:
     return UserError(
         f"a folder must leave images for training and for testing: {root} has {len(tree.images)}, none of them in the "
         f"{split} split{why}; add images, or sort them into folders train and test."
     )
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Tree:
-    """The content of a folder, by name relative to it."""
-
-    images: list[str]  # sorted
-    bad: dict[str, str]  # named as images, or folders, that cannot be opened → the reason
-    left_out: dict[str, str]  # not meant as images here → the reason
-
-
-def _tree(root: Path, follow_links: bool) -> _Tree:
-    real_root = os.path.realpath(root)
-    tree = _Tree([], {}, {})
-    folders: list[tuple[str, tuple[str, ...]]] = [("", (real_root,))]  # name; where it and those above it really are
-    try:
-        while folders:
-            folder, above = folders.pop()
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    name = os.path.join(folder, entry.name)
-                    image, link = entry.name.lower().endswith(SUFFIXES), entry.is_symlink()
-                    # Of a link, os.path, unlike the entry, raises nothing where it leads to itself.
-                    is_folder = os.path.isdir(entry.path) if link else entry.is_dir()
-                    is_file = os.path.isfile(entry.path) if link else entry.is_file()
-                    real = os.path.realpath(entry.path) if link else f"{above[-1]}{os.sep}{entry.name}"
-                    if entry.name.startswith("."):
-                        tree.left_out[name] = "hidden"
-                    elif not image and not is_folder:
-                        tree.left_out[name] = "no image suffix"
-                    elif link and not follow_links and not Path(real).is_relative_to(real_root):
-                        tree.bad[name] = LINK
-                    elif real in above:
-                        tree.left_out[name] = "a link to a folder that it lies in"
-                    elif is_folder:
-                        folders.append((name, (*above, real)))
-                    elif is_file:
-                        tree.images.append(name)
-                    else:
-                        tree.bad[name] = "not a regular file"
-    except OSError as error:
-        raise UserError(
-            f"a folder of images must be readable: {error.filename} gave {error.strerror}; name yours with --data.root."
-        ) from None
-    if not tree.images:
-        unused = tree.bad | tree.left_out
-        reasons = f": {counted(unused)}" if unused else ""
-        choices = [*remedies(tree.bad), "choose another with --data.root"]
-        raise UserError(
-            f"a folder must hold images ({' '.join(SUFFIXES)}): {root} holds none{reasons}; {', or '.join(choices)}."
-        )
-    return _Tree(sorted(tree.images), dict(sorted(tree.bad.items())), dict(sorted(tree.left_out.items())))
 
 
 # -- splits and classes -----------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gannorm.data import DATASETS, Images, load_images, to_uint8
-from gannorm.data.folder import ALL, SUFFIXES, read_folder
+from gannorm.data.folder import ALL, read_folder
+from gannorm.data.tree import SUFFIXES
 from gannorm.errors import UserError
 from gannorm.evaluation.generators import Range, on_signed_range, warn_of_no_picture
 from gannorm.registry import choices

@@ -70,11 +70,13 @@ class Isolated:
     def __init__(self, f: Callable[..., Any], also: Iterable[nn.Module]) -> None:
         self.f = f
         self.roots = modules_in(f)  # by name; modules that are met when they run are added
-        self.random_state = RandomState()
+        self.random_state = self.entry_random_state = RandomState()
         self.owners: list[Any] = [*_objects_of(f), *self.roots.values(), *also]
         self.known: set[int] = set()
         self.entry: list[tuple[AttributeState, Contents]] = []
         self.during: list[AttributeState] = []  # the state before the call in progress
+        self.watched = Contents(())  # what the call in progress may write to in place
+        self.last: tuple[AttributeState, set[int], Contents] | None = None  # of all owners, before the last call
         self.written: list[Written] = []  # parameters that the last call wrote to
         self._enter(AttributeState(self.owners))
 
@@ -85,23 +87,26 @@ class Isolated:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._undo_writing()
         self.random_state.restore()
-        self.during, watched = [], Contents(())
-        met = register_module_forward_pre_hook(lambda module, _: self._meet(module, watched))
-        with met, eager():
+        self.during, self.watched = [], Contents(())
+        with register_module_forward_pre_hook(lambda module, _: self._meet(module)), eager():
             try:
-                self._begin(self.owners, watched)
+                self._begin_again()
                 return self.f(*args, **kwargs)
             finally:
                 for attributes in reversed(self.during):
                     attributes.restore()
-                self.written = watched.changes()
+                self.written = self.watched.changes()
+
+    def start_from_here(self) -> None:
+        """From now on, calls start from the random states of this moment."""
+        self.random_state = RandomState()
 
     def restore(self) -> None:
         self._undo_writing()
         for attributes, contents in reversed(self.entry):
             attributes.restore()
             contents.restore()
-        self.random_state.restore()
+        self.entry_random_state.restore()
 
     def _enter(self, attributes: AttributeState) -> None:
         """Note a state to be restored at the end, then make it one that can be run again and again."""
@@ -113,13 +118,31 @@ class Isolated:
             if isinstance(module, WRAPPERS):  # its forward may wait for other processes
                 vars(module)["forward"] = functools.partial(_without_wrapper, module)
 
-    def _begin(self, owners: list[Any], watched: Contents) -> None:
+    def _begin(self, owners: list[Any]) -> tuple[AttributeState, set[int]]:
+        """Note a state to be restored after the call, and let the call have copies of the buffers."""
         attributes = AttributeState(owners)
         self.during.append(attributes)
         copied = attributes.use_copies()
-        watched.add((t for t in attributes.tensors.values() if id(t) not in copied), attributes.arrays)
+        self.watched.add((t for t in attributes.tensors.values() if id(t) not in copied), attributes.arrays)
+        return attributes, copied
 
-    def _meet(self, module: nn.Module, watched: Contents) -> None:
+    def _begin_again(self) -> None:
+        """`_begin` with all owners. What was noted before the last call is used again if nothing has changed since.
+
+        To look into every object takes longer than a small network runs.
+        """
+        if self.last is not None and self.last[0].is_current():
+            attributes, copied, watched = self.last
+            self.during.append(attributes)
+            if attributes.use_copies() == copied:
+                watched.refresh()
+                self.watched = watched
+                return
+            self.during.pop().restore()
+        attributes, copied = self._begin(self.owners)
+        self.last = attributes, copied, self.watched
+
+    def _meet(self, module: nn.Module) -> None:
         """Take in a module that is about to run and hangs where it was not looked for."""
         if id(module) in self.known:
             return
@@ -129,7 +152,8 @@ class Isolated:
         self.roots[next(name for name in names if name not in self.roots)] = module
         self.owners.append(module)
         self._enter(AttributeState([module]))
-        self._begin([module], watched)
+        self._begin([module])
+        self.last = None
 
     def _undo_writing(self) -> None:
         for written in self.written:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import operator
 import random
 import sys
@@ -67,6 +68,7 @@ class AttributeState:
         self.tensors: dict[int, Tensor] = {}
         self.arrays: list[Any] = []
         self.saved: list[tuple[Any, Any]] = []  # a container, and a copy of what it held
+        self.empty: list[Any] = []  # containers that held nothing, as most dictionaries of hooks do
         self.scripted: list[tuple[Any, dict[str, Any]]] = []
         self.generators: list[tuple[Callable[[Any], Any], Any]] = []  # how to set a random state, and the state
         self._seen: dict[int, Any] = {}
@@ -131,20 +133,35 @@ class AttributeState:
         return [*module.parameters(recurse=False), *module.buffers(recurse=False), *module.children()]
 
     def _save(self, container: Any) -> None:
+        if not container:
+            self.empty.append(container)
+            return
         content: Any = dict(container) if isinstance(container, dict) else list(container)
         self.saved.append((container, content))
+
+    @functools.cached_property
+    def _places(self) -> list[tuple[Any, Any, Tensor]]:
+        """(container, key, tensor) of every tensor in a container that can be given another one."""
+        places = []
+        for container, content in self.saved:
+            if not isinstance(container, dict | list | deque):
+                continue
+            items = content.items() if isinstance(content, dict) else enumerate(content)
+            places += [(container, key, value) for key, value in items if isinstance(value, Tensor)]
+        return places
+
+    @functools.cached_property
+    def _held(self) -> _Held:
+        return _Held(self.saved)
 
     def replace(self, new: Callable[[Tensor], Tensor]) -> set[int]:
         """Put new(t) in the place of every tensor t that a container holds; the ids of those that were replaced."""
         made: dict[int, Tensor] = {}
-        for container, content in self.saved:
-            items = content.items() if isinstance(content, dict) else enumerate(content)
-            for key, value in items if isinstance(container, dict | list | deque) else ():
-                if isinstance(value, Tensor):
-                    if id(value) not in made:
-                        made[id(value)] = new(value)
-                    if made[id(value)] is not value:
-                        container[key] = made[id(value)]
+        for container, key, value in self._places:
+            if id(value) not in made:
+                made[id(value)] = new(value)
+            if made[id(value)] is not value:
+                container[key] = made[id(value)]
         return {number for number, t in made.items() if t is not self.tensors.get(number)}
 
     def use_copies(self) -> set[int]:
@@ -152,15 +169,51 @@ class AttributeState:
         with torch.inference_mode(False):
             return self.replace(lambda t: t if isinstance(t, nn.Parameter) or t.requires_grad else t.detach().clone())
 
+    def is_current(self) -> bool:
+        """Whether every container still holds what it held, so that a new walk would find the same.
+
+        Of random generators and TorchScript it is not known, and False.
+        """
+        return not self.generators and not self.scripted and self._is_held()
+
+    def _is_held(self) -> bool:
+        return not any(map(len, self.empty)) and self._held.is_same()
+
     def restore(self) -> None:
-        for container, content in self.saved:
-            _refill(container, content)
+        for container, key, value in self._places:  # the usual change, by `replace`; whatever is left is found below
+            if isinstance(container, dict) or key < len(container):
+                container[key] = value
+        if not self._is_held():
+            for container, content in self.saved:
+                _refill(container, content)
+            for container in self.empty:
+                _refill(container, ())
         for module, values in self.scripted:
             for name, value in values.items():
                 if getattr(module, name) != value:
                     setattr(module, name, value)
         for set_state, state in self.generators:
             set_state(state)
+
+
+class _Held:
+    """Whether containers hold what they held: all of them are compared in one pass, which costs microseconds."""
+
+    def __init__(self, saved: list[tuple[Any, Any]]) -> None:
+        pairs = [(container, content) for container, content in saved if isinstance(container, dict)]
+        self.others = [(container, content) for container, content in saved if not isinstance(container, dict)]
+        self.dictionaries = [container for container, _ in pairs]
+        self.sizes = [len(content) for _, content in pairs]
+        self.keys = [key for _, content in pairs for key in content]
+        self.values = [value for _, content in pairs for value in content.values()]
+
+    def is_same(self) -> bool:
+        if list(map(len, self.dictionaries)) != self.sizes:
+            return False
+        keys = itertools.chain.from_iterable(self.dictionaries)
+        values = itertools.chain.from_iterable(d.values() for d in self.dictionaries)
+        same = all(map(operator.is_, keys, self.keys)) and all(map(operator.is_, values, self.values))
+        return same and all(_holds(container, content) for container, content in self.others)
 
 
 def _require_initialized(module: nn.Module) -> None:
@@ -173,25 +226,29 @@ def _require_initialized(module: nn.Module) -> None:
 
 def _refill(container: Any, content: Any) -> None:
     """Make a container hold what it held, in the same order; untouched if it does."""
-    if not container and not content:  # most are dictionaries of hooks that nobody set
+    if _holds(container, content):
         return
     if isinstance(container, dict):
         kind = OrderedDict if isinstance(container, OrderedDict) else dict
-        if _are(container, content) and _are(container.values(), content.values()):
-            return
         kind.clear(container)
         kind.update(container, content)
-        return
-    if isinstance(container, set):
-        if set(map(id, container)) == set(map(id, content)):
-            return
-    elif _are(container, content):
         return
     container.clear()
     if isinstance(container, set):
         container.update(content)
     else:
         container.extend(content)
+
+
+def _holds(container: Any, content: Any) -> bool:
+    """Whether a container holds the same objects, in the same order where it has one."""
+    if not container or not content:
+        return not container and not content
+    if isinstance(container, dict):
+        return _are(container, content) and _are(container.values(), content.values())
+    if isinstance(container, set):
+        return set(map(id, container)) == set(map(id, content))
+    return _are(container, content)
 
 
 def _are(now: Collection[Any], before: Collection[Any]) -> bool:
@@ -253,6 +310,13 @@ class Contents:
         # .data is another tensor at the same place: what replaces it does not replace that.
         self.contents += [(t, t.data, t.detach().clone()) for t in tensors if t.layout == torch.strided]
         self.contents += [(a, None, a.copy()) for a in arrays]
+
+    def refresh(self) -> None:
+        """Take the numbers as they are now."""
+        for i, (t, place, content) in enumerate(self.contents):
+            if not _is_same(t, place, content):
+                now = t.data if isinstance(t, Tensor) else None
+                self.contents[i] = (t, now, _copy(t))
 
     def changes(self) -> list[Written]:
         """What was written to since."""

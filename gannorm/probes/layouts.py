@@ -70,9 +70,13 @@ def candidates(t: Tensor, n: int, batch_dim: int) -> list[Layout]:
 
 
 class Change:
-    """How far a tensor moved from what it was, entry by entry of each dimension, relative to its largest entry."""
+    """How far a tensor moved from what it was, entry by entry of each dimension, relative to its largest entry.
 
-    def __init__(self, t: Tensor, base: Tensor, n: int) -> None:
+    Args:
+        size: that largest entry, where it is known from an earlier change of the same `base`.
+    """
+
+    def __init__(self, t: Tensor, base: Tensor, n: int, size: float | None = None) -> None:
         self.n = n
         if t.is_complex():
             t, base = torch.view_as_real(t), torch.view_as_real(base)
@@ -81,7 +85,10 @@ class Change:
         self.difference = t - base
         if not torch.isfinite(self.difference.sum()):  # equal infinities (masks) differ by 0, not by NaN
             self.difference = torch.where(t == base, 0.0, self.difference)
-        self.size = max(float(base.max()), -float(base.min()), torch.finfo(torch.float32).tiny)
+        if size is None:
+            least, most = base.aminmax()  # one pass
+            size = max(float(most), -float(least), torch.finfo(torch.float32).tiny)
+        self.size = size
         self.profiles: dict[int, Tensor] = {}
 
     def along(self, dim: int) -> Tensor:

@@ -50,8 +50,10 @@ PROBES = (
     Probe(
         "optimization_gradients",
         "The gradients of the kernels",
-        "Median over the layers with kernels.",
-        ("kurtosis", "coherence", "effective_rank"),
+        "Median over the layers with kernels; of the cosine along the weights the largest, the last layer left out: 0 "
+        "where the loss ignores a weight's length. Between units over within: the variance of a layer's gradient "
+        "between its units, the noise subtracted, over that between the images within a unit.",
+        ("kurtosis", "coherence", "effective_rank", "radial", "unit_variance_ratio"),
         ("kurtosis", "coherence"),
     ),
     Probe(
@@ -70,6 +72,13 @@ PROBES = (
         "of whose images are real.",
         ("input_mean", "input_variance", "majority_by_activation", "majority_by_gradient"),
         ("input_mean", "input_variance"),
+    ),
+    Probe(
+        "optimization_shape",
+        "The shape of the layers' inputs, in time",
+        "Median over channels: 0 for a Gaussian. Saturated: the outputs of a sigmoid or tanh within 1 % of an end of "
+        "its range, mean over layers; there is none without such activations.",
+        ("input_skewness", "input_kurtosis", "saturated"),
     ),
 )
 

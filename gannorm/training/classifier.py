@@ -172,6 +172,6 @@ def build_classifier(config: TrainConfig, images: Images) -> Classifier:
     )
     set_reference(network, reference)
     refresh_reference(network, reference[: config.data.batch_size])
-    with torch.no_grad(), isolated(network) as judge:
-        judge(images.take(min(config.data.batch_size, len(images)), seed))
+    with torch.no_grad(), isolated(network) as pure:
+        pure(images.take(min(config.data.batch_size, len(images)), seed))
     return Classifier(network, **taken_by(Classifier, model))

@@ -88,7 +88,7 @@ class GAN(LightningModule):
         self.save_hyperparameters(ignore=["generator", "discriminator"], logger=False)
         self.loss, self.penalty = LOSSES[loss], PENALTIES[penalty]
         self.view = AUGMENTATIONS[augment]
-        self.judge = augmented(discriminator, self.view)  # the discriminator as both losses see it
+        self.discriminate = augmented(discriminator, self.view)  # as both losses see it
         self.penalty_weight = penalty_weight if penalty != "none" else 0.0
         self.moment_weight = moment_weight
         require_positive(d_steps=d_steps, accumulate=accumulate)
@@ -172,17 +172,17 @@ class GAN(LightningModule):
         for batch in batches:
             if self.moment_weight:
                 with record_activations(self.discriminator) as activations:
-                    judged.append(logits(self.judge, batch))
+                    judged.append(logits(self.discriminate, batch))
                 moments, by_layer = moment_penalty(activations)  # those of the last batch are logged
                 penalties.append(moments)
             else:
-                judged.append(logits(self.judge, batch))
+                judged.append(logits(self.discriminate, batch))
         of_real, of_fake = torch.cat(judged).tensor_split([len(real)])
         loss = self.loss.discriminator(of_real, of_fake)
         if self.moment_weight:
             loss = loss + self.moment_weight * torch.stack(penalties).mean()
         if self.penalty_weight:
-            penalty = self.penalty(self.judge, real, fake, self._penalty_randomness)
+            penalty = self.penalty(self.discriminate, real, fake, self._penalty_randomness)
             loss = loss + self.penalty_weight * penalty.mean()
         parts = {"logit/real": of_real.detach().mean(), "logit/fake": of_fake.detach().mean()}
         return loss, parts | {f"moment_penalty/{layer}": value for layer, value in by_layer.items()}
@@ -194,10 +194,10 @@ class GAN(LightningModule):
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on fakes (N, C, H, W), seen alone or beside the real images, ()."""
         if self.g_composition == "joint":
-            of_real, of_fake = logits(self.judge, torch.cat([real, fake])).tensor_split([len(real)])
+            of_real, of_fake = logits(self.discriminate, torch.cat([real, fake])).tensor_split([len(real)])
             return self.loss.generator(of_fake, of_real)
-        of_fake = logits(self.judge, fake)
-        return self.loss.generator(of_fake, logits(self.judge, real) if self.loss.needs_real else None)
+        of_fake = logits(self.discriminate, fake)
+        return self.loss.generator(of_fake, logits(self.discriminate, real) if self.loss.needs_real else None)
 
     def latents(self, n: int) -> Tensor:
         """The next (n, Z) standard normal latents of the run."""

@@ -37,9 +37,9 @@ def place(config: TrainConfig, repeats: bool = False, follows: bool = False) -> 
             return path
         if not repeats and not follows and _is_of(config, RunDir(path)):
             state, step = RunDir(path).state(), RunDir(path).status()["step"]
-            go_on = f"continue it by --resume {path}, " if state in ("interrupted", "failed") else ""
+            advice = f"continue it by --resume {path}, " if state in ("interrupted", "failed") else ""
             raise UserError(
-                f"a run's name must be new: {path} has this very config and is {state} at step {step}; {go_on}repeat "
+                f"a run's name must be new: {path} has this very config and is {state} at step {step}; {advice}repeat "
                 "it under another --name."
             )
         if follows and _is_of(config, RunDir(path)):

@@ -257,9 +257,9 @@ def _initialize(
         d_batches = [batch for pair in pairs for batch in _composed(pair, model.d_composition)]
         if model.equalize_bias:
             equalize_bias(discriminator, d_batches)
-        with torch.no_grad(), isolated(discriminator) as judge:
+        with torch.no_grad(), isolated(discriminator) as pure:
             for batch in (d_batches[0], _composed(pairs[0], model.g_composition)[-1]):
-                judge(batch)
+                pure(batch)
 
 
 def _composed(pair: tuple[Tensor, Tensor], composition: str) -> list[Tensor]:

@@ -51,7 +51,7 @@ def moments(options: argparse.Namespace) -> Result:
             grown["none"] > 10 and grown["batch"] < 50 / 20,  # no faster than the sum of the branches, which is linear
             f"largest second moment over the first layer's, 20 and 50 layers: {measured}",
             "Kaiming's initialization keeps the second moment inside a map, and what explodes is the sum of a residual "
-            "stream. Here it falls without norm, since zero padding takes (1−2/(3s))² at s×s pixels and most layers "
+            "stream. Here it drops without norm, since zero padding takes (1−2/(3s))² at s×s pixels and most layers "
             f"see small maps: over 50 layers that leaves {padded:.2g}, measured {last['plain', 50, 'none']:.2g}, and "
             f"{last['plain_wrapped', 50, 'none']:.2g} with circular padding",
         )
@@ -116,7 +116,7 @@ def gradients(options: argparse.Namespace) -> Result:
     keys = ("kind", "depth", *default, "norm")
     rows = {tuple(r[key] for key in keys): r for r in numbers["rows"]}
 
-    def told(key: str, where: tuple[Any, ...]) -> str:
+    def stated(key: str, where: tuple[Any, ...]) -> str:
         return "; ".join(
             f"{TITLES[n]} {', '.join(f'{v:.3g}' for v in rows[(*where, n)][key])}" for n in ("none", "batch")
         )
@@ -130,33 +130,33 @@ def gradients(options: argparse.Namespace) -> Result:
     where = "residual, 106 layers, ReLU, pooled, at a tenth, half and nine tenths of the depth"
     claims = {
         "without norm a/b ≲ 3 in the last layers": claim(
-            bare["coherence"][-1] < 4, f"{where}: {told('coherence', nearest)}"
+            bare["coherence"][-1] < 4, f"{where}: {stated('coherence', nearest)}"
         ),
         "without norm a/b ≲ 3 in every layer": claim(
             max(bare["coherence"]) < 4,
-            f"{where}: {told('coherence', nearest)}",
+            f"{where}: {stated('coherence', nearest)}",
             "early layers have 1024 pixels an image, over which summands of either sign cancel, with BatchNorm and "
-            "without; the coherence falls with fewer images and with more channels, and it needs the paper's last "
+            "without; the coherence drops with fewer images and with more channels, and it needs the paper's last "
             "layers: with one weight a pixel, as in a discriminator, the images do not favour one class (share of the "
             f"majority by output {at_50['none'][0]['majority_by_activation']:.2f}), with the mean over pixels they do "
-            f"({at_50['none'][1]['majority_by_activation']:.2f}), and a/b at nine tenths of 50 layers falls from "
+            f"({at_50['none'][1]['majority_by_activation']:.2f}), and a/b at nine tenths of 50 layers drops from "
             f"{at_50['none'][0]['coherence'][-1]:.3g} to {at_50['none'][1]['coherence'][-1]:.3g}, with BatchNorm from "
             f"{at_50['batch'][0]['coherence'][-1]:.3g} to {at_50['batch'][1]['coherence'][-1]:.3g}",
         ),
         "with BatchNorm a/b ≳ 100 in deep layers": claim(
             normed["coherence"][-1] > 100,
-            f"{where}: {told('coherence', nearest)}",
+            f"{where}: {stated('coherence', nearest)}",
             "summands without any order give √n, n images times pixels: 256 at the first of these layers, 32 at 4×4 "
             "pixels, where the deepest are; with 16 images for 64 it is "
             f"{', '.join(f'{v:.3g}' for v in rows[('residual', 106, 16, 16, 0.0, True, 'batch')]['coherence'])}",
         ),
         "without norm the gradients have heavier tails": claim(
             np.median(bare["kurtosis"]) > np.median(normed["kurtosis"]),
-            f"kurtosis, {where}: {told('kurtosis', nearest)}",
+            f"kurtosis, {where}: {stated('kurtosis', nearest)}",
         ),
         "without norm the channels are aligned to lower rank": claim(
             np.median(bare["effective_rank"]) < np.median(normed["effective_rank"]),
-            f"effective rank, {where}: {told('effective_rank', nearest)}",
+            f"effective rank, {where}: {stated('effective_rank', nearest)}",
         ),
         "without norm more images pull at one class by gradient than with BatchNorm": claim(
             more > 2 / 3 * len(cases),

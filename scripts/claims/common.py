@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,24 +29,54 @@ TITLES = {
     "none": "none",
     "fixup": "Fixup",
     "delta": "delta-orthogonal",
+    "renorm": "Batch Renorm",
+    "running": "running statistics",
+    "bare": "BatchNorm without γ and β",
+    "last": "one BatchNorm before the output",
+    "rescaled": "rescaled weights",
+    "sync": "synchronized BatchNorm",
+    "batch_small": "BatchNorm, batch 4",
+    "none_small": "none, batch 4",
+    "batch_dropout": "BatchNorm and dropout",
+    "none_dropout": "none, dropout",
+    "batch_decay": "BatchNorm and weight decay",
+    "none_decay": "none, weight decay",
 }
-COLOUR = dict(zip(TITLES, COLOURS, strict=False))
+LIKE = {"bare": "noisy", "last": "noisy", "rescaled": "noisy", "sync": "noisy", "batch_small": "noisy"}
+LIKE |= {"none_small": "group", "none_dropout": "fixup", "none_decay": "delta"}  # never in one figure with it
+LIKE |= {"batch_dropout": "renorm", "batch_decay": "running"}
+COLOUR = dict(zip((name for name in TITLES if name not in LIKE), COLOURS, strict=True))
+COLOUR |= {name: COLOUR[other] for name, other in LIKE.items()}
 Curves = Mapping[str, Sequence[tuple[float, float]]]  # label → points
 OUTCOMES = {True: "Holds", False: "**Does not hold**", None: "**Not decided**"}
+GUESS = 0.1  # accuracy by chance, of ten classes
 Result = tuple[dict[str, Any], dict[str, Any], list[Panel]]  # numbers; claim → {"holds", "measured"}; figure
 
 
 def classifier(options: argparse.Namespace, norm: str, rate: float, seed: int, *flags: str) -> RunDir:
     """One run of the product itself, as `gannorm train --config classifier …`."""
-    fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0")
+    fixed = ("--progress", "false", "--wandb", "off", "--checkpoint_every", "0", "--optimization_every", "0")
     factors = ("--model.classifier.norm", norm, "--model.learning_rate", str(rate), "--seed", str(seed))
     config = train_config(["--config", "classifier", *fixed, *flags, *factors]).to_dict()
     return train(config, Path(tempfile.mkdtemp(dir=options.scratch)) / "run")
 
 
-def images_with_labels(options: argparse.Namespace, images: int) -> tuple[Tensor, Tensor]:
-    size = 16 if options.data == "digits" else 32
-    data = load_images(options.data, "test", image_size=size, **({"root": options.root} if options.root else {}))
+def accuracy_at(
+    options: argparse.Namespace, norm: str, rate: float, seed: int, steps: int, *flags: str
+) -> dict[str, Any]:
+    """Accuracy on held-out images after so many steps; that of a guess where the run's loss exploded."""
+    flags = ("--steps", str(steps), "--test_every", str(steps), "--model.max_loss", "1000", *flags)
+    run = classifier(options, norm, rate, seed, *flags)
+    finished = run.status()["state"] == "finished"
+    accuracy = run.series("test/accuracy")[1][-1] if finished else GUESS
+    return {"rate": rate, "seed": seed, "accuracy": accuracy, "loss": (run.series("loss")[1] or [None])[-1]}
+
+
+def images_with_labels(
+    options: argparse.Namespace, images: int, split: Literal["train", "test"] = "test", size: int = 0
+) -> tuple[Tensor, Tensor]:
+    size = size or (16 if options.data == "digits" else 32)
+    data = load_images(options.data, split, image_size=size, **({"root": options.root} if options.root else {}))
     order = torch.randperm(len(data), generator=stream(0, "why"))[:images]
     assert data.labels is not None
     return data.pixels[order].float() / 127.5 - 1, data.labels[order]
@@ -63,11 +93,12 @@ def network_of(
     initialization: str = "kaiming",
     activation: str = "leaky_relu",
     seed: int = 0,
+    **more: Any,
 ) -> nn.Module:
     """The classifier with at least `depth` layers with weights, at initialization, in train mode."""
     size, channels = batch[0].shape[2], batch[0].shape[1]
     settings: dict[str, Any] = {"image_size": size, "channels": channels, "width": width, "norm": norm, "outputs": 10}
-    settings["activation"] = activation
+    settings |= {"activation": activation, **more}
     if kind == "residual":
         sizes = (size // 4).bit_length()
         network: nn.Module = ResidualDiscriminator(**settings, blocks=-(-(depth - 2) // (2 * sizes)))
@@ -84,6 +115,29 @@ def network_of(
         network.logit = nn.Sequential(mean, nn.Linear(classifier.in_features // 16, classifier.out_features))
     initialize(network, initialization, generator=stream(seed, "why"))
     return network
+
+
+def descent(
+    network: nn.Module, data: tuple[Tensor, Tensor], rate: float, steps: int, seed: int, weight_decay: float = 0.0
+) -> Iterator[int]:
+    """Plain gradient descent on batches of 64 in an order of the seed; yields the number of steps, after each one."""
+    images, labels = data
+    optimizer = torch.optim.SGD(network.parameters(), rate, weight_decay=weight_decay)
+    draws = stream(seed, "plain descent")
+    for step in range(1, steps + 1):
+        chosen = torch.randint(len(labels), (64,), generator=draws)
+        optimizer.zero_grad()
+        cross_entropy_of(network, (images[chosen], labels[chosen])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        yield step
+
+
+@torch.no_grad()
+def accuracy_of(network: nn.Module, data: tuple[Tensor, Tensor]) -> float:
+    """In eval mode; the network is left in train mode."""
+    answers = network.eval()(data[0]).argmax(1)
+    network.train()
+    return float((answers == data[1]).double().mean())
 
 
 def cross_entropy_of(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

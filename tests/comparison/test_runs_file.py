@@ -158,3 +158,14 @@ def test_a_damaged_line_is_named_and_the_rest_is_read(tmp_path: Path, line: str,
 
 def lines_of(runs: list[RunDir]) -> list[Run]:
     return [run for c in analyse(runs).conditions for run in c.all_runs]
+
+
+def test_a_run_of_an_earlier_version_has_the_default_of_a_factor_that_was_declared_later(tmp_path: Path) -> None:
+    old = Run("old_0", {"seed": 0, "model.discriminator.norm": "batch"}, 0, "finished", 4, hash="a", protocol="p")
+    same = {"seed": 1, "model.discriminator.norm": "batch", "model.discriminator.activation": "leaky_relu"}
+    new = Run("new_1", same, 1, "finished", 4, hash="a", protocol="p")
+    other = Run("new_2", {**same, "seed": 2, "model.discriminator.activation": "relu"}, 2, "finished", 4, hash="b")
+    (tmp_path / "runs.csv").write_text(runs_csv([old, new, other]))
+    runs, left_out = read_runs_csv(tmp_path / "runs.csv")
+    assert [run.config["model.discriminator.activation"] for run in runs] == ["leaky_relu", "leaky_relu", "relu"]
+    assert not left_out

@@ -12,8 +12,9 @@ from PIL import Image
 
 from gannorm.data.cache import decoded
 from gannorm.data.decoding import Form
-from gannorm.data.folder import ALL, HELD_OUT, SUFFIXES, TRAIN, _tree, read_folder
+from gannorm.data.folder import ALL, HELD_OUT, TRAIN, read_folder
 from gannorm.data.left_out import counted, report_bad
+from gannorm.data.tree import SUFFIXES, files_of
 from gannorm.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "images.md"
@@ -162,7 +163,7 @@ def odd(tmp_path):
 
 def outcomes(folder):
     """File → what happened to it: "read", "refused: why" or "left out: why"."""
-    tree = _tree(folder, follow_links=False)
+    tree = files_of(folder, follow_links=False)
     part = decoded(folder, dict.fromkeys(tree.images, ALL), ALL, Form(SIZE))
     result = {name: f"left out: {reason}" for name, reason in tree.left_out.items()}
     result |= {name: f"refused: {reason}" for name, reason in (tree.bad | part.bad).items()}

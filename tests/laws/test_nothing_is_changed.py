@@ -37,6 +37,13 @@ BY_CLASS: dict[str, Callable[..., Any]] = {
     "composition_gap": lambda f, x, n, **o: probes.composition_gap(f, x, moved(x), n, **o),
     "batch_invariance": lambda f, x, n, **o: batch_invariance(f, x, moved(x), n, **o),
 }
+
+
+def of_classes(f: Any, x: Any, n: int, **options: Any) -> Any:
+    labels = torch.arange(n) % 2
+    return probes.class_composition(f, x, labels, batch_size=2, shares=[1.0, 0.5], **options)
+
+
 BY_LOSS: dict[str, Callable[..., Any]] = {
     "gradient_statistics": probes.gradient_statistics,
     "landscape": probes.landscape,
@@ -58,7 +65,7 @@ def test_every_probe_leaves_everything_as_it_was(name: str) -> None:
     runs: dict[str, Callable[[], Any]] = {}
     for probe, call in BY_BATCH.items():
         runs[probe] = lambda call=call: call(case.f, case.x, **case.options)
-    for probe, call in BY_CLASS.items():
+    for probe, call in (BY_CLASS | {"class_composition": of_classes}).items():
         runs[probe] = lambda call=call: call(case.f, case.x, n, **case.options)
     if isinstance(case.f, nn.Module) and not case.options and isinstance(case.x, torch.Tensor):
         for probe, call in BY_LOSS.items():
@@ -96,3 +103,14 @@ def test_an_exception_in_the_network_changes_nothing_either() -> None:
             call(case.f, case.x)
         assert fingerprint(*held_by(case)) == before
     assert len(calls) > 3
+
+
+def test_a_classifiers_curve_leaves_it_and_its_images_as_they_were() -> None:
+    """One that the curve can judge, which the cases above, of one number a sample, refuse."""
+    torch.manual_seed(0)
+    f = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+    images, labels = torch.randn(32, 4), torch.arange(32) % 2
+    before = fingerprint(f, images, labels)
+    curve = probes.class_composition(f, images, labels, batch_size=4)
+    assert fingerprint(f, images, labels) == before
+    assert curve.blocks == 4

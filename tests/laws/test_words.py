@@ -1,4 +1,4 @@
-"""The package keeps to one word for one thing and to plain English: words and constructions that it must not use."""
+"""Package, pages, examples and scripts keep to one word for one thing and to plain English: what they must not use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,24 @@ import pytest
 import gannorm
 
 PACKAGE = Path(gannorm.__file__).parent
+ROOT = PACKAGE.parent
 FILES = sorted(file for suffix in ("py", "html", "yaml") for file in PACKAGE.rglob(f"*.{suffix}"))
+# What a person reads beside the package.
+PAGES = sorted(
+    file
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "results/*/README.md",
+        "examples/*.py",
+        "examples/*.ipynb",
+        "scripts/**/*.py",
+        "scripts/*.sh",
+        "benchmarks/**/*.py",
+        "configs/**/*.yaml",
+    )
+    for file in ROOT.glob(pattern)
+)
 
 # Forbidden in comments, texts and pages → the word to use.
 WORDS = {
@@ -36,6 +53,8 @@ NAMES = {"found", "told", "said", "shown", "its", "theirs"}  # no variable has s
 def prose(file: Path) -> list[tuple[int, str]]:
     """(line number, text) of a file's prose: comments and strings of Python, every line of other files."""
     text = file.read_text("utf-8")
+    if file.name == "CHANGELOG.md":
+        text = re.sub(r"`[^`\n]*`", "``", text)  # the names that keys had
     if file.suffix != ".py":
         return list(enumerate(text.splitlines(), start=1))
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
@@ -90,6 +109,16 @@ def _is_number(node: ast.expr) -> bool:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_the_package_uses_the_agreed_words(file: Path) -> None:
     assert forbidden_words(file) == []
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_pages_examples_and_scripts_use_the_agreed_words(file: Path) -> None:
+    assert forbidden_words(file) == []
+
+
+def test_the_pages_are_there() -> None:
+    folders = {file.relative_to(ROOT).parts[0] for file in PAGES}
+    assert folders >= {"README.md", "CHANGELOG.md", "docs", "results", "examples", "scripts", "benchmarks", "configs"}
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,34 @@ def test_the_page_compares_the_normalizers_and_is_linked(measured: Callable[...,
     assert depth == [2.0, 6.0, 930.0]  # mean² + variance
 
 
+def test_what_a_step_changes_and_the_shape_of_the_inputs_have_figures_and_rows(
+    measured: Callable[..., RunDir], tmp_path: Path
+) -> None:
+    values = {
+        "gradient_consistency": 0.75,
+        "sign_changes": 0.125,
+        "radial": 0.0625,
+        "unit_variance_ratio": -0.25,
+        "input_skewness": 1.5,
+        "input_kurtosis": 3.25,
+        "saturated": 0.375,
+    }
+    runs = [measured(norm, seed, 3.0) for norm in ("batch", "none") for seed in range(2)]
+    for run in runs:
+        run.append_metrics(200, {f"optimization/discriminator/{key}": value for key, value in values.items()})
+    compare(runs, tmp_path / "report")
+    text = (tmp_path / "report" / "optimization.html").read_text()
+    for title in ("What a step changes", "The shape of the layers", "Share of weights that change sign in a step"):
+        assert title in text
+    rows: dict[str, str] = {}
+    for figure in ("step", "gradients", "shape"):
+        with (tmp_path / "report" / "figures" / f"optimization_{figure}.csv").open() as file:
+            rows |= {r["quantity"]: r["mean"] for r in csv.DictReader(file) if r["condition"] == "batch"}
+    assert {key: float(rows[key]) for key in values} == values
+    without = page_of(measured("group", 0, 1.0))
+    assert "optimization_shape" not in without and "optimization_step" not in without  # nobody measured them
+
+
 def test_the_headline_counts_conditions_that_are_many(measured: Callable[..., RunDir]) -> None:
     rough = [measured("none", seed, 30.0, name=f"r{n}_{seed}", probe_images=n) for n in range(6) for seed in range(2)]
     text = page(analyse([*(measured("batch", seed, 3.0) for seed in range(2)), *rough]), [])

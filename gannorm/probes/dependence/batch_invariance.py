@@ -22,7 +22,7 @@ from gannorm.probes.batch import (
     take,
 )
 from gannorm.probes.dependence.assertion import gradient_coupling
-from gannorm.probes.dependence.blocks import Blocks, see, whole_batches
+from gannorm.probes.dependence.blocks import whole_batches
 from gannorm.probes.dependence.common_mode_gain import gain_of
 from gannorm.probes.dependence.companion_variance import companion_shift, companion_variance
 from gannorm.probes.dependence.composition_curve import CompositionCurve, composition_curve, measure_curve
@@ -31,7 +31,7 @@ from gannorm.probes.dependence.coupling_matrix import norms
 from gannorm.probes.dependence.estimate_coupling import CouplingEstimate, estimate_coupling
 from gannorm.probes.dependence.hidden_coupling import few_signs, few_swaps, hidden_coupling
 from gannorm.probes.dependence.judgements import own_images
-from gannorm.probes.dependence.leak_ratio import Coefficient, LeakRatio, leak_of, varied_shares
+from gannorm.probes.dependence.leak_ratio import TURNS, Coefficient, LeakRatio, is_varied, leak_of, varied_counts
 from gannorm.probes.dependence.swap_test import SwapTest, swap_test
 from gannorm.probes.dependence.uniformity import Uniformity, uniformity_of
 from gannorm.probes.gradients import NoGradientError, graph
@@ -237,8 +237,9 @@ def batch_invariance(
         swap = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
     coupled = swap.verdict == "coupled"
     hidden = () if coupled else hidden_coupling(f, mixed, change != 0, generator, batch_dim)
-    curve = measure_curve(
-        f, real, fake, batch_size, SHARES, threshold, batch_dim, generator, fakes, independent=not coupled
+    turns = dict.fromkeys(varied_counts(batch_size), TURNS) if cost == "full" else None
+    curve, seen = measure_curve(
+        f, real, fake, batch_size, SHARES, threshold, batch_dim, generator, fakes, not coupled, turns
     )
     if cost == "full" and not coupled and not curve.flat and swap.verdict != "unrepeatable":
         by_class = _swaps_of_classes(f, mixed, batch_size, generator, batch_dim)
@@ -246,7 +247,9 @@ def batch_invariance(
             swap, coupled, hidden = by_class, True, ()
     layers: list[LayerCoupling] = []
     if cost == "full":
-        full |= _other_images(f, real, fake, n, batch_size, threshold, batch_dim, generator)
+        varied = seen.only(is_varied)
+        full |= {"leak": leak_of(varied, n), "uniformity": uniformity_of(varied, seen, n, threshold)}
+        full |= _companions(f, real, fake, n, batch_size, batch_dim, generator)
         if (coupled or change) and swap.verdict != "unrepeatable":
             layers = locate_coupling(f, mixed, generator, batch_dim)
     training = None
@@ -305,24 +308,12 @@ def _derivatives(f: Function, mixed: Any, generator: torch.Generator, batch_dim:
         return {"coupling": coupling, "matrix": matrix, "common_mode_gain": gain_of(rows, g.outputs.dtype)}
 
 
-def _other_images(
-    f: Function,
-    real: Any,
-    fake: Any,
-    n: int,
-    batch_size: int,
-    threshold: float | None,
-    batch_dim: int,
-    generator: torch.Generator,
-) -> dict[str, Any]:
-    """Leak ratio and uniformity, from the same batches, and the companion quantities."""
+def _companions(
+    f: Function, real: Any, fake: Any, n: int, batch_size: int, batch_dim: int, generator: torch.Generator
+) -> dict[str, float]:
     images, kept = both_classes(real, fake, n, batch_dim), both_classes(real, fake, KEPT_IMAGES // 2, batch_dim)
-    blocks = Blocks(n, batch_size, generator)
-    varied, pure = (see(f, images, b, generator, batch_dim) for b in (varied_shares(blocks), blocks.pure()))
     more: dict[str, Any] = {"batch_size": batch_size, "batch_dim": batch_dim, "generator": generator}
     return {
-        "leak": leak_of(varied, n),
-        "uniformity": uniformity_of(varied, pure, n, threshold),
         "companion_variance": companion_variance(f, kept, images, COMPANION_SETS, **more),
         "companion_shift": companion_shift(f, kept, real, fake, 1, **more),
     }

@@ -15,7 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -58,6 +58,11 @@ class Seen:
     def of(self, reals: int) -> Iterator[tuple[Batch, Tensor]]:
         """The batches with so many real images, each with its logits (N,)."""
         return ((b, v) for b, v in zip(self.batches, self.logits, strict=True) if b.reals == reals)
+
+    def only(self, wanted: Callable[[Batch], bool]) -> Seen:
+        """Some of the batches."""
+        chosen = [i for i, batch in enumerate(self.batches) if wanted(batch)]
+        return replace(self, batches=[self.batches[i] for i in chosen], logits=self.logits[chosen])
 
     def with_more(self, other: Seen) -> Seen:
         return Seen(
@@ -131,13 +136,16 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     the same for all compositions.
     """
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+    turns: dict[tuple[int, int], list[int]] = {}
+    for i, batch in enumerate(batches):
+        turns.setdefault((batch.block, batch.turn), []).append(i)
     values: dict[int, Tensor] = {}
     inside = outputs = each = 0  # outputs that are neither 0 nor 1, all, and those of an image
-    lowest, highest = math.inf, -math.inf
-    least, most, floor = math.inf, -math.inf, 0.0
-    for block, turn in dict.fromkeys((batch.block, batch.turn) for batch in batches):
-        chosen = [i for i, batch in enumerate(batches) if (batch.block, batch.turn) == (block, turn)]
-        with seeded(seed + 1000 * block + turn), running(f, images) as run, torch.no_grad():
+    lowest, highest, floor = math.inf, -math.inf, 0.0
+    with running(f, images) as run, torch.no_grad():
+        for (block, turn), chosen in turns.items():
+            with seeded(seed + 1000 * block + turn):
+                run.pure.start_from_here()
             for i in chosen:
                 index = batches[i].index
                 output = run(take(images, index, batch_dim))
@@ -147,8 +155,9 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
                 outputs += raw.numel()
                 each = raw.numel() // len(raw)
                 lowest, highest = min(lowest, raw.min().item()), max(highest, raw.max().item())
-                least, most = min(least, values[i].min().item()), max(most, values[i].max().item())
                 floor = tolerance(raw.dtype)
+    logits_seen = torch.stack([values[i] for i in range(len(batches))])
+    least, most = logits_seen.min().item(), logits_seen.max().item()
     spread, size = most - least, max(abs(least), abs(most))
     constant = spread <= floor * size
     if not constant and spread <= SUSPECT * max(size, 1.0):

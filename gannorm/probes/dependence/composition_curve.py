@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from gannorm.errors import UserError
 from gannorm.probes.batch import Function, both_classes, default_generator, selecting
-from gannorm.probes.dependence.blocks import Blocks, see, whole_batches
+from gannorm.probes.dependence.blocks import Blocks, Seen, see, whole_batches
 from gannorm.probes.dependence.judgements import Cells, Judged, independent_auc, own_images
 from gannorm.probes.optimization.objective import Result
 from gannorm.verdict import CONFLICT, MIXED, PURE, SHARES, Estimate
@@ -186,8 +186,9 @@ def composition_curve(
     >>> curve.auc_pure, curve.auc_conflict
     (1.0, 0.0)
     """
-    f = selecting(f, output)
-    return measure_curve(f, real, fake, batch_size, shares, threshold, batch_dim, default_generator(generator), fakes)
+    f, generator = selecting(f, output), default_generator(generator)
+    curve, _ = measure_curve(f, real, fake, batch_size, shares, threshold, batch_dim, generator, fakes)
+    return curve
 
 
 def composition_gap(
@@ -233,8 +234,14 @@ def measure_curve(
     generator: torch.Generator,
     fakes: str,
     independent: bool = False,
-) -> CompositionCurve:
-    """`composition_curve`; for a batch-independent f, pure and mixed batches suffice."""
+    least_turns: Mapping[int, int] | None = None,
+) -> tuple[CompositionCurve, Seen]:
+    """`composition_curve`, and the batches that it was computed from, pure ones among them.
+
+    Args:
+        independent: f is known to be batch-independent, so that pure and mixed batches suffice.
+        least_turns: at least so many batches of a block by the number of real images, which others need.
+    """
     if not all(0 < share <= 1 for share in shares):
         raise UserError(f"`shares` must be in (0, 1]: got {list(shares)}; leave it out for {list(SHARES)}.")
     shares = tuple(sorted({PURE, *map(float, shares)}, reverse=True))
@@ -247,6 +254,9 @@ def measure_curve(
         for reals in {k, batch_size - k} - {0, batch_size}:
             turns[reals] = max(2, math.ceil(JUDGED / (len(blocks) * min(reals, batch_size - reals))))
     first = [r for r in turns if abs(2 * r - batch_size) <= 1] if independent else list(turns)
+    for reals, least in (least_turns or {}).items():
+        turns[reals] = max(turns.get(reals, 0), least)
+        first += [reals] if reals not in first else []
     batches = [*blocks.pure(), *(batch for reals in first for batch in blocks.mixed(reals, turns[reals]))]
     seen = see(f, images, batches, generator, batch_dim)
     judged = Judged(seen, n, batch_size)
@@ -258,7 +268,7 @@ def measure_curve(
     border_missed = threshold is not None and not 0 < threshold < 1 and are_probabilities
     if border_missed:
         warnings.warn(f"{BORDER_MISSED} got threshold={threshold:g}; pass threshold=0.5.", stacklevel=3)
-    return CompositionCurve(
+    curve = CompositionCurve(
         shares=shares,
         auc=tuple(judged.auc(share) for share in shares),
         accuracy=None if threshold is None else tuple(judged.accuracy(share, threshold) for share in shares),
@@ -279,3 +289,4 @@ def measure_curve(
         outputs=judged.seen.outputs,
         border_missed=border_missed,
     )
+    return curve, judged.seen

@@ -49,7 +49,7 @@ def described(result: BatchInvariance) -> str:
             f"{result.companion_shift:+.3g} SD"
         )
     if result.uniformity is not None:
-        lines["uniformity"] = _uniformity(result.uniformity)
+        lines["uniformity"] = _uniformity(result.uniformity, curve.constant)
     change = f"largest change {swap.max_change:.3g}"
     lines["forward"] = f"{swap.verdict}; {change}{_floors(swap)}"
     if result.gradient_change is None:
@@ -88,10 +88,10 @@ def _with_error(coefficient: Coefficient) -> str:
     return f"{coefficient.value:.3g} ± {coefficient.standard_error:.2g}"
 
 
-def _uniformity(uniform: Uniformity) -> str:
-    correlation = "undefined (constant logits)"
+def _uniformity(uniform: Uniformity, constant: bool) -> str:
+    correlation = "undefined (constant logits)" if constant else "undefined (constant within each class)"
     if uniform.icc is not None:
-        correlation = f"{uniform.icc.icc:.2f} [{uniform.icc.low:.2f}, {uniform.icc.high:.2f}]"
+        correlation = str(Estimate(uniform.icc.icc, uniform.icc.low, uniform.icc.high))
     majority = ""
     if uniform.majority_share is not None:
         majority = f", {uniform.majority_share:.2f} of a mixed batch on one side"

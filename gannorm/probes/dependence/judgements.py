@@ -42,10 +42,11 @@ class Judged:
         moved = (v - self.pure[b.index] for b, v in zip(seen.batches, seen.logits, strict=True))
         self.flat = all(change.abs().max().item() <= rounding for change in moved)
         self._slots: dict[tuple[bool, float], tuple[Tensor, Tensor, Tensor]] = {}
+        self._aucs: dict[int, Callable[[int | None], float]] = {}
 
     def slots(self, real: bool, share: float) -> tuple[Tensor, Tensor, Tensor]:
         """(J,) each: logits of a class at a share, numbers of the images and of their blocks."""
-        k = self.batch_size if self.flat else own_images(share, self.batch_size)
+        k = self._own(share)
         if (real, k) not in self._slots:
             values, index, block = [], [], []
             for batch, logits in self.seen.of(k if real else self.batch_size - k):
@@ -61,13 +62,11 @@ class Judged:
         return self.slots(True, share)[0], self.slots(False, share)[0]
 
     def auc(self, share: float) -> Estimate:
-        (real, _, real_block), (fake, _, fake_block) = self.slots(True, share), self.slots(False, share)
-        without = auc_without(real, real_block, fake, fake_block)
-        return jackknife(without, self.blocks, 0.0, 1.0, counted=self._count(share))
+        return jackknife(self._auc_without(share), self.blocks, 0.0, 1.0, counted=self._count(share))
 
     def change(self, share: float) -> Estimate:
-        (real, i, real_block), (fake, j, fake_block) = self.slots(True, share), self.slots(False, share)
-        here = auc_without(real, real_block, fake, fake_block)
+        (_, i, real_block), (_, j, fake_block) = self.slots(True, share), self.slots(False, share)
+        here = self._auc_without(share)
         in_pure = auc_without(self.pure[i], real_block, self.pure[j], fake_block)
 
         def without(g: int | None) -> float:
@@ -114,6 +113,17 @@ class Judged:
         (rr, ff), (rf, fr) = self.everywhere(PURE), self.everywhere(share)
         return Cells(*(values.mean().item() for values in (rr, rf, fr, ff)))
 
+    def _own(self, share: float) -> int:
+        """k: of a network that no batch moves, every share has the logits of pure batches."""
+        return self.batch_size if self.flat else own_images(share, self.batch_size)
+
+    def _auc_without(self, share: float) -> Callable[[int | None], float]:
+        k = self._own(share)
+        if k not in self._aucs:
+            (real, _, real_block), (fake, _, fake_block) = self.slots(True, share), self.slots(False, share)
+            self._aucs[k] = auc_without(real, real_block, fake, fake_block)
+        return self._aucs[k]
+
     def _count(self, share: float) -> int:
         return min(map(len, self.everywhere(share)))
 
@@ -157,13 +167,10 @@ def auc_without(real: Tensor, real_block: Tensor, fake: Tensor, fake_block: Tens
         wins[:, h].index_add_(0, real_block, _placements(real, others) * len(others))
     reals, fakes = (torch.bincount(b, minlength=blocks).double() for b in (real_block, fake_block))
 
-    def without(g: int | None) -> float:
-        if g is None:
-            return (wins.sum() / (reals.sum() * fakes.sum())).item()
-        left = wins.sum() - wins[g].sum() - wins[:, g].sum() + wins[g, g]
-        return (left / ((reals.sum() - reals[g]) * (fakes.sum() - fakes[g]))).item()
-
-    return without
+    whole = (wins.sum() / (reals.sum() * fakes.sum())).item()
+    left = wins.sum() - wins.sum(1) - wins.sum(0) + wins.diagonal()
+    parts = (left / ((reals.sum() - reals) * (fakes.sum() - fakes))).tolist()
+    return lambda g: whole if g is None else parts[g]
 
 
 def _placements(values: Tensor, others: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from gannorm.probes.dependence.blocks import Batch, Blocks, Seen, see, student, 
 from gannorm.verdict import BLOCKS
 
 REAL_SHARES = (0.25, 0.5, 0.75)  # of a batch
+TURNS = 4  # batches of a block at each of them
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,17 @@ def quartered(real: Any, fake: Any, batch_size: int, batch_dim: int, generator: 
 
 def varied_shares(blocks: Blocks) -> list[Batch]:
     """Four batches of each block at each real share: an image occurs 4·share (4·(1 − share)) times."""
-    return [batch for share in REAL_SHARES for batch in blocks.mixed(round(share * blocks.batch_size), turns=4)]
+    return [batch for reals in varied_counts(blocks.batch_size) for batch in blocks.mixed(reals, TURNS)]
+
+
+def varied_counts(batch_size: int) -> list[int]:
+    """How many images of a batch are real, at each of REAL_SHARES."""
+    return [round(share * batch_size) for share in REAL_SHARES]
+
+
+def is_varied(batch: Batch) -> bool:
+    """Whether a batch is one of `varied_shares`, where others were seen with them."""
+    return batch.reals in varied_counts(len(batch.index)) and batch.turn < TURNS
 
 
 def leak_of(seen: Seen, n: int) -> LeakRatio:

@@ -89,6 +89,7 @@ class Walk:
         own = type(f).__name__ if isinstance(f, nn.Module) else "function"
         self.kinds = {"": own} | {name: type(m).__name__ for name, m in self.modules.values()}
         self.base: list[list[Tensor]] = []  # what was seen at each visit of the first run
+        self.sizes: dict[tuple[int, int], float] = {}  # the largest entry of each of these
         self.layouts: dict[tuple[int, int], list[Layout]] = {}  # how the tensor (visit, place) can be read
         self.rows_moved: dict[tuple[int, int], dict[int, Tensor]] = {}  # where it cannot: which rows, by swap
         self.blamed: dict[str, tuple[int, LayerCoupling]] = {}
@@ -222,7 +223,8 @@ class Walk:
         rows: list[Layout] = []
         if owner is not None and all(k.kind != "rows" for k in known):  # as those of its layer's input are
             rows = [k for shape, k in owner.inputs if k.kind == "rows" and shape == t.shape]
-        change = Change(t, base, self.n)
+        change = Change(t, base, self.n, self.sizes.get(key))
+        self.sizes[key] = change.size
         changes = {k: change.of_kept(k, self.kept) for k in dict.fromkeys((*known, *rows))}
         fitting = [k for k, moved in changes.items() if moved <= tolerance(t.dtype)]
         if fitting and not self._is_transposed(t, fitting, owner):

@@ -99,12 +99,15 @@ def mean_gradient(
     if not steps or not all(0 < step < math.inf for step in steps):
         raise UserError(f"`steps` must be positive and finite: got {list(steps)}; try {list(STEPS)}.")
     generator = default_generator(generator)
-    kernels = {name: m for name, m in network.named_modules() if isinstance(m, KERNELS) and m.weight.requires_grad}
-    if not kernels:
-        raise UserError("the network must have a Linear, Conv2d or ConvTranspose2d layer that is trained: it has none.")
-    names = chosen(kernels, layers, "a Linear, Conv2d or ConvTranspose2d that is trained")
-    keys = {name: f"{name}.weight" if name else "weight" for name in names}
     with objective(network, loss, batches[0]) as o:
+        # Inside, since reading the weight of spectral norm moves its power iteration.
+        kernels = [name for name, m in network.named_modules() if isinstance(m, KERNELS) and m.weight.requires_grad]
+        if not kernels:
+            raise UserError(
+                "the network must have a Linear, Conv2d or ConvTranspose2d layer that is trained: it has none."
+            )
+        names = chosen(kernels, layers, "a Linear, Conv2d or ConvTranspose2d that is trained")
+        keys = {name: f"{name}.weight" if name else "weight" for name in names}
         if missing := [name for name, key in keys.items() if key not in o.parameters]:
             raise UserError(
                 f"the kernel must be a parameter of its own: that of {missing[0]!r} is computed by a weight "

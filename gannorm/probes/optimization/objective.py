@@ -93,7 +93,8 @@ class Objective:
         return set_to(self.parameters, point)
 
     def _evaluate(self) -> Tensor:
-        value = self._loss(self._network, map_tensors(torch.clone, self.batch))  # which it may work on in place
+        with enough_values():
+            value = self._loss(self._network, map_tensors(torch.clone, self.batch))  # which it may work on in place
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"`loss` must return a tensor with one number: got {got}; take the mean.")
@@ -105,6 +106,20 @@ def objective(network: nn.Module, loss: Loss, batch: Any) -> Iterator[Objective]
     """Yield the objective; every evaluation starts from the same buffers and random states, and leaves no trace."""
     with isolated(loss, network) as pure, torch.inference_mode(False), torch.enable_grad():
         yield Objective(network, pure, batch)
+
+
+@contextmanager
+def enough_values() -> Iterator[None]:
+    """Inside, torch's refusal of batch statistics over a single value is one line for the user."""
+    try:
+        yield
+    except ValueError as error:
+        if "Expected more than 1" not in str(error):
+            raise
+        raise UserError(
+            f"batch statistics need more than one value a channel: a normalizer of the network got fewer ({error}); "
+            "pass a larger batch, or the network in eval mode."
+        ) from None
 
 
 def set_to(parameters: Point, point: Point) -> AbstractContextManager[None]:

@@ -103,4 +103,4 @@ def _by_unit(grad: Tensor, channels_last: bool) -> Tensor:
     """(N, U), the mean over positions."""
     if channels_last:
         grad = grad.movedim(-1, 1)
-    return at_least_single(grad).reshape(grad.shape[0], grad.shape[1], -1).mean(2)
+    return at_least_single(grad).flatten(2).mean(2) if grad.dim() > 2 else at_least_single(grad)

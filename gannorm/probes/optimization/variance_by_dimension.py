@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gannorm.errors import UserError
 from gannorm.isolate import hooked
 from gannorm.probes.batch import Function, running, tensors
-from gannorm.probes.optimization.objective import plain
+from gannorm.probes.optimization.objective import enough_values, plain
 
 DIMENSIONS = ("sample", "channel", "position")
 # The dimensions of (N, C, P) over which each normalizer takes its mean; the group normalizer splits C first.
@@ -106,6 +106,8 @@ def variance_by_dimension(network: Function, x: Any, groups: int = 8) -> Varianc
         raise UserError(f"`groups` must be at least 1: got {groups}; try 8.")
     if not tensors(x):
         raise UserError(f"the input must be a tensor or a tuple or dict of tensors: got {type(x).__name__}.")
+    if empty := [tuple(t.shape) for t in tensors(x) if not t.numel()]:
+        raise UserError(f"the input must hold at least one sample: got the shape {empty[0]}; pass a larger batch.")
     inputs: dict[str, list[Tensor]] = {}
 
     def remember(name: str, layer: nn.Module) -> Any:
@@ -116,7 +118,7 @@ def variance_by_dimension(network: Function, x: Any, groups: int = 8) -> Varianc
         return layer.register_forward_pre_hook(hook)
 
     leaves = [(name or "(the network)", m) for name, m in network.named_modules() if _is_layer(m)]
-    with hooked(remember(name, m) for name, m in leaves), running(network, x) as run, torch.no_grad():
+    with hooked(remember(name, m) for name, m in leaves), running(network, x) as run, torch.no_grad(), enough_values():
         run(x)
     if not inputs:
         raise UserError(

@@ -74,32 +74,32 @@ class Microbatches:
         """A joint microbatch has n real and n fake images, as the joint batch has N."""
         loss = self._adversarial(gan, real, fake)
         if weight := gan.penalty_weight:  # D judges single images, which share nothing: `check` has made sure
-            judge, penalty, randomness = gan.judge, gan.penalty, gan._penalty_randomness
+            discriminate, penalty, randomness = gan.discriminate, gan.penalty, gan._penalty_randomness
 
             def penalties(real: Tensor, fake: Tensor) -> Tensor:
-                return weight * penalty(judge, real, fake, randomness)
+                return weight * penalty(discriminate, real, fake, randomness)
 
             n = len(real) // self.parts
             loss = loss + accumulate_gradients(penalties, lambda values: values, (real, fake), n, "naive")
         return {"loss/d": loss}
 
     def _adversarial(self, gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
-        discriminator, loss, joint = gan.judge, gan.loss, gan.d_composition == "joint"
+        discriminator, loss, joint = gan.discriminate, gan.loss, gan.d_composition == "joint"
 
         def judge(*batches: Tensor) -> Tensor:  # (n, C, H, W) each -> (n, number of batches)
             return logits(discriminator, torch.cat(batches)).view(len(batches), -1).t()
 
-        def judge_apart(*batches: Tensor) -> Tensor:  # the same, each batch in a pass of its own
+        def judge_separately(*batches: Tensor) -> Tensor:  # the same, each batch in a pass of its own
             return torch.stack([logits(discriminator, batch) for batch in batches], 1)
 
         if joint or not isinstance(loss, AdversarialLoss):  # else the two kinds of images are sums of their own
-            f = judge if joint else judge_apart
+            f = judge if joint else judge_separately
             return self._accumulate(f, lambda y: loss(y[:, 0], y[:, 1]), (real, fake))
         of_real = self._accumulate(judge, lambda y: loss.real(y[:, 0]), (real,))
         return of_real + self._accumulate(judge, lambda y: loss.fake(y[:, 0]), (fake,))
 
     def generator(self, gan: GAN, real: Tensor, z: Tensor, fake: Tensor) -> Tensor:
-        generator, discriminator, dtype = gan.generator, gan.judge, real.dtype
+        generator, discriminator, dtype = gan.generator, gan.discriminate, real.dtype
         joint, loss = gan.g_composition == "joint", gan.loss
 
         def fool(z: Tensor, *real: Tensor) -> Tensor:  # (n, Z) and images -> (n,)

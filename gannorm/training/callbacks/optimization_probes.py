@@ -6,9 +6,9 @@ and everything is computed just after it, on the batch of that step and at θ_t,
 
 For one network it costs: landscape 9 forward-backward passes; covariate shift 3 (two layers at a time: one pass a
 layer is needed, see `probes.covariate_shift`); noise 5; the turn of the gradient 2, and the signs of the weights
-none; gradient statistics a backward pass and the sums over pixels,
-which are the largest part; moments two forward passes. All in all that is the time of some tens of training steps,
-which is why there is a budget. Where `model.accumulate` divides a batch, the probes see it undivided.
+none; gradient statistics a backward pass and the sums over pixels, which are the largest part; moments two forward
+passes; units two and a backward pass. All in all that is the time of some tens of training steps, which is why there
+is a budget. Where `model.accumulate` divides a batch, the probes see it undivided.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ class Optimization(Callback):
             "noise": lambda: _noise(probes.sgd_noise(network, loss, batch, _part(batch), draws)),
             "step": lambda: _step(network, loss, batch, before, after),
             "moments": lambda: _moments(probes.signal_propagation(network, loss, batch)),
+            "units": lambda: _units(probes.unit_variance(network, loss, batch)),
         }
         with set_to(dict(network.named_parameters()), before):
             for name, measure in at_start.items():
@@ -260,7 +261,18 @@ def _moments(result: probes.SignalPropagation) -> Figures:
     for kind in ("activation", "gradient"):
         if (share := getattr(result, f"majority_by_{kind}")) is not None:
             scalars[f"majority_by_{kind}"] = share
+    for name, channels in (("skewness", result.channel_skewness), ("kurtosis", result.channel_kurtosis)):
+        sizes = np.abs(np.concatenate([np.empty(0), *channels[:-1]]))
+        if np.isfinite(sizes).any():  # a constant channel has no shape
+            scalars[f"input_{name}"] = float(np.nanmedian(sizes))
+    if result.saturated:
+        scalars["saturated"] = float(np.mean(list(result.saturated.values())))
     return scalars, _arrays(result, "means", "variances")
+
+
+def _units(result: probes.UnitVariance) -> Figures:
+    ratio = result.ratio[np.isfinite(result.ratio)]
+    return ({"unit_variance_ratio": float(np.median(ratio))} if len(ratio) else {}), _arrays(result, "ratio")
 
 
 def _arrays(result: Any, *more: str) -> dict[str, np.ndarray]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from gannorm.probes import icc, uniformity
+from gannorm.probes import batch_invariance, icc, uniformity
+from gannorm.probes.dependence.blocks import Blocks, see
+from gannorm.probes.dependence.leak_ratio import varied_shares
+from gannorm.probes.dependence.uniformity import uniformity_of
+from gannorm.verdict import KINDS
 
 
 def classes(n: int, generator: torch.Generator, shift: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -60,3 +65,76 @@ def test_constant_logits_have_no_correlation_and_a_critic_no_majority() -> None:
     constant = uniformity(lambda x: torch.ones(len(x)) + 0 * x[:, 0], real, fake, batch_size=16)
     assert constant.icc is None and constant.majority_share == 1 and math.isnan(constant.sd_ratio)
     assert uniformity(judge, real, fake, batch_size=16, threshold=None).majority_share is None
+
+
+def two_values(x: Tensor) -> Tensor:
+    return 2.0 * (x[:, 0] > 0) - 1
+
+
+DEGENERATE = {
+    "a constant in each class": two_values,
+    "one logit a batch": lambda x: x.mean().expand(len(x)),
+    "a constant in the real class": lambda x: torch.where(x[:, 0] > 0, 1.0, x[:, 0]),
+    "large": lambda x: 1e30 * x[:, 0],
+    "whole numbers": lambda x: x[:, 0].round(),
+    "half precision": lambda x: x[:, 0].half(),
+    "constant": lambda x: 0 * x[:, 0],
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_what_is_undefined_is_none_and_no_error(name: str) -> None:
+    real, fake = classes(64, seeded(), shift=9.0)
+    result = uniformity(DEGENERATE[name], real, fake, batch_size=16)
+    undefined = name in ("a constant in each class", "constant")
+    assert (result.icc is None) == undefined
+    if result.icc is not None:
+        assert result.icc.low is not None and result.icc.high is not None
+        assert -1 / 15 <= result.icc.low <= result.icc.icc <= result.icc.high <= 1
+    if name == "one logit a batch":
+        assert result.icc is not None and result.icc.icc == result.icc.low == 1
+
+
+@pytest.mark.parametrize("cost", ["quick", "full"])
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_every_network_that_answers_gets_a_verdict(name: str, cost: str) -> None:
+    real, fake = classes(64, seeded(), shift=9.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of steps, that no gradient could be tested
+        result = batch_invariance(DEGENERATE[name], real, fake, batch_size=16, cost=cost)
+    assert result.verdict.kind in KINDS and repr(result) and result.metrics()
+
+
+def test_with_few_blocks_there_is_no_interval() -> None:
+    result = uniformity(judge, *classes(16, seeded()), batch_size=16)
+    assert result.icc is not None and result.icc.low is None
+    assert result.majority_interval is None and result.sd_interval is None
+
+
+def test_the_correlation_is_that_of_the_analysis_of_variance() -> None:
+    blocks = Blocks(64, 16, seeded())
+    images = torch.cat(classes(64, seeded()))
+    seen = see(lambda x: x[:, 0] + 3 * x.mean(), images, varied_shares(blocks), seeded())
+    is_real = torch.stack([batch.index < 64 for batch in seen.batches])
+    pairs = zip(seen.logits, is_real, strict=True)
+    w = torch.stack([v[real].mean() - v[~real].mean() for v, real in pairs]).mean()
+    estimate = uniformity_of(seen, see(lambda x: x[:, 0], images, blocks.pure(), seeded()), 64, 0.0).icc
+    assert estimate is not None and estimate.icc == pytest.approx(icc(seen.logits - w * is_real).icc, abs=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_the_intervals_hold_the_truth(weight: float) -> None:
+    def f(x: Tensor) -> Tensor:
+        return x[:, 0] + weight * x.mean()
+
+    many = uniformity(f, *classes(64 * 200, seeded(999)))
+    held = [0, 0, 0]
+    for seed in range(100):
+        one = uniformity(f, *classes(256, seeded(seed)), generator=seeded(seed))
+        assert one.icc is not None and many.icc is not None and one.icc.low is not None and one.icc.high is not None
+        assert one.majority_interval is not None and many.majority_share is not None and one.sd_interval is not None
+        held[0] += one.icc.low <= many.icc.icc <= one.icc.high
+        held[1] += one.majority_interval[0] <= many.majority_share <= one.majority_interval[1]
+        held[2] += one.sd_interval[0] <= many.sd_ratio <= one.sd_interval[1]
+    assert all(88 <= count <= 100 for count in held), held  # of 95, by 3 binomial standard deviations of 2.2

@@ -23,7 +23,22 @@ PROBES: dict[str, Callable[..., Any]] = {
     "gradient_statistics": probes.gradient_statistics,
     "sgd_noise": lambda f, loss, batch: probes.sgd_noise(f, loss, batch, batch_size=4),
     "signal_propagation": probes.signal_propagation,
+    "unit_variance": probes.unit_variance,
+    "mean_gradient": lambda f, loss, batch: probes.mean_gradient(f, loss, [batch, batch], layers=[last_of(f)]),
+    "loss_surface": lambda f, loss, batch: probes.loss_surface(f, loss, batch, along=[0, 0.1], across=[0]),
+    "gradient_consistency": lambda f, loss, batch: probes.gradient_consistency(
+        f, loss, batch, [probes.snapshot(f), perturbed(f)]
+    ),
 }
+BY_INPUT: dict[str, Callable[..., Any]] = {
+    "condition_number": probes.condition_number,
+    "variance_by_dimension": probes.variance_by_dimension,
+}
+
+
+def last_of(f: nn.Module) -> str:
+    """The last layer, a plain linear one: nothing computes its weight."""
+    return [name for name, _ in f.named_children()][-1]
 
 
 def perturbed(network: nn.Module) -> dict[str, Tensor]:
@@ -216,3 +231,63 @@ def test_lengths_of_half_precision_gradients_do_not_overflow() -> None:
     assert objective.norm([big]) == pytest.approx(30000 * 1000**0.5, rel=1e-3)
     assert objective.inner({"w": big}, {"w": big}) == pytest.approx(9e11, rel=1e-3)
     assert objective.difference({"w": 2 * big}, {"w": -2 * big})["w"][0] == pytest.approx(120000, rel=1e-3)
+
+
+# -- bad input is one line --------------------------------------------------------------------------------------------
+
+WITH_LAYERS: dict[str, Callable[..., Any]] = {
+    "internal_covariate_shift": lambda f, x, **o: probes.internal_covariate_shift(f, mean_square, x, perturbed(f), **o),
+    "gradient_statistics": lambda f, x, **o: probes.gradient_statistics(f, mean_square, x, **o),
+    "unit_variance": lambda f, x, **o: probes.unit_variance(f, mean_square, x, **o),
+    "mean_gradient": lambda f, x, **o: probes.mean_gradient(f, mean_square, [x, x], **o),
+    "condition_number": lambda f, x, **o: probes.condition_number(f, x, **o),
+}
+PLAIN: dict[str, Callable[..., Any]] = {
+    **{name: lambda f, x, call=call: call(f, mean_square, x) for name, call in PROBES.items()},
+    **BY_INPUT,
+    "mean_gradient": WITH_LAYERS["mean_gradient"],
+}
+
+
+def mean_square(f: nn.Module, x: Tensor) -> Tensor:
+    return f(x).square().mean()
+
+
+def refused(call: Callable[[], Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN.keys() - {"signal_propagation"}))  # which measures the output of any
+def test_a_network_without_anything_to_measure_is_refused(name: str) -> None:
+    line = refused(lambda: PLAIN[name](nn.Sequential(nn.Tanh()), torch.ones(8, 4)))
+    assert "none" in line or "fewer" in line
+
+
+@pytest.mark.parametrize("name", ["gradient_statistics", "unit_variance", "mean_gradient", "condition_number"])
+def test_a_probe_of_kernels_refuses_a_network_that_has_other_parameters_alone(name: str) -> None:
+    line = refused(lambda: PLAIN[name](nn.Sequential(nn.BatchNorm1d(4)), torch.randn(8, 4)))
+    assert "Linear" in line or "layers with kernels" in line
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("images", [0, 1])
+def test_a_batch_too_small_for_its_normalizer_is_refused(name: str, images: int) -> None:
+    f = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    line = refused(lambda: PLAIN[name](f, torch.randn(images, 4)))
+    if images:
+        assert "pass a larger batch" in line
+
+
+@pytest.mark.parametrize("name", WITH_LAYERS)
+def test_a_layer_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
+    f = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    line = refused(lambda: WITH_LAYERS[name](f, torch.randn(8, 4), layers=["head"]))
+    assert "got 'head'; choose from 0, " in line
+
+
+def test_other_errors_of_the_network_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        probes.landscape(nn.Linear(4, 1), mean_square, torch.ones(8, 5), learning_rate=0.1)

@@ -112,6 +112,7 @@ def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, 
         arrays = {name.removeprefix("optimization/classifier/"): array for name, array in file.items()}
     shift, ahead, kernels = ({k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{p}/")} for p in PARTS)
     g = found["gradient_norm"]
+    shapes = {kind: arrays[f"moments/channel_{kind}"][:-10] for kind in ("skewness", "kurtosis")}  # not of the output
     expected = {
         "covariate_shift": shift["distance"].mean(),
         "covariate_shift_relative": (shift["distance"] / shift["gradient_norm"]).mean(),
@@ -128,6 +129,9 @@ def test_every_figure_is_the_stated_reduction_of_the_arrays_beside_it(classify, 
         ).max(),  # of the last layer, which no normalizer follows, it says nothing
         "input_mean": arrays["moments/means"][:-1].mean(),  # the last entry is the output's
         "input_variance": arrays["moments/variances"][:-1].mean(),
+        "input_skewness": np.nanmedian(np.abs(shapes["skewness"])),
+        "input_kurtosis": np.nanmedian(np.abs(shapes["kurtosis"])),
+        "unit_variance_ratio": np.median(arrays["units/ratio"]),
         # C/b of batches as large as this one, C on b − 1, over the squared gradient without that noise
         "noise_to_signal": (noise := found["noise_variance"] / 15) / (g**2 - noise),
     }
@@ -194,10 +198,10 @@ def test_gradients_that_are_not_finite_cost_the_probe_and_not_the_run(classify, 
     with pytest.warns(UserWarning, match="no probe of .* of the classifier at step") as caught:
         run = train(config, tmp_path / "run")
     said = [str(w.message) for w in caught]
-    assert sum("loss and gradients must be finite: the loss holds NaN" in line for line in said) == 5
-    assert len(said) == 6  # one a probe; the landscape's, which had infinite steps to take, came first
+    assert sum("loss and gradients must be finite: the loss holds NaN" in line for line in said) == 6
+    assert len(said) == 7  # one a probe; the landscape's, which had infinite steps to take, came first
     assert run.status()["state"] == "diverged"
-    assert run.series("optimization/failed")[1][-1] >= 5
+    assert run.series("optimization/failed")[1][-1] >= 6
 
 
 def test_a_network_that_is_not_deterministic_costs_the_probe_and_not_the_run(configure, tmp_path):
