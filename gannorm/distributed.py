@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import torch
@@ -101,9 +101,11 @@ def check_processes(trainer: Trainer) -> None:
 class Replicas(DDPStrategy):
     """Lightning's DDP without its wrapper; for modules with `losses` and `parts` of their last step, also averaged."""
 
+    mistake = ""  # of this process, found before the others were there
+
     def setup_distributed(self) -> None:
         super().setup_distributed()
-        if mistake := _first_mistake(""):
+        if mistake := _first_mistake(self.mistake):
             raise UserError(mistake)
 
     def configure_ddp(self) -> None:
@@ -149,10 +151,13 @@ def running_statistics(module: nn.Module) -> Iterator[Tensor]:
 
 def _report(trainer: Trainer, mistake: str) -> None:
     """Keep the others from waiting for a process that ends before training, where something else started them all."""
-    by_lightning = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
-    if trainer.world_size > 1 and not by_lightning and not distributed.is_initialized():
-        trainer.strategy.setup_environment()
-        _first_mistake(mistake)
+    strategy = trainer.strategy
+    if not isinstance(strategy, Replicas) or isinstance(strategy.cluster_environment, LightningEnvironment):
+        return
+    if not distributed.is_initialized():
+        strategy.mistake = mistake
+        with suppress(UserError):  # the mistake, which this process reports itself
+            strategy.setup_environment()
 
 
 def _first_mistake(mistake: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from gannorm.comparison.intervals import Estimate
+if TYPE_CHECKING:  # a plan prints tables too, and starts without scipy
+    from gannorm.comparison.intervals import Estimate
 
 WITHIN_ROUNDING = "0 within rounding"
 
@@ -31,6 +33,7 @@ def short(value: float) -> str:
 def interval(estimate: Estimate, unit: str = "", *, signed: bool = False, rounding: float = 0.0) -> str:
     """An estimate with its interval; values below the rounding floor are "0 within rounding".
 
+    >>> from gannorm.comparison.intervals import Estimate
     >>> interval(Estimate(3.1, -0.5, 6.8, 4), " %", signed=True)
     '+3.10 % (−0.50 to +6.80)'
     >>> interval(Estimate(3.7e-13, 1e-13, 6e-13, 3), rounding=1e-6)

@@ -260,7 +260,15 @@ def is_plain(value: Any) -> bool:
     """Whether it is an object with attributes, and neither code nor somebody else's machinery."""
     if isinstance(value, OTHERS) or not isinstance(getattr(value, "__dict__", None), dict):
         return False
-    return type(value).__module__.partition(".")[0] not in FOREIGN
+    return not _is_foreign(type(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_foreign(kind: type) -> bool:
+    """Whether a class is of these libraries, or made from one, such as somebody's own Trainer. Of torch's, a network
+    may well hold its own kinds."""
+    own, *bases = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return own in FOREIGN or not FOREIGN.isdisjoint(set(bases) - {"torch"})
 
 
 def is_array(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import random
 from collections import OrderedDict, deque
 
+import lightning.pytorch
 import numpy as np
 import pytest
 import torch
@@ -146,3 +147,9 @@ def test_what_cannot_be_put_back_is_refused_with_the_remedy():
 def test_code_and_machinery_of_others_is_not_looked_into():
     assert is_plain(Keeper())
     assert not any(map(is_plain, (Keeper, random, nn.Linear(1, 1), content, torch.Generator(), 1, "text")))
+
+
+def test_a_trainer_that_somebody_made_from_lightnings_is_not_looked_into_and_what_a_network_holds_is():
+    own = type("OwnTrainer", (lightning.pytorch.Trainer,), {})(logger=False, enable_checkpointing=False)
+    assert not is_plain(own)  # it holds the callbacks, whose state a measurement may set
+    assert is_plain(type("OwnNormal", (torch.distributions.Normal,), {})(0.0, 1.0))
