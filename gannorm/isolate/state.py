@@ -260,7 +260,7 @@ def is_plain(value: Any) -> bool:
     """Whether it is an object with attributes, and neither code nor somebody else's machinery."""
     if isinstance(value, OTHERS) or not isinstance(getattr(value, "__dict__", None), dict):
         return False
-    return not _is_foreign(type(value))
+    return not _is_foreign(type(value))  # type: ignore[arg-type]  # of mypy, a class has no hash
 
 
 @functools.lru_cache(maxsize=1024)
