@@ -213,6 +213,8 @@ def test_the_glossary_lists_the_keys_that_a_run_logs(configure):
         "probe_one_own": "true",
         "optimization_every": 1,
         "optimization_budget": 1,
+        "model.discriminator.activation": "sigmoid",  # whose outputs can be at an end of their range
+        "model.generator.activation": "tanh",
     }
     run = train(TrainConfig.from_dict(configure(*(text for k, v in flags.items() for text in (f"--{k}", str(v))))))
     logged = {key for record in run.metrics() for key in record} - {"step"}
