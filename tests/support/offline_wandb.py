@@ -63,7 +63,8 @@ def _values(items: Any) -> dict[str, Any]:
 
 
 def _records(content: bytes) -> Iterator[Any]:
-    """LevelDB blocks of 32 KiB holding protobuf messages."""
+    """LevelDB blocks of 32 KiB holding protobuf messages. A last one that is not written whole is left out, as in W&B's
+    own reader: its service may still be writing how the run ended."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     assert struct.unpack("<4sHB", content[:7])[0] == b":W&B"
@@ -74,6 +75,10 @@ def _records(content: bytes) -> Iterator[Any]:
             at += left
             continue
         _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + length > len(content):
+            return
+        if kind == 2:  # the first part of a record
+            pending = b""
         pending += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
