@@ -50,12 +50,6 @@ class Landscape(Result):
         return float((self.gradient_changes / self.step_sizes).max() / self.gradient_norm)
 
     @property
-    def relative_losses(self) -> np.ndarray:
-        """(S,) L(θ−ηg)/L(θ), meant for losses above 0; below 1 the step helps."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.losses / self.loss
-
-    @property
     def diverged(self) -> np.ndarray:
         """(S,) whether the relative loss passes 10³ in size or the loss is infinite."""
         return ~(np.abs(self.losses) <= DIVERGENCE * abs(self.loss))

@@ -48,11 +48,6 @@ class MeanGradient(Result):
             return (self.radial_product / (self.weight_norm * self.mean_norm)) ** 2
 
     @property
-    def tangential_share(self) -> np.ndarray:
-        """(L,) share of ‖ḡ‖² across w: 1 − radial share."""
-        return 1 - self.radial_share
-
-    @property
     def signal(self) -> np.ndarray:
         """(L,) ‖E∇_B‖² without the noise that ‖ḡ‖² holds, ‖ḡ‖² − variance/B; unbiased, so it may be negative."""
         return self.mean_norm**2 - self.batch_variance / self.batches

@@ -34,7 +34,6 @@ def test_a_quadratic_is_measured_exactly() -> None:
     assert result.loss_band == pytest.approx((min(losses), max(losses)), rel=1e-6)
     assert result.predictiveness_band == pytest.approx((changes[0], changes[-1]), rel=1e-6)
     assert result.effective_beta == pytest.approx(((A @ g).norm() / g.norm()).item(), **exact)
-    assert result.relative_losses == pytest.approx([loss / result.loss for loss in losses], rel=1e-6)
 
 
 def test_a_linear_loss_has_a_gradient_that_never_changes() -> None:
