@@ -42,13 +42,30 @@ def keeps_half(best: Values, candidate: Values, none: Values) -> bool | None:
 def no_gain(batch: Values, none: Values, margin: float) -> bool | None:
     """Whether BatchNorm's accuracy is shown to be at most `margin` above none's; False: shown to be more above it.
 
-    Not decided where one is trained no better than USABLE, since two guesses are equal.
+    It holds only where every seed of both is above USABLE, since two guesses are equal.
     """
     batch, none = np.asarray(batch, dtype=float), np.asarray(none, dtype=float)
     more = above(batch - none, margin)
     if more is True or more is None:
         return None if more is None else False
     return True if min(batch.min(), none.min()) > USABLE else None
+
+
+def alike(one: Values, other: Values, margin: float) -> bool | None:
+    """Whether two accuracies are shown to differ by less than `margin`, either way; False: shown to differ by more.
+
+    It holds only where every seed of both is above USABLE, since two guesses are equal.
+    """
+    one, other = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    bounds = above(other - one, -margin), above(one - other, -margin)
+    if False in bounds:
+        return False
+    return True if bounds == (True, True) and learned(one, other) else None
+
+
+def learned(*accuracies: Values) -> bool:
+    """Whether every seed of every network has learned more than a guess."""
+    return all(float(np.min(values)) > USABLE for values in accuracies)
 
 
 def needed(with_it: Values, without: Values, enough: float) -> bool | None:
@@ -74,11 +91,34 @@ def superfluous(with_batch: Values, without_batch: Values) -> bool | None:
     return above(without_batch / 2 - with_batch)
 
 
+def narrower(gaps: tuple[Values, Values], accuracies: tuple[Values, Values], margin: float) -> tuple[bool | None, str]:
+    """Whether the first network's gap is shown to be narrower than the second's, and the reason where it is not.
+
+    A gap is training less held-out accuracy. A network that fits less has a narrow gap, too: it does not count unless
+    both have learned and the first is shown to be at most `margin` worse on held-out images.
+    """
+    (gap, other_gap), (accuracy, other) = (tuple(np.asarray(v, dtype=float) for v in p) for p in (gaps, accuracies))
+    if not learned(accuracy, other):
+        return None, "not every network has learned here"
+    less = above(other_gap - gap)
+    if less is None:
+        return None, "the seeds do not decide"
+    if not less:
+        return False, "the gap is wider with BatchNorm"
+    if above(accuracy - other, -margin) is not True:
+        return None, f"it is not shown to be at most {margin} worse on held-out images, so that it may only fit less"
+    return True, ""
+
+
 def only_with(batch: Values, none: Values, least: float) -> bool | None:
-    """Whether every seed passes `least` with BatchNorm, and not every one without; False: not every one with it."""
-    if min(batch) <= least:
+    """Whether every seed passes `least` with BatchNorm, and not every one without; False: not every one with it.
+
+    It holds only where BatchNorm's values are shown above none's, as two equal conditions near `least` would pass.
+    """
+    batch, none = np.asarray(batch, dtype=float), np.asarray(none, dtype=float)
+    if batch.min() <= least:
         return False
-    return True if min(none) <= least else None
+    return True if none.min() <= least and above(batch - none) is True else None
 
 
 def shown(values: Values) -> str:

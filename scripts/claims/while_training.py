@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from claims.common import TITLES, Result, accuracy_at, claim, classifier, curves_panel, each, mean_by
+from claims.criteria import USABLE, learned
 from gannorm import probes
 from gannorm.models import Discriminator
 from gannorm.probes.optimization.internal_covariate_shift import layers_of
@@ -203,9 +204,13 @@ def training(options: argparse.Namespace) -> Result:
 def rates(options: argparse.Namespace) -> Result:
     """A classifier of the digits at learning rates over three orders of magnitude, and longer at the smallest.
 
-    The largest usable rate is the largest with a mean accuracy above 0.5. Question of the reviewers: do GroupNorm,
+    A seed's largest usable rate is its largest with an accuracy above 0.5. Question of the reviewers: do GroupNorm,
     Batch Renorm and running statistics allow rates as large as BatchNorm? Criterion: their largest usable rate is no
-    smaller; not decided where BatchNorm's is no larger than that without norm, so that `none` cannot pass.
+    smaller in every seed (smaller in every seed: fails); not decided where BatchNorm's is not larger than that without
+    norm in every seed, so that `none` cannot pass. The rates are a factor of four apart, and so is what can be seen.
+
+    No gain at an equal small rate: in every seed BatchNorm gains less than a fifth of what it gains with each network
+    at its own best rate, and both have learned, since two guesses are equal; a fifth or more in every seed fails.
     """
     sweep, steps, longer = [0.001 * 4**k for k in range(7)], 150, 1500
     numbers: dict[str, Any] = {"learning_rates": sweep, "steps": steps, "longer": longer, "seeds": options.seeds}
@@ -217,31 +222,38 @@ def rates(options: argparse.Namespace) -> Result:
     for name in ("batch", "none"):
         numbers[f"{name}_longer"] = [accuracy_at(options, name, sweep[0], seed, longer) for seed in seeds]
     accuracy = {n: dict(mean_by(numbers[n], "rate", "accuracy")) for n in names}
-    largest = {n: max((r for r, a in found.items() if a > 0.5), default=0.0) for n, found in accuracy.items()}
+    table = {n: np.array([r["accuracy"] for r in numbers[n]]).reshape(len(sweep), -1) for n in names}  # rates, seeds
+    largest = {n: np.where(t > USABLE, np.array(sweep)[:, None], 0.0).max(0).tolist() for n, t in table.items()}
     best = {n: max(found.values()) for n, found in accuracy.items()}
     largest_gain = best["batch"] - best["none"]  # each at its own best rate
     small = sweep[0]
-    at_small = {n: accuracy[n][small] for n in accuracy}
-    at_the_end = {n: float(np.mean([r["accuracy"] for r in numbers[f"{n}_longer"]])) for n in accuracy}
+    at_small = {n: table[n][0].tolist() for n in ("batch", "none")}
+    at_the_end = {n: [r["accuracy"] for r in numbers[f"{n}_longer"]] for n in ("batch", "none")}
     numbers |= {"largest_rate": largest, "best_accuracy": best, "accuracy_at_the_smallest_rate": at_small}
+
+    def usable(*chosen: str) -> str:
+        rates_of = (f"{TITLES[n]} {' and '.join(f'{rate:.3g}' for rate in largest[n])}" for n in chosen)
+        return f"largest that passes an accuracy of 0.5, by seed: {'; '.join(rates_of)}"
+
     claims = {
         "BatchNorm allows a larger learning rate": claim(
-            largest["batch"] > largest["none"], f"largest that passes an accuracy of 0.5: {each(largest)}"
+            larger(largest["batch"], largest["none"]), usable("batch", "none"), "it does not in every seed"
         ),
         **{
             f"{TITLES[n]} allows a learning rate as large as BatchNorm's": claim(
-                equally_large(largest, n),
-                f"largest that passes an accuracy of 0.5: {each({k: largest[k] for k in (n, 'batch', 'none')})}",
+                equally_large(largest, n), usable(n, "batch", "none")
             )
             for n in names[1:-1]
         },
         f"BatchNorm gives no gain at an equal small rate, after {steps} steps": claim(
-            _no_gain(at_small, largest_gain),
-            f"test accuracy at {small:g}: {each(at_small)}",
+            no_gain_at_small_rates(at_small, largest_gain),
+            f"test accuracy at {small:g}: {_means(at_small)}; at the best rates: {each(best)}",
             f"the papers compare trained networks; these have not converged, see {longer} steps",
         ),
         f"BatchNorm gives no gain at an equal small rate, after {longer} steps": claim(
-            _no_gain(at_the_end, largest_gain), f"test accuracy at {small:g}: {each(at_the_end)}", TOO_CLOSE
+            no_gain_at_small_rates(at_the_end, largest_gain),
+            f"test accuracy at {small:g}: {_means(at_the_end)}",
+            TOO_CLOSE,
         ),
     }
     return (
@@ -251,11 +263,23 @@ def rates(options: argparse.Namespace) -> Result:
     )
 
 
-def equally_large(largest: Mapping[str, float], name: str) -> bool | None:
-    """Whether a normalizer's largest usable rate is BatchNorm's or more; not decided where `none`'s is so, too."""
-    if largest["none"] >= largest["batch"]:
+def larger(one: Sequence[float], other: Sequence[float]) -> bool | None:
+    """Whether the first is larger in every seed; False: in no seed."""
+    more = [a > b for a, b in zip(one, other, strict=True)]
+    if all(more):
+        return True
+    return None if any(more) else False
+
+
+def equally_large(largest: Mapping[str, Sequence[float]], name: str) -> bool | None:
+    """Whether a normalizer's largest usable rate is BatchNorm's or more in every seed; False: in no seed.
+
+    Not decided unless BatchNorm's is larger than `none`'s in every seed.
+    """
+    if not larger(largest["batch"], largest["none"]):
         return None
-    return largest[name] >= largest["batch"]
+    smaller = larger(largest["batch"], largest[name])
+    return None if smaller is None else not smaller
 
 
 def _keeps_half_of_the_gain(accuracy: Mapping[str, float]) -> bool | None:
@@ -269,11 +293,22 @@ def _keeps_half_of_the_gain(accuracy: Mapping[str, float]) -> bool | None:
     return accuracy["noisy"] - accuracy["none"] >= gain / 2
 
 
-def _no_gain(accuracy: Mapping[str, float], largest_gain: float) -> bool | None:
-    """Whether BatchNorm's gain at this rate is below a fifth of its gain at each network's own best rate.
+def no_gain_at_small_rates(accuracy: Mapping[str, Sequence[float]], largest_gain: float) -> bool | None:
+    """Whether BatchNorm gains less than a fifth of its gain at the best rates, in every seed; False: in no seed.
 
-    Not decided where the gain at the best rates is too small for a fifth of it to be seen.
+    Not decided where the gain at the best rates is too small for a fifth of it to be seen. It holds only where every
+    seed of both has learned, since two guesses are equal.
     """
     if largest_gain < LEAST_GAIN:
         return None
-    return accuracy["batch"] - accuracy["none"] < largest_gain / 5
+    gains = [batch - none for batch, none in zip(accuracy["batch"], accuracy["none"], strict=True)]
+    more = larger(gains, [largest_gain / 5] * len(gains))
+    if more is None:
+        return None
+    if more:
+        return False
+    return True if learned(accuracy["batch"], accuracy["none"]) else None
+
+
+def _means(accuracy: Mapping[str, Sequence[float]]) -> str:
+    return each({n: float(np.mean(values)) for n, values in accuracy.items()})

@@ -84,9 +84,28 @@ def test_a_regularizer_is_superfluous_if_it_helps_without_batch_norm_alone() -> 
 
 
 def test_every_seed_counts_and_the_contrast_must_fail() -> None:
-    assert criteria.only_with([0.9, 0.8], [0.2, 0.9], 0.5) is True
-    assert criteria.only_with([0.9, 0.4], [0.2, 0.9], 0.5) is False
+    assert criteria.only_with([0.9, 0.8], [0.2, 0.1], 0.5) is True
+    assert criteria.only_with([0.9, 0.4], [0.2, 0.1], 0.5) is False
     assert criteria.only_with([0.9, 0.8], [0.6, 0.9], 0.5) is None
+    assert criteria.only_with([0.51, 0.52], [0.49, 0.53], 0.5) is None  # alike, and near the bound
+
+
+def test_two_accuracies_are_alike_within_a_margin_and_two_guesses_are_not() -> None:
+    one = near(0.9)
+    assert criteria.alike(one, near(0.9)[::-1], 0.05) is True
+    assert criteria.alike(one, near(0.8)[::-1], 0.05) is criteria.alike(near(0.8)[::-1], one, 0.05) is False
+    assert criteria.alike(one, near(0.9)[::-1], 0.01) is None  # not shown to differ, nor to be alike
+    assert criteria.alike(near(GUESS), near(GUESS)[::-1], 0.05) is None
+
+
+def test_a_gap_is_narrower_only_of_a_network_that_fits_as_well() -> None:
+    gaps, wide, good = (near(0.05), near(0.2)[::-1]), (near(0.2)[::-1], near(0.05)), near(0.9)
+    assert criteria.narrower(gaps, (good, good), 0.02)[0] is True
+    assert criteria.narrower(wide, (good, good), 0.02)[0] is False
+    assert criteria.narrower(gaps, (good - 0.1, good), 0.02)[0] is None  # it fits less
+    assert criteria.narrower(gaps, (near(GUESS), good), 0.02)[0] is None  # a guess has no gap
+    assert criteria.narrower(wide, (good, near(GUESS)), 0.02)[0] is None
+    assert criteria.narrower((gaps[0], gaps[0]), (good, good), 0.02)[0] is None
 
 
 # -- every experiment's claims ----------------------------------------------------------------------------------------
@@ -107,7 +126,8 @@ def of_small_batches(batch: float, batch_small: float, none_small: float) -> Cal
 
 def of_consistency(batch: float, group: float, none: float, learned: float = 0.9) -> Callable[[], dict[str, Any]]:
     values = dict(zip(THREE, map(near, (batch, group, none)), strict=True))
-    return lambda: along.claims_on_consistency(values, values, learned, "rate 1")
+    accuracy = dict.fromkeys(THREE, near(learned))
+    return lambda: along.claims_on_consistency(values, values, accuracy, "rate 1")
 
 
 def of_signs(batch: float, none: float, longer: float = 1.0) -> Callable[[], dict[str, Any]]:
@@ -136,10 +156,10 @@ def of_regularization(gaps: list[float], accuracy: list[float]) -> Callable[[], 
     return lambda: accuracies.claims_on_regularization(*values)
 
 
-def of_half(accuracy: float, rate: float, none: float = 0.3) -> Callable[[], dict[str, Any]]:
+def of_half(accuracy: float, rate: float, none: float = 0.3, highest: float = 1.0) -> Callable[[], dict[str, Any]]:
     best = {"batch": near(0.9), "fixup": near(accuracy), "none": near(none)[::-1]}
     largest = {"batch": near(0.3), "fixup": near(rate, rate / 100), "none": near(0.01, 0.0001)}
-    return lambda: accuracies.claims_on_half(best, largest, "fixup")
+    return lambda: accuracies.claims_on_half(best, largest, "fixup", highest)
 
 
 def of_the_majority(last: float, none: float) -> Callable[[], dict[str, Any]]:
@@ -165,7 +185,7 @@ CASES: dict[str, Case] = {
     "consistency: with a normalizer alone": (of_consistency(0.9, 0.8, 0.2), [True, True, True]),
     "consistency: never": (of_consistency(0.2, 0.1, 0.4), [False, False, False]),
     "consistency: in all": (of_consistency(0.9, 0.9, 0.9), [None, None, None]),
-    "consistency: of a network that stands still": (of_consistency(1.0, 1.0, 0.2, GUESS), [None, True, True]),
+    "consistency: of a network that stands still": (of_consistency(1.0, 1.0, 0.2, GUESS), [None, None, None]),
     "signs: fewer": (of_signs(0.001, 0.002), [True, True]),
     "signs: more": (of_signs(0.002, 0.001), [False, False]),
     "signs: fewer for shorter steps": (of_signs(0.001, 0.002, longer=4.0), [True, False]),
@@ -188,6 +208,14 @@ CASES: dict[str, Case] = {
         of_regularization([0.3, 0.1, 0.1, 0.2, 0.1, 0.1], [0.8, 0.85, 0.85, 0.8, 0.85, 0.85]),
         [False, False, False, False, False],
     ),
+    "regularization: BatchNorm has not learned": (
+        of_regularization([0.0, 0.0, 0.0, 0.2, 0.1, 0.1], [GUESS, GUESS, GUESS, 0.8, 0.85, 0.85]),
+        [None, None, None, None, None],
+    ),
+    "regularization: BatchNorm fits less": (
+        of_regularization([0.05, 0.05, 0.05, 0.2, 0.1, 0.1], [0.7, 0.7, 0.7, 0.8, 0.85, 0.85]),
+        [None, None, None, True, True],
+    ),
     "regularization: nobody does": (
         of_regularization([0.2] * 6, [0.8] * 6),
         [None, None, None, None, None],
@@ -195,12 +223,18 @@ CASES: dict[str, Case] = {
     "fixup: as good": (of_half(0.88, 0.29), [True, True]),
     "fixup: as bad as neither": (of_half(0.3, 0.01), [False, False]),
     "fixup: BatchNorm gains no accuracy": (of_half(0.88, 0.29, none=0.9), [None, True]),
+    "fixup: BatchNorm trains at the largest rate tried": (of_half(0.88, 0.29, highest=0.3), [True, None]),
+    "fixup: it fails even so": (of_half(0.88, 0.01, highest=0.3), [True, False]),
     "one layer: fewer in one class": (of_the_majority(0.3, 0.9), [True]),
     "one layer: more": (of_the_majority(0.9, 0.3), [False]),
     "one layer: alike": (of_the_majority(0.5, 0.5), [None]),
     "devices: local degrades": (of_devices([0.6, 0.9, 0.88], [0.92, 0.92, 0.92], 1.2), [True, True, True, True]),
     "devices: sync harms": (of_devices([0.9, 0.6, 0.5], [0.8, 0.9, 0.9], 3.0), [False, False, False, False]),
-    "devices: guesses": (of_devices([GUESS] * 3, [GUESS] * 3, 1.5), [None, True, None, None]),
+    "devices: guesses": (of_devices([GUESS] * 3, [GUESS] * 3, 1.5), [None, None, None, None]),
+    "devices: none has learned with 8": (
+        of_devices([GUESS, 0.9, GUESS], [0.3, 0.3, GUESS], 1.2),
+        [True, None, None, True],
+    ),
 }
 
 
@@ -214,7 +248,19 @@ def test_an_experiments_claims_hold_or_fail_as_constructed(name: str) -> None:
 def test_a_rate_is_as_large_only_where_batch_norms_is_larger_than_nones(
     group: float, none: float, holds: bool | None
 ) -> None:
-    assert while_training.equally_large({"batch": 1.0, "group": group, "none": none}, "group") is holds
+    largest = {"batch": [1.0, 1.0], "group": [group] * 2, "none": [none] * 2}
+    assert while_training.equally_large(largest, "group") is holds
+    assert while_training.equally_large(largest | {"group": [1.0, 0.3]}, "group") is None  # not in every seed
+
+
+def test_no_gain_at_a_small_rate_is_not_that_of_two_guesses() -> None:
+    def holds(batch: float, none: float, gain: float = 0.5) -> bool | None:
+        return while_training.no_gain_at_small_rates({"batch": [batch] * 2, "none": [none] * 2}, gain)
+
+    assert holds(0.9, 0.88) is True
+    assert holds(0.9, 0.7) is False
+    assert holds(GUESS, GUESS) is None
+    assert holds(0.9, 0.88, gain=0.01) is None
 
 
 # -- what is measured -------------------------------------------------------------------------------------------------
