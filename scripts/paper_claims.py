@@ -41,7 +41,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +155,44 @@ def _summary(folder: Path) -> str:
         "ones, on one core, so a claim that fails here is not refuted. The images behind",
         "`--root` were JPEG files of CIFAR-10.",
     ]
-    for name in EXPERIMENTS:
-        if (folder / f"{name}.json").exists():
-            content = json.loads((folder / f"{name}.json").read_text())
-            versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
-            machine = content["hardware"]["machine"]
-            lines += ["", f"## {name}", "", f"`{content['command']}` ({versions}; {machine})", ""]
-            lines += [NOTES[name], ""] if name in NOTES else []
-            for claim, result in content["claims"].items():
-                cause = f" **Cause:** {result['cause']}." if "cause" in result else ""
-                lines.append(f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}")
-            lines += ["", f"![{name}]({name}.png)"]
+    contents = {
+        name: json.loads((folder / f"{name}.json").read_text())
+        for name in EXPERIMENTS
+        if (folder / f"{name}.json").exists()
+    }
+    lines += ["", _cost([content.get("seconds") for content in contents.values()])]
+    for name, content in contents.items():
+        versions = ", ".join(f"{k} {v}" for k, v in content["versions"].items())
+        machine, cost = content["hardware"]["machine"], ""
+        if "seconds" in content:
+            cost = f"; {_minutes(content['seconds'])} on one core"
+        lines += ["", f"## {name}", "", f"`{content['command']}` ({versions}; {machine}{cost})", ""]
+        lines += [NOTES[name], ""] if name in NOTES else []
+        for claim, result in content["claims"].items():
+            cause = f" **Cause:** {result['cause']}." if "cause" in result else ""
+            lines.append(f"- {OUTCOMES[result['holds']]}: {claim}. {result['measured']}.{cause}")
+        lines += ["", f"![{name}]({name}.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _cost(seconds: Sequence[float | None]) -> str:
+    """What the experiments cost together, of those whose time was taken.
+
+    >>> _cost([3600, 1800.0])
+    'The 2 experiments together: 90 minutes on one core.'
+    >>> _cost([30, None])
+    'The 2 experiments together: 0.5 minutes on one core, without 1 whose time was not taken.'
+    """
+    known = [value for value in seconds if value is not None]
+    total = f"The {len(seconds)} experiments together: {_minutes(sum(known))} on one core"
+    if len(known) < len(seconds):
+        total += f", without {len(seconds) - len(known)} whose time was not taken"
+    return f"{total}."
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes >= 9.5 else f"{minutes:.1f} minutes"
 
 
 def _rounded(value: Any) -> Any:

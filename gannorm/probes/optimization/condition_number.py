@@ -55,8 +55,8 @@ def condition_number(
         ConditionNumber.
 
     Raises:
-        UserError: a layer that does not exist or is not used, no layer with a kernel, maps or inputs of more than 4096
-            entries.
+        UserError: no module, an input of whole numbers, a layer that does not exist or is not used, no layer with a
+            kernel, maps or inputs of more than 4096 entries.
 
     Source: Bjorck et al. 2018, §4 (products of random matrices); own blocks: defined here.
 
@@ -65,7 +65,11 @@ def condition_number(
     >>> condition_number(network, torch.randn(4, 2), layers=["0"]).singular_values[0].tolist()
     [3.0, 1.0]
     """
+    if not isinstance(network, nn.Module):
+        raise UserError(f"a condition number needs a module: got {type(network).__name__}; pass the network itself.")
     n = batch_size_of(x)
+    if not x.is_floating_point():
+        raise UserError(f"the input must be differentiable: got {x.dtype}; pass floating point numbers.")
     if not 1 <= images <= n:
         raise UserError(f"`images` must be in 1…{n}: got {images}.")
     if (size := x[0].numel()) > LARGEST:

@@ -15,7 +15,7 @@ from torch import nn
 
 from gannorm.errors import UserError
 from gannorm.probes.calls import KERNELS
-from gannorm.probes.optimization.objective import Loss, Point, Result, norm, objective
+from gannorm.probes.optimization.objective import Loss, Point, Result, norm, objective, require_shapes
 
 WEIGHTS = ("weight", *(f"parametrizations.weight.original{n}" for n in ("", "1")))  # original0 of weight norm: lengths
 
@@ -42,7 +42,8 @@ def gradient_consistency(network: nn.Module, loss: Loss, batch: object, points: 
         GradientConsistency.
 
     Raises:
-        UserError: fewer than two points, gradients that are not finite, a loss that is not deterministic.
+        UserError: fewer than two points, points of another network, gradients that are not finite, a loss that is not
+            deterministic.
 
     Source: defined here; the claim: Santurkar et al. 2018, §3 and Ioffe & Szegedy 2015.
 
@@ -86,7 +87,7 @@ def sign_changes(network: nn.Module, before: Point, after: Point | None = None) 
         normalizer computes the weight, its own direction is counted.
 
     Raises:
-        UserError: no kernel of the network is in `before`.
+        UserError: no kernel of the network is in `before`, or the points are of networks of other shapes.
 
     Source: defined here.
 
@@ -96,6 +97,7 @@ def sign_changes(network: nn.Module, before: Point, after: Point | None = None) 
     {'(the network)': 0.5}
     """
     after = dict(network.named_parameters()) if after is None else after
+    require_shapes(before, after)
     shares = {}
     for name, module in network.named_modules():
         keys = [f"{name}.{weight}" if name else weight for weight in WEIGHTS] if isinstance(module, KERNELS) else []

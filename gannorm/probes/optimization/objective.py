@@ -124,9 +124,20 @@ def enough_values() -> Iterator[None]:
 
 def set_to(parameters: Point, point: Point) -> AbstractContextManager[None]:
     """Inside, the parameters named in `point` hold its values; their own storage is not written."""
+    require_shapes(parameters, point)
     # Pointing .data elsewhere, unlike copying, changes no version counter: existing graphs stay valid.
     pairs = [(parameters[name], value) for name, value in point.items()]
     return switched(*((own, "data", value.detach().to(own)) for own, value in pairs))
+
+
+def require_shapes(parameters: Point, point: Point) -> None:
+    """Raises UserError where a value of the point has another shape than the parameter of its name."""
+    for name in parameters.keys() & point.keys():
+        if (own := tuple(parameters[name].shape)) != (got := tuple(point[name].shape)):
+            raise UserError(
+                f"a point must hold values of the network's parameters: {name!r} has the shape {own}, got {got}; pass "
+                "snapshots of the same network."
+            )
 
 
 def norm(tensors: Iterable[Tensor]) -> float:

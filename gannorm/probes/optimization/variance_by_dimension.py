@@ -91,7 +91,8 @@ def variance_by_dimension(network: Function, x: Any, groups: int = 8) -> Varianc
         VarianceByDimension. An input without variance has shares 0 and rest 1.
 
     Raises:
-        UserError: a network that is no module, or without a layer that has parameters and gets a tensor.
+        UserError: a network that is no module, or without a layer that has parameters and gets a tensor; activations
+            that are not finite.
 
     Source: the question is that of comments on Ioffe & Szegedy 2015; the shares are the analysis of variance.
 
@@ -124,6 +125,8 @@ def variance_by_dimension(network: Function, x: Any, groups: int = 8) -> Varianc
         raise UserError(
             "variance by dimension needs a layer with parameters that gets a tensor (N, C, …): the network has none."
         )
+    if broken := [name for name, calls in inputs.items() if not all(call.isfinite().all() for call in calls)]:
+        raise UserError(f"activations must be finite: the input of {broken[0]!r} holds NaN or infinity.")
     return VarianceByDimension({name: _split(calls, groups) for name, calls in inputs.items()})
 
 

@@ -65,6 +65,10 @@ def test_lost_directions_make_it_infinite() -> None:
 def test_wrong_input_is_one_line() -> None:
     with pytest.raises(UserError, match="at least two layers with kernels"):
         condition_number(nn.Linear(4, 1), torch.randn(3, 4))
+    with pytest.raises(UserError, match="needs a module: got function"):
+        condition_number(lambda x: x, X)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"differentiable: got torch\.int64"):
+        condition_number(nn.Embedding(5, 3), torch.ones(3, 4).long())
     with pytest.raises(UserError, match="'head'"):
         condition_number(linear(2, 12), X, layers=["head"])
     with pytest.raises(UserError, match="at most 4096 entries an image: got 5000"):

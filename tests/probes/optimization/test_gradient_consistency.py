@@ -97,3 +97,11 @@ def test_signs_of_a_normalized_weight_are_those_of_its_direction(kind: str) -> N
 def test_signs_need_a_kernel() -> None:
     with pytest.raises(UserError, match="need a Linear or convolution layer"):
         sign_changes(nn.BatchNorm1d(3), {"weight": torch.ones(3)})
+
+
+def test_points_of_another_network_are_one_line() -> None:
+    points = [{"weight": torch.ones(1, 3)}, {"weight": torch.ones(1, 4)}]
+    with pytest.raises(UserError, match=r"'weight' has the shape \(1, 3\), got \(1, 4\)"):
+        gradient_consistency(nn.Linear(3, 1), bowl, torch.ones(1, 3), points)
+    with pytest.raises(UserError, match="pass snapshots of the same network"):
+        sign_changes(nn.Linear(3, 1), *points)  # which would broadcast, were one of them (1, 1)

@@ -83,5 +83,7 @@ def test_wrong_input_is_one_line() -> None:
         variance_by_dimension(nn.ReLU(), torch.ones(2, 3))
     with pytest.raises(UserError, match="`groups` must be at least 1: got 0"):
         variance_by_dimension(nn.Linear(3, 1), torch.ones(2, 3), groups=0)
+    with pytest.raises(UserError, match="the input of '1' holds NaN or infinity"):
+        variance_by_dimension(nn.Sequential(nn.Flatten(), nn.Linear(3, 1)), torch.full((2, 3), torch.nan))
     constant = variance_by_dimension(nn.Linear(3, 1), torch.ones(2, 3)).to_dict()["(the network)"]
     assert constant == {"sample": 0, "channel": 0, "position": 0, "rest": 1}
