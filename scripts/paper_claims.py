@@ -176,13 +176,7 @@ def _summary(folder: Path) -> str:
 
 
 def _cost(seconds: Sequence[float | None]) -> str:
-    """What the experiments cost together, of those whose time was taken.
-
-    >>> _cost([3600, 1800.0])
-    'The 2 experiments together: 90 minutes on one core.'
-    >>> _cost([30, None])
-    'The 2 experiments together: 0.5 minutes on one core, without 1 whose time was not taken.'
-    """
+    """What the experiments cost together, of those whose time was taken."""
     known = [value for value in seconds if value is not None]
     total = f"The {len(seconds)} experiments together: {_minutes(sum(known))} on one core"
     if len(known) < len(seconds):

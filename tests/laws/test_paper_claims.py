@@ -302,6 +302,11 @@ def test_an_experiment_writes_its_numbers_picture_and_row(
     assert capsys.readouterr().out.count("\n") == len(content["claims"])
 
 
+def test_the_page_says_what_all_experiments_cost() -> None:
+    assert MAIN["_cost"]([3600, 1800.0]) == "The 2 experiments together: 90 minutes on one core."
+    assert MAIN["_cost"]([30, None]).endswith("0.5 minutes on one core, without 1 whose time was not taken.")
+
+
 def test_every_experiment_says_its_criterion_and_stands_in_the_help() -> None:
     for name, experiment in MAIN["EXPERIMENTS"].items():
         assert f"paper_claims.py {name} " in (MAIN["__doc__"] or ""), name
