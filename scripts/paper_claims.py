@@ -19,7 +19,7 @@
     python scripts/paper_claims.py tug_of_war --seeds 5     # do steps undo what rescaling the weights has done?
     python scripts/paper_claims.py surface --seeds 5        # a slice of the loss, a picture of each network
     python scripts/paper_claims.py sigmoid --seeds 3        # does training with sigmoids need BatchNorm?
-    python scripts/paper_claims.py regularization --seeds 5     # BatchNorm against weight decay and dropout
+    python scripts/paper_claims.py regularization --seeds 10    # BatchNorm against weight decay and dropout
     python scripts/paper_claims.py fixup --seeds 5          # Fixup against BatchNorm in a residual network
     python scripts/paper_claims.py one_layer --seeds 5      # one BatchNorm before the output only
     python scripts/paper_claims.py data_parallel --seeds 3  # 2 and 8 images a device, and what synchronizing costs

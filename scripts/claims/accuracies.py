@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from claims.common import (
     TITLES,
@@ -22,6 +23,7 @@ from claims.common import (
     images_with_labels,
     mean_by,
     network_of,
+    seeds_panel,
 )
 from claims.criteria import USABLE, Values, above, keeps_half, learned, narrower, needed, shown, superfluous
 from claims.steps import SMALL
@@ -65,10 +67,22 @@ def sigmoid(options: argparse.Namespace) -> Result:
     flags = (*SMALL, "--model.classifier.depth", "8", "--model.classifier.activation", "sigmoid")
     flags += ("--model.initialization", "xavier")
     numbers: dict[str, Any] = {"flags": " ".join(flags), "steps": 400}
+    seeds = range(options.seeds)
     best, _ = at_rates(
         numbers, names, rates, options.seeds, lambda n, rate, seed: accuracy_at(options, n, rate, seed, 400, *flags)
     )
+    batch = images_with_labels(options, 64, size=8)
+    setting: dict[str, Any] = {"activation": "sigmoid", "initialization": "xavier", "width": 8}
+    numbers["variance_between_images"] = {
+        name: [_between_images(network_of("plain", 8, name, batch, seed=seed, **setting), batch[0]) for seed in seeds]
+        for name in names
+    }
     return numbers, claims_on_sigmoids(best), [_by_rate(numbers, names)]
+
+
+def _between_images(network: nn.Module, images: Tensor) -> float:
+    """The share of the variance of the last layer's input that is along the images."""
+    return list(probes.variance_by_dimension(network, images).layers.values())[-1].along["sample"]
 
 
 def claims_on_sigmoids(best: Mapping[str, Values]) -> dict[str, Any]:
@@ -120,9 +134,7 @@ def regularization(options: argparse.Namespace) -> Result:
                 gap.setdefault(name, []).append(accuracy_of(network, few) - accuracy[name][-1])
     numbers |= {"seeds": options.seeds, "gap": gap, "accuracy": accuracy}
     panels = [
-        curves_panel(
-            title, {n: list(enumerate(values[n])) for n in values if n not in ("batch_decay", "batch_dropout")}, "seed"
-        )
+        seeds_panel(title, {n: values[n] for n in values if n not in ("batch_decay", "batch_dropout")})
         for title, values in (("training less held-out accuracy", gap), ("held-out accuracy", accuracy))
     ]
     return numbers, claims_on_regularization(gap, accuracy), panels
@@ -150,7 +162,7 @@ def claims_on_regularization(gap: Mapping[str, Values], accuracy: Mapping[str, V
         gains = {n: a[f"{n}_{kind}"] - a[n] for n in ("batch", "none")}
         trained = learned(a["batch"], a[f"batch_{kind}"], a["none"])
         holds = superfluous(gains["batch"], gains["none"]) if trained else None
-        reason = "the seeds do not decide" if holds is None else f"with BatchNorm {title} gains as well"
+        reason = "" if holds is None else f"with BatchNorm {title} gains as well"
         if above(gains["none"]) is not True:
             reason = f"{title} is not shown to help without BatchNorm here"
         if not trained:
@@ -200,7 +212,7 @@ def claims_on_half(
     ):
         v = {n: np.asarray(of_seed, dtype=float) for n, of_seed in values.items()}
         holds = keeps_half(v["batch"], v[name], v["none"])
-        reason = "the seeds do not decide" if holds is None else "it loses more than half of it"
+        reason = "" if holds is None else "it loses more than half of it"
         if above(v["batch"] - v["none"]) is not True:
             reason = "BatchNorm is not shown to gain here, so that nothing can be kept"
         elif holds and values is rates and max(largest["batch"]) >= highest:

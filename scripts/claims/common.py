@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from gannorm.commands.inputs.arguments import train_config
@@ -144,14 +145,20 @@ def cross_entropy_of(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor
     return cross_entropy(network(batch[0]), batch[1])
 
 
-def claim(holds: bool | None, measured: str, otherwise: str = "the cause was not found") -> dict[str, Any]:
+def claim(holds: bool | None, measured: str, otherwise: str = "") -> dict[str, Any]:
     """Whether a claim holds (None: not decided), what was measured, and, where it does not hold, the cause."""
-    decided = None if holds is None else bool(holds)
-    return {"holds": decided, "measured": measured} | ({} if holds else {"cause": otherwise})
+    if holds is None:
+        return {"holds": None, "measured": measured, "cause": otherwise or "the seeds do not decide"}
+    cause = {} if holds else {"cause": otherwise or "the cause was not found"}
+    return {"holds": bool(holds), "measured": measured} | cause
 
 
 def each(values: Mapping[str, float]) -> str:
-    return ", ".join(f"{TITLES[name]} {value:.3g}" for name, value in values.items())
+    return ", ".join(f"{TITLES[name]} {three_digits(value)}" for name, value in values.items())
+
+
+def three_digits(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def mean_by(rows: Iterable[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
@@ -160,6 +167,18 @@ def mean_by(rows: Iterable[Mapping[str, Any]], x: str, y: str) -> list[tuple[flo
         if row.get(y) is not None:
             points.setdefault(row[x], []).append(row[y])
     return [(at, float(np.mean(values))) for at, values in sorted(points.items())]
+
+
+def seeds_panel(title: str, values: Mapping[str, Sequence[float] | np.ndarray]) -> Panel:
+    """One value a seed of each condition, as dots: seeds have no order."""
+
+    def draw(ax: Axes) -> None:
+        for name, of_seeds in values.items():
+            ax.plot(range(len(of_seeds)), of_seeds, "o", markersize=4, color=COLOUR[name], label=TITLES[name])
+        ax.set(title=title, xlabel="seed")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return Panel(draw, title)
 
 
 def curves_panel(title: str, curves: Curves, x: str, log: bool = False, log_x: bool = False) -> Panel:
@@ -172,5 +191,7 @@ def curves_panel(title: str, curves: Curves, x: str, log: bool = False, log_x: b
             logarithmic(ax)
         if log_x:
             logarithmic(ax, "x")
+            ax.set_xticks(sorted({at for points in curves.values() for at, _ in points}))
+            ax.minorticks_off()
 
     return Panel(draw, title)

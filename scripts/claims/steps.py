@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from claims.common import Result, accuracy_at, claim, classifier, curves_panel, each, mean_by
+from claims.common import Result, accuracy_at, claim, classifier, curves_panel, each, mean_by, seeds_panel
 from claims.criteria import Values, above, keeps_half, learned, no_gain, shown
 
 ACCURACY = 0.8
@@ -102,10 +102,7 @@ def small_batch(options: argparse.Namespace) -> Result:
     at_rates = np.array([r["accuracy"] for r in numbers["batch"]]).reshape(len(rates), -1)
     accuracy["batch"] = at_rates[int(at_rates.mean(1).argmax())]
     numbers["best_rate"] = rates[int(at_rates.mean(1).argmax())]
-    panels = [
-        curves_panel("test accuracy", {n: list(enumerate(v.tolist())) for n, v in accuracy.items()}, "seed"),
-    ]
-    return numbers, claims_on_small_batches(accuracy), panels
+    return numbers, claims_on_small_batches(accuracy), [seeds_panel("test accuracy", accuracy)]
 
 
 def claims_on_small_batches(accuracy: Mapping[str, Values]) -> dict[str, Any]:
@@ -121,6 +118,6 @@ def claims_on_small_batches(accuracy: Mapping[str, Values]) -> dict[str, Any]:
         claims[words] = claim(
             no_gain(accuracy[name], none, MARGIN),
             f"test accuracy: {each(means)}; BatchNorm's less none's: {shown(gain)}, margin {MARGIN}",
-            "the cause was not found" if learned(accuracy[name], none) else "not every seed has learned here",
+            "" if learned(accuracy[name], none) else "not every seed has learned here",
         )
     return claims
