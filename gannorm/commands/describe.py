@@ -105,17 +105,22 @@ def _described(config: TrainConfig) -> list[str]:
 
 
 def _variance(run: str) -> list[str]:
-    """Where the inputs of the layers of a run's discriminator vary, on a batch of held-out images, in train mode."""
+    """Where the inputs of a discriminator's or a classifier's layers vary, on held-out images, in train mode."""
     from gannorm import probes
     from gannorm.data import images_of_run
-    from gannorm.models import load_networks
+    from gannorm.models import load_classifier, load_networks, task_of
 
-    networks = load_networks(run, ema=False)
-    data = networks.config.data
-    held_out = images_of_run(dataclasses.asdict(data), "test")
-    images = min(data.batch_size, len(held_out))
-    result = probes.variance_by_dimension(networks.discriminator.train(), held_out.take(images, networks.config.seed))
-    head = f"variance of the inputs of the discriminator's layers, step {networks.step}, {images} held-out images:"
+    if task_of(run) == "classifier":
+        network, config = load_classifier(run)
+        of = "classifier's layers"
+    else:
+        networks = load_networks(run, ema=False)
+        network, config = networks.discriminator, networks.config
+        of = f"discriminator's layers, step {networks.step}"
+    held_out = images_of_run(dataclasses.asdict(config.data), "test")
+    images = min(config.data.batch_size, len(held_out))
+    result = probes.variance_by_dimension(network.train(), held_out.take(images, config.seed))
+    head = f"variance of the inputs of the {of}, {images} held-out images:"
     return [head, *(f"  {line}" for line in str(result).splitlines()), *across(result)]
 
 

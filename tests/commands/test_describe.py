@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gannorm import train
 from gannorm.cli import main
 from gannorm.commands.describe import across
+from gannorm.commands.inputs.arguments import train_config
 from gannorm.probes import variance_by_dimension
 
 TINY = ["--data.image_size=8", "--data.batch_size=16", "--steps=2", "--model.discriminator.width=8", "--wandb=off"]
@@ -55,6 +56,15 @@ def test_a_runs_discriminator_is_measured_layer_by_layer(
     layers = [line.split()[0] for line in lines if line.startswith("  ")]
     assert layers == ["layer", *(f"features.{i}.{part}" for i in range(3) for part in ("conv", "norm")), "logit"]
     assert lines[len(layers)].startswith("widest: along the ")
+
+
+def test_a_classifiers_run_is_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--data.image_size", "8", "--model.classifier.width", "2", "--optimization_every", "0")
+    flags = ("--config", "classifier", "--wandb", "off", "--progress", "false", *small)
+    train(train_config([*flags, "--steps", "1", "--checkpoint_every", "1"]).to_dict(), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["describe", str(tmp_path / "run"), "--variance"]) == 0
+    assert capsys.readouterr().out.startswith("variance of the inputs of the classifier's layers, 64 held-out images:")
 
 
 @pytest.mark.parametrize("flags,got", [([], "no run"), (["--seed", "1"], "--seed 1"), (["run", "--seed=1"], "run --")])
