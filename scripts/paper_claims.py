@@ -90,6 +90,8 @@ NOTES = {
     "surface": SURFACE,
     "consistency": "At the rate 0.001 no step turns the gradient of any network by much. At 0.02 the network without "
     "norm is near the edge of stability (see `training`), so the difference is one of the rate.",
+    "tug_of_war": "It separates rescaled weights from BatchNorm, so it stays. With BatchNorm and with none nothing is "
+    "removed, and the drift of the step before takes its place.",
     "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
     "units": "Two seeds. The causes were not tested on their own.",
     "conditioning": "Two seeds. That an infinite ratio cannot pass was in the criterion from the start and in the code "
