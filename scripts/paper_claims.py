@@ -92,8 +92,8 @@ NOTES = {
     "norm is near the edge of stability (see `training`), so the difference is one of the rate.",
     "tug_of_war": "It separates rescaled weights from BatchNorm, so it stays. With BatchNorm and with none nothing is "
     "removed, and the drift of the step before takes its place.",
-    "fixup": "A run whose loss passes 1000 ends and counts as a guess; so ends every network at 0.32 and above but four "
-    "with Fixup. The network with BatchNorm has nothing else against the growth of the residual stream.",
+    "fixup": "A run whose loss passes 1000 ends and counts as a guess; so ends every network at 0.32 and above but "
+    "four with Fixup. The network with BatchNorm has nothing else against the growth of the residual stream.",
     "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
     "units": "Two seeds. The causes were not tested on their own.",
     "conditioning": "Two seeds. That an infinite ratio cannot pass was in the criterion from the start and in the code "
