@@ -94,6 +94,7 @@ NOTES = {
     "removed, and the drift of the step before takes its place.",
     "fixup": "A run whose loss passes 1000 ends and counts as a guess; so ends every network at 0.32 and above but "
     "four with Fixup. The network with BatchNorm has nothing else against the growth of the residual stream.",
+    "one_layer": "One layer lies between BatchNorm everywhere and none, near the middle, so five seeds do not decide.",
     "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
     "units": "Two seeds. The causes were not tested on their own.",
     "conditioning": "Two seeds. That an infinite ratio cannot pass was in the criterion from the start and in the code "
