@@ -207,7 +207,7 @@ def rates(options: argparse.Namespace) -> Result:
     A seed's largest usable rate is its largest with an accuracy above 0.5. Question of the reviewers: do GroupNorm,
     Batch Renorm and running statistics allow rates as large as BatchNorm? Criterion: their largest usable rate is no
     smaller in every seed (smaller in every seed: fails); not decided where BatchNorm's is not larger than that without
-    norm in every seed, so that `none` cannot pass. The rates are a factor of four apart, and so is what can be seen.
+    norm in every seed, so that `none` cannot pass. Each rate is four times the one before; no less can be seen.
 
     No gain at an equal small rate: in every seed BatchNorm gains less than a fifth of what it gains with each network
     at its own best rate, and both have learned, since two guesses are equal; a fifth or more in every seed fails.
