@@ -191,9 +191,9 @@ def _summary(folder: Path) -> str:
 
 
 def _cost(seconds: Sequence[float | None]) -> str:
-    """What the experiments cost together, of those whose time was taken."""
+    """What the experiments cost together, of those whose time was taken; at most, as some were timed by the clock."""
     known = [value for value in seconds if value is not None]
-    total = f"The {len(seconds)} experiments together: {_minutes(sum(known))} on one core"
+    total = f"The {len(seconds)} experiments together: at most {_minutes(sum(known))} on one core"
     if len(known) < len(seconds):
         total += f", without {len(seconds) - len(known)} whose time was not taken"
     return f"{total}."

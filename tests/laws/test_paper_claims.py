@@ -303,7 +303,7 @@ def test_an_experiment_writes_its_numbers_picture_and_row(
 
 
 def test_the_page_says_what_all_experiments_cost() -> None:
-    assert MAIN["_cost"]([3600, 1800.0]) == "The 2 experiments together: 90 minutes on one core."
+    assert MAIN["_cost"]([3600, 1800.0]) == "The 2 experiments together: at most 90 minutes on one core."
     assert MAIN["_cost"]([30, None]).endswith("0.5 minutes on one core, without 1 whose time was not taken.")
 
 
