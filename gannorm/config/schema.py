@@ -113,10 +113,11 @@ class Key:
 
 
 def unknown_key(name: str, known: Iterable[str], remedy: str = "") -> UserError:
-    """The error for an unknown key: it names the keys with the same last part, or the nearest key."""
+    """The error for an unknown key: it names the keys with the same last part or inside it, or the nearest key."""
     known = list(known)
     same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]  # --norm, for example
-    near = same or nearest(name, known, cutoff=0.5)
+    inside = [key for key in known if key.startswith(f"{name}.")][:3]  # --model
+    near = same or inside or nearest(name, known, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else remedy
     return UserError(f"unknown key {name!r}: {hint or '`gannorm train --help` lists the keys.'}")
 
