@@ -83,6 +83,9 @@ NAMES: dict[str, dict[str, str]] = {  # registry → foreign name → its name h
     },
 }
 
+_COUNTS = ("n", "num", "num_images", "n_images", "n_samples", "num_samples", "count")
+_CHECKPOINTS = ("checkpoint", "ckpt", "ckpt_path", "epoch")
+
 FLAGS: dict[str, dict[str, str]] = {  # command → foreign flag → its flag here
     "train": {
         **dict.fromkeys(("lr", "learning_rate", "ttur"), "--model.lr_d 2e-4 --model.lr_g 2e-4"),
@@ -129,27 +132,41 @@ FLAGS: dict[str, dict[str, str]] = {  # command → foreign flag → its flag he
         "ema": "--model.ema_decay 0.999",
     },
     "evaluate": {
-        "metrics": f"{NONE}every score is computed; --reconstruction 64 and --statistics all add more",
-        "n": "--samples 50000",
-        "num_images": "--samples 50000",
-        "checkpoint": "--step 1200, or --all_checkpoints true",
+        **dict.fromkeys(
+            ("metric", "metrics", "fid", "kid", "is", "isc", "prc"),
+            f"{NONE}every score is computed; --reconstruction 64 and --statistics all add more",
+        ),
+        **dict.fromkeys(_COUNTS, "--samples 50000"),
+        **dict.fromkeys(_CHECKPOINTS, "--step 1200, or --all_checkpoints true"),
+        **dict.fromkeys(("real_path", "dataset", "data", "reference"), "--real FOLDER, or --real cifar10"),
+        **dict.fromkeys(("fake_path", "generated", "images"), "--fake FOLDER"),
     },
     "sample": {
-        "n": "--rows 8, for a grid of 8 by 8 images",
-        "num": "--rows 8, for a grid of 8 by 8 images",
-        "samples": "--rows 8, for a grid of 8 by 8 images",
-        "checkpoint": "--step 1200",
+        **dict.fromkeys((*_COUNTS, "samples", "nrow", "cols", "grid"), "--rows 8, for a grid of 8 by 8 images"),
+        **dict.fromkeys(_CHECKPOINTS, "--step 1200"),
+        **dict.fromkeys(("out", "outdir", "file", "o"), "--output samples.png"),
+        **dict.fromkeys(("truncation", "psi"), f"{NONE}latents are drawn as in training"),
     },
     "probe": {
-        "checkpoint": "--step 1200",
-        "model": "--module my_nets:Critic",
-        "device": f"{NONE}a probe runs on the CPU",
-        "shape": "--input 3x32x32",
+        **dict.fromkeys(_CHECKPOINTS, "--step 1200, of a run, or --weights FILE, of a module"),
+        **dict.fromkeys(("model", "network", "net", "discriminator"), "--module my_nets:Critic"),
+        **dict.fromkeys(("device", "cuda", "gpu"), f"{NONE}a probe runs on the CPU"),
+        **dict.fromkeys(("shape", "input_shape", "input_size", "size"), "--input 3x32x32"),
+        **dict.fromkeys(("key", "state_dict"), "--weights_key netD"),
+        **dict.fromkeys(("kwargs", "arguments"), "--args '{width: 64}'"),
+        "n": "--images 256",
+        "bs": "--batch_size 64",
+        "eval": "--mode eval",
     },
     "study": {
         "config": f"{NONE}a study is given by its name or file alone, as in gannorm study demo",
-        "workers": "--jobs 2",
-        "seeds": "`seed: [0, 1, 2]` under `factors` in the study file",
+        **dict.fromkeys(("workers", "num_workers", "parallel", "n_jobs", "processes", "max_workers"), "--jobs 2"),
+        **dict.fromkeys(("seed", "seeds", "n_seeds"), "`seed: [0, 1, 2]` under `factors` in the study file"),
+    },
+    "compare": {
+        **dict.fromkeys(("metric", "metrics", "score"), f"{NONE}all quantities of the runs are compared"),
+        **dict.fromkeys(("out", "report", "outdir"), "--output report"),
+        **dict.fromkeys(("reference", "control", "base"), "--baseline batch"),
     },
 }
 

@@ -109,6 +109,8 @@ def _only(content: Any, file: Path, module: nn.Module) -> tuple[State, str]:
         ((key, state),) = places.items()
         return state, f" [{key}, the only weights in it]"
     fitting = [key for key, state in places.items() if _fits(state, module, file)]
+    if not fitting:  # then the error is about the shapes of those whose names fit
+        fitting = [key for key, state in places.items() if _fits(state, module, file, shapes=False)]
     if len(fitting) == 1:
         return places[fitting[0]], f" [{fitting[0]}, the only ones that fit]"
     raise UserError(
@@ -125,9 +127,11 @@ def _states(content: Any) -> Iterator[tuple[str, State]]:
             yield from ((f"{key}.{name}", inner) for name, inner in value.items() if is_state(inner))
 
 
-def _fits(state: State, module: nn.Module, file: Path) -> bool:
+def _fits(state: State, module: nn.Module, file: Path, shapes: bool = True) -> bool:
     try:
-        _require_shapes(_fitted(state, module, file)[0], module, file)
+        fitted, _ = _fitted(state, module, file)
+        if shapes:
+            _require_shapes(fitted, module, file)
     except UserError:
         return False
     return True

@@ -86,6 +86,11 @@ MISTAKES = {
     "of another network": (OTHER, "", "must be exactly those of Sequential, 9 tensors: it lacks 8"),
     "two places": ({"netD": STATE, "ema": STATE}, "", "weights under netD, ema; give one"),
     "two places, and none fits": ({"netD": OTHER, "netG": OTHER}, "", "weights under netD, netG; give one"),
+    "two places, and one is of another shape": (
+        {"netD": network(5).state_dict(), "netG": OTHER},
+        "",
+        r"'0.weight' is \(5, 3\) there, \(4, 3\) in Sequential.*--args",
+    ),
     "one place, and it does not fit": ({"netD": OTHER}, "", "must be exactly those of Sequential"),
     "two places, deeper": ({"nets": {"d": STATE, "ema": STATE}}, "", "weights under nets.d, nets.ema; give one"),
     "two that fit": (prefixed(STATE, "d.") | prefixed(STATE, "ema."), "", "d, ema fit alike"),
