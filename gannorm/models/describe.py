@@ -126,12 +126,12 @@ def _penalties(model: Mapping[str, Any], images: int) -> list[str]:
     """What the penalties show the discriminator, and what they couple."""
     lines, name = [], model.get("penalty", "none")
     if name != "none" and model["penalty_weight"]:
-        shown = " and ".join(f"{images} {kind}" for kind in PENALTIES[name].passes)
+        points = " and ".join(f"{images} {kind}" for kind in PENALTIES[name].passes)
         entry = NORMALIZERS[model["discriminator"]["norm"]]
         beside = ""
         if entry.forward_coupling or entry.gradient_coupling:
             beside = ", which the discriminator couples: no slope is that of one image alone"
-        lines.append(f"D step: penalty {name} takes the slopes at {shown}, in passes of their own{beside}")
+        lines.append(f"D step: penalty {name} takes the slopes at {points}, in passes of their own{beside}")
     if model.get("moment_weight"):
         lines.append("D step: moment_weight pulls each layer's mean and variance over a batch: it couples its images")
     return lines
