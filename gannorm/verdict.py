@@ -63,7 +63,7 @@ class Evidence:
     An AUC is the probability that a real image has the larger logit than a fake.
     """
 
-    images: int  # of each class
+    images: int  # of each class, as given
     batch_size: int
     forward_coupled: bool  # logits depend on the other images of the batch, beyond rounding
     gradient_coupled: bool  # gradients do
