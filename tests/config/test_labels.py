@@ -47,7 +47,7 @@ def test_labels_are_the_fewest_values_that_tell_conditions_apart():
 
 
 def test_a_normalizers_options_name_a_condition_before_what_changes_with_them() -> None:
-    """Two arms of one normalizer, each at a rate of its own: the option says what they are; an absent one is left out."""
+    """Two arms of one normalizer, each at a rate of its own: the option names them; an absent one is left out."""
     arms = [("batch", {}, 0.1), ("reference", {"gradient": True}, 0.1), ("reference", {"gradient": False}, 0.2)]
     configs = [
         {"model": {"lr_d": rate, "discriminator": {"norm": norm, "norm_options": options}}}
