@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         imported[:] = take_imports(arguments)
         for module in imported:
             import_module(module)
-        if not arguments or arguments[0] in ("-h", "--help"):
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
             print(_help())
             return 0
         if arguments[0] == "--print_completion":
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(completion(" ".join(arguments[1:]), COMMANDS))
             return 0
-        if arguments[0] == "--version":
+        if arguments[0] in ("--version", "version"):
             print(gannorm.__version__)
             return 0
         name = arguments.pop(0)

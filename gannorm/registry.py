@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -63,22 +64,38 @@ class Registry(Mapping[str, T]):
 def choices(name: object, names: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest name, if one is near, and all of them."""
     names = list(names)
-    near = nearest(str(name), names)
+    near = nearest(spellings(str(name))[-1], names)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = map(repr, names) if any("," in each for each in names) else names
     return f"{hint}choose from {', '.join(listed)}."
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """The most similar name, ignoring case, hyphens and module, in a list; an empty list if no name is similar."""
-    plain = {each.lower().replace("-", "_"): each for each in reversed(list(names))}
-    wanted = name.lower().replace("-", "_")
+    """The most similar name, ignoring case, punctuation and module, in a list; an empty list if no name is similar."""
+    plain = {compact(each): each for each in reversed(list(names))}
     near = [
         match
-        for spelling in dict.fromkeys((wanted, wanted.rpartition(".")[2]))  # torch.nn.GroupNorm
+        for spelling in dict.fromkeys((compact(name), spellings(name)[0]))
         for match in difflib.get_close_matches(spelling, plain, n=1, cutoff=cutoff)
     ][:1]
     return [plain[match] for match in near]
+
+
+def compact(name: str) -> str:
+    """A name without case and punctuation: Batch-Norm, batch_norm and BatchNorm are one."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def spellings(name: str) -> list[str]:
+    """A class's name without its module, then without its dimension, then without its kind.
+
+    >>> spellings("torch.nn.BatchNorm2d"), spellings("hinge_loss"), spellings("dyt")
+    (['batchnorm2d', 'batchnorm', 'batch'], ['hingeloss', 'hinge'], ['dyt'])
+    """
+    last = compact(name.rpartition(".")[2])
+    plain = re.sub(r"[123]d$", "", last)
+    core = re.sub(r"(norm|normalization|normalizer|layer|loss|penalty)$", "", plain)
+    return list(dict.fromkeys((last, plain or last, core or plain or last)))
 
 
 def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:

@@ -30,6 +30,7 @@ from typing import IO, Any
 from gannorm.errors import UserError
 from gannorm.files import atomic_write, damaged, dump_yaml, parse_yaml, read, write_json, write_text, writing
 from gannorm.files import lock as lock_file
+from gannorm.registry import nearest
 
 # Of the directory's layout and of every file in it. status.json, scores.json and the checkpoints say theirs; the first
 # speaks for config.yaml, metrics.jsonl, samples and probes too.
@@ -339,7 +340,7 @@ def find_runs(paths: list[str]) -> list[RunDir]:
 def _no_run(path: Path) -> UserError:
     """What to say of a path that is no run directory."""
     if not path.exists():
-        what = "does not exist; give a run, such as runs/digits/batch_0."
+        what = f"does not exist; {_another(path)}"
     elif path.suffix == ".ckpt":
         what = f"is a checkpoint; give its run, {path.parent.parent}, and --step."
     elif inside := sorted(config.parent.name for config in path.glob("*/config.yaml")):
@@ -347,8 +348,21 @@ def _no_run(path: Path) -> UserError:
     elif deeper := sorted(config.parent for config in path.glob("*/*/config.yaml")):
         what = f"does not, but runs further down do; give one, such as {deeper[0]}, or their folder."
     else:
-        what = "does not; give a run, such as runs/digits/batch_0."
+        what = f"does not; {_another(path)}"
     return UserError(f"a run directory must hold config.yaml: {path} {what}")
+
+
+def _another(path: Path) -> str:
+    """The run, or study, that a path that is not there may have meant."""
+    studies = Path("runs")
+    if (studies / path).exists() and not path.is_absolute():
+        return f"did you mean {studies / path}?"
+    for pattern, folder in (("*/config.yaml", path.parent), ("*/*/config.yaml", studies)):
+        there = {config.parent.name: config.parent for config in folder.glob(pattern)}
+        if there:
+            near = nearest(path.name, sorted(there))
+            return f"did you mean {there[near[0]]}?" if near else f"give a run, such as {min(there.values())}."
+    return "`gannorm train` makes a run, such as runs/digits/batch_0."
 
 
 def _read_json(file: Path) -> dict[str, Any]:

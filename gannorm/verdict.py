@@ -63,7 +63,7 @@ class Evidence:
     An AUC is the probability that a real image has the larger logit than a fake.
     """
 
-    images: int  # of each class
+    images: int  # of each class, as given
     batch_size: int
     forward_coupled: bool  # logits depend on the other images of the batch, beyond rounding
     gradient_coupled: bool  # gradients do
@@ -351,6 +351,7 @@ def _pooled(runs: Sequence[Evidence]) -> Evidence:
         runs[0],
         forward_coupled=any(run.forward_coupled for run in runs),
         gradient_coupled=any(run.gradient_coupled for run in runs),
+        gradient_tested=all(run.gradient_tested for run in runs),
         units=len(runs),
         curve={share: _student([run.curve[share].mean for run in runs], 0.0, 1.0) for share in shares},
         changes={share: _student([run.changes[share].mean for run in runs], -1.0, 1.0) for share in changed},

@@ -6,5 +6,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
+check study "$@"
 setup
 exec gannorm study demo --output runs --report report "$@"

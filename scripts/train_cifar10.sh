@@ -4,5 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
+check study "$@"
 setup
 exec gannorm study configs/studies/cifar10.yaml --report report/cifar10 "$@"

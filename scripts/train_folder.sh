@@ -9,8 +9,13 @@ if [ $# -lt 1 ] || [ ! -d "$1" ]; then
 fi
 root=$(cd "$1" && pwd)
 shift
+if [ -z "$(find -L "$root" -type f -print -quit)" ]; then
+  echo "scripts/train_folder.sh needs a folder of images: $root holds no file; give path/to/images." >&2
+  exit 2
+fi
 cd "$(dirname "$0")/.."
 source scripts/setup.sh
+check train "$@"
 setup
 study=folder_$(basename "$root")
 folder=$(mktemp -d)

@@ -159,6 +159,12 @@ def test_every_page_is_in_the_navigation():
     assert {page.name for page in (ROOT / "docs").glob("*.md")} == set(re.findall(r"([\w-]+\.md)", text))
 
 
+def test_every_recipe_and_every_study_is_in_their_page():
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    files = [*(ROOT / "gannorm" / "recipes").glob("*.yaml"), *(ROOT / "configs" / "studies").glob("*.yaml")]
+    assert [file.stem for file in files if f"| `{file.stem}` |" not in text] == []
+
+
 def test_every_folder_of_results_is_in_their_page():
     text = (ROOT / "docs" / "results.md").read_text()
     assert all(f"results/{path.parent.name}" in text for path in (ROOT / "results").glob("*/README.md"))

@@ -292,3 +292,29 @@ def test_a_file_of_a_newer_version_says_what_to_do(run, name):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": VERSION + 1}))
     with pytest.raises(UserError, match=rf"{name} is of version 2; read it with the gannorm that wrote it, or a newer"):
         run.status(), run.scores()
+
+
+@pytest.mark.parametrize(
+    "path,line",
+    [
+        ("runs/digits/batch_1", "runs/digits/batch_1 does not exist; did you mean runs/digits/batch_0[?]"),
+        ("runs/digits/zzz", "does not exist; give a run, such as runs/digits/batch_0."),
+        ("digits", "digits does not exist; did you mean runs/digits[?]"),
+        ("digits/batch_0", "did you mean runs/digits/batch_0[?]"),
+        ("batch-0", "did you mean runs/digits/batch_0[?]"),
+        ("runs/digit", "give a run, such as runs/digits/batch_0."),
+    ],
+)
+def test_a_run_that_is_not_there_leads_to_one_that_is(path, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits/batch_0", "digits/group_hinge_0"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    with pytest.raises(UserError, match=line):
+        RunDir.open(Path(path))
+
+
+def test_where_no_run_is_at_all_the_command_that_makes_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="nowhere does not exist; `gannorm train` makes a run"):
+        RunDir.open(Path("nowhere"))

@@ -221,6 +221,13 @@ def test_runs_that_answer_nothing_count_in_no_interval() -> None:
     assert over_runs([*runs[:2], dead]).kind == "undecided"
 
 
+def test_gradients_count_as_tested_where_they_were_in_every_run() -> None:
+    aucs = (0.9, 0.45, 0.4)
+    runs = [evidence(*5 * [auc], gradient_tested=i > 1, **INDEPENDENT) for i, auc in enumerate(aucs)]
+    for some in (runs, runs[::-1]):
+        assert "gradients could not be tested" in over_runs(some).reason
+
+
 def test_intervals_over_runs_end_where_an_auc_does() -> None:
     runs = [evidence(1.0, 0.9, 0.8, 0.7, conflict) for conflict in (0.6, 0.99, 0.2)]
     verdict = over_runs(runs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gannorm import recipes
 from gannorm.commands.inputs.arguments import DEFAULT, add_switch, flag_values, train_config, train_parser
-from gannorm.config import GANModel, TrainConfig
+from gannorm.config import GANModel, TrainConfig, read_sources
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 
@@ -55,6 +55,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
         if name in recipes.names() and not Path(name).exists():
+            read_sources([name])  # raises for a study
             raise UserError(f"`describe` takes a run, or a config by its key: got {name!r}; give --config {name}.")
         directory = RunDir.open(Path(name))
         arguments = ["--config", str(directory.config_file), *arguments]

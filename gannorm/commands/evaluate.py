@@ -42,8 +42,14 @@ def run(argv: Sequence[str]) -> int:
     kept = {k: v for k, v in options.items() if k not in (OF_OTHERS if runs else OF_RUNS)}
     if not runs:
         return _score_others(kept)
+    from gannorm.data.tree import SUFFIXES
     from gannorm.rundir import find_runs
 
+    for folder in map(Path, runs):
+        if any(file.suffix.lower() in SUFFIXES for file in folder.glob("*")):
+            raise UserError(
+                f"`evaluate` takes runs: {folder} is a folder of images; give --fake {folder} --real FOLDER."
+            )
     kept["weights"] = kept.pop("extractor_weights")
     return score(find_runs(runs), kept.pop("wandb"), **kept)
 

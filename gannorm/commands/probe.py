@@ -13,6 +13,8 @@ from gannorm.errors import UserError, require_positive
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+WEIGHTS = (".pt", ".pth", ".bin", ".pkl", ".tar", ".safetensors")  # the suffixes of files of weights
+
 
 def parser() -> ArgumentParser:
     parser = parser_for("probe", "Measure whether a discriminator, of a run or any module, judges images or batches.")
@@ -57,6 +59,7 @@ def parser() -> ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     options = parse(parser(), argv)
+    _require_run(options.run or (not options.module and options.weights) or "")
     if bool(options.run) == bool(options.module):
         raise UserError("`probe` takes a run or --module: got " + ("both." if options.run else "neither; give one."))
     folders = bool(options.real or options.fake)
@@ -113,6 +116,18 @@ def run(argv: Sequence[str]) -> int:
             result.figure().savefig(file, format="png", dpi=150)
     independent = result.swap.verdict in ("independent", "rounding") and not (result.gradient_coupling or result.hidden)
     return int(options.fail_on_coupling and not independent)
+
+
+def _require_run(run: str) -> None:
+    """Raises UserError for what is given in the place of a run, and has a flag of its own."""
+    example = "" if ":" in run else ":Class"
+    if Path(run.partition(":")[0]).suffix == ".py" or (":" in run and not Path(run).exists()):
+        raise UserError(f"`probe` takes a run: got a module, {run}; give --module {run}{example} --input 3x32x32.")
+    if Path(run).suffix in WEIGHTS:
+        raise UserError(
+            f"`probe` takes a run: got a file of weights, {run}; give their network too: --module nets.py:Class "
+            f"--weights {run} --input 3x32x32."
+        )
 
 
 def _is_classifier(run: str) -> bool:

@@ -96,11 +96,8 @@ def _confounded(keys: Sequence[str], named: Sequence[str]) -> list[str]:
     more = [key for key in keys if key not in named and not any(key.startswith(f"{n}_options") for n in named)]
     if not more:
         return []
-    return [
-        printable(
-            f"{', '.join(named)} changes together with {', '.join(more)}: a difference may come from any of them."
-        )
-    ]
+    together = f"{', '.join(named)} {'change' if len(named) > 1 else 'changes'} together with {', '.join(more)}"
+    return [printable(f"{together}: a difference may come from any of them.")]
 
 
 def _folders(runs: Sequence[Run]) -> list[str]:

@@ -26,7 +26,7 @@ class Corrected:
         p: Holm's p of no difference; None where one seed gives no test.
         equal: Holm's p of a difference of at least the margin; None for a score without a margin.
         margin: in words, "±5 %".
-        comparisons: number of comparisons.
+        comparisons: number of differences that were tested, over which Holm's method corrects.
     """
 
     p: float | None
@@ -89,7 +89,7 @@ def corrected(conditions: Sequence[Condition]) -> dict[tuple[str, str], Correcte
             different.get(key),
             equal_within.get(key),
             score.margin_in_words if score.margin is not None else "",
-            len(compared),
+            len(differences),
         )
         for key, score in compared.items()
     }

@@ -99,10 +99,10 @@ def names(members: Sequence[Condition]) -> str:
 
 
 def family(corrections: Mapping[tuple[str, str], Corrected]) -> str:
-    """How the verdicts on scores were corrected, for the page; "" without any."""
-    if not corrections:
+    """How the verdicts on scores were corrected, for the page; "" where no difference was tested."""
+    count = max((correction.comparisons for correction in corrections.values()), default=0)
+    if not count:
         return ""
-    count = next(iter(corrections.values())).comparisons
     return f"Verdicts on last values are corrected by Holm's method over {counted(count, 'comparison')}."
 
 

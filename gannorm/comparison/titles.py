@@ -78,15 +78,16 @@ def config_hash(config: Flat) -> str:
 
 
 def titled(values: Flat) -> str:
-    """Factors' values for prose, the normalizer of D or of the classifier first.
+    """Factors' values for prose, the normalizer of D or of the classifier first; without those that are not set.
 
     >>> titled({NORMS[0]: "batch", "model.d_composition": "joint", "data.batch_size": 8})
     'BatchNorm (D joint, batch size 8)'
     """
     if len(values) == 1 and not set(values) & {*NORMS, *PROSE} and all(isinstance(v, str) for v in values.values()):
         return text(*values.values())
-    words = [worded(key, value, list(values)) for key, value in values.items()]
-    if len(words) > 1 and not values.keys().isdisjoint(NORMS):
+    there = {key: value for key, value in values.items() if value is not None} or values
+    words = [worded(key, value, list(values)) for key, value in there.items()]
+    if len(words) > 1 and not there.keys().isdisjoint(NORMS):
         return f"{words[0]} ({', '.join(words[1:])})"
     return " with ".join(words)
 

@@ -15,12 +15,13 @@ LONGEST = 60  # characters of a default run name
 
 
 def naming(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fewest factors whose values distinguish all conditions among the configs; earlier ones are preferred.
+    """The fewest factors whose values distinguish all conditions among the configs.
 
-    If nothing differs, the result is the normalizer.
+    Normalizers and their options are preferred, then earlier factors. If nothing differs, the result is the normalizer.
     """
     flat = [factors(config) for config in configs]
     differing = [key for key in dict.fromkeys(k for f in flat for k in f) if len({text(f.get(key)) for f in flat}) > 1]
+    differing.sort(key=lambda key: not key.startswith(NORMS))  # stable; with their options, as `norm_options.gradient`
     points = {tuple(text(f.get(key)) for key in differing) for f in flat}
     kept = list(range(len(differing)))
     for index in reversed(range(len(differing))):
@@ -45,7 +46,8 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(names) == 1 and isinstance(flat.get(names[0]), str):
             conditions.append(text(flat[names[0]]))
         else:
-            conditions.append(", ".join(f"{short(key, names)}={text(flat.get(key))}" for key in names))
+            there = [key for key in names if flat.get(key) is not None] or names
+            conditions.append(", ".join(f"{short(key, names)}={text(flat.get(key))}" for key in there))
     return conditions
 
 

@@ -8,6 +8,7 @@ only names, places or shows it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,6 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from gannorm.config.hints import VALUES
 from gannorm.errors import UserError, printable
-from gannorm.files import parse_yaml
 from gannorm.registry import nearest
 
 FACTOR, MEASUREMENT, DISPLAY = "factor", "measurement", "display"
@@ -96,8 +96,9 @@ class Key:
             remedy = f"; did you mean {hint!r}?" if hint else "."
             raise UserError(f"`{self.name}` must be {kind_in_words(self.kind)}: got {got}{remedy}") from None
         numbers = typed if isinstance(typed, tuple) else (typed,)
+        about = f" ({self.help})" if self.help else ""
         if self.within is not None and not all(number in self.within for number in numbers):
-            raise UserError(f"`{self.name}` must be {self.within}: got {value} ({self.help}).")
+            raise UserError(f"`{self.name}` must be {self.within}: got {value}{about}.")
         return typed
 
     def _nearest(self, value: Any) -> str:
@@ -112,10 +113,11 @@ class Key:
 
 
 def unknown_key(name: str, known: Iterable[str], remedy: str = "") -> UserError:
-    """The error for an unknown key: it names the keys with the same last part, or the nearest key."""
+    """The error for an unknown key: it names the keys with the same last part or inside it, or the nearest key."""
     known = list(known)
     same = [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]  # --norm, for example
-    near = same or nearest(name, known, cutoff=0.5)
+    inside = [key for key in known if key.startswith(f"{name}.")][:3]  # --model
+    near = same or inside or nearest(name, known, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else remedy
     return UserError(f"unknown key {name!r}: {hint or '`gannorm train --help` lists the keys.'}")
 
@@ -129,7 +131,7 @@ def _typed(value: Any, kind: Any) -> Any:
                 value = _number(value)
             if kind is float and type(value) is int:
                 value = float(value)
-            holds = type(value) is kind
+            holds = type(value) is kind and (kind is not float or math.isfinite(value))
         case origin if origin is Literal:
             holds = value in inner
         case origin if origin is dict:
@@ -144,7 +146,11 @@ def _typed(value: Any, kind: Any) -> Any:
 
 
 def _number(text: str) -> Any:
-    return parse_yaml(text) if text[:1].isdigit() or text[:1] in ("+", "-", ".") else text
+    """The number that a text writes in digits; otherwise the text."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text) if text[:1].isdigit() or text[:1] in ("+", "-", ".") else text
+    return text
 
 
 def kind_in_words(kind: Any) -> str:

@@ -9,7 +9,8 @@ its type, its range, its help and its role:
     measurement  changes what is measured of a run, or when
     display      names, places or shows a run, and changes none of its numbers
 
-Imports neither torch nor lightning: a wrong key is answered at once, and studies plan hundreds of configs.
+Imports neither torch nor lightning: a wrong key is answered at once, and studies plan hundreds of configs. Imports the
+standard library alone: scripts check their arguments before anything is installed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from gannorm.config.schema import (
     unknown_key,
 )
 from gannorm.errors import UserError
-from gannorm.files import load
 from gannorm.recipes import locate
 
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
@@ -337,6 +337,8 @@ def read_sources(sources: Iterable[str]) -> dict[str, Any]:
     Raises:
         UserError: one cannot be read, or is a study.
     """
+    from gannorm.files import load  # and with it PyYAML
+
     joined: dict[str, Any] = {}
     for source in sources:
         content = load(locate(source), "a config")

@@ -1,4 +1,4 @@
-"""Penalties on the slope of a discriminator: functions (f, real, fake, generator) → one number an image, (N,).
+"""Penalties on the slope of a discriminator: (f, real, fake, generator) → one number an image, (N,).
 
 Shapes: N batch, C channels, H W pixels. Logits are (N,); positive means "real".
 """
@@ -6,13 +6,30 @@ Shapes: N batch, C channels, H W pixels. Logits are (N,); positive means "real".
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gannorm.registry import Registry
 
-Penalty = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, torch.Generator], Tensor]
+
+@dataclass(frozen=True)
+class Penalty:
+    """A penalty, and what it shows the discriminator.
+
+    Attributes:
+        values: (f, real, fake, generator) → one number an image, (N,) ≥ 0.
+        passes: the images of each further pass of the discriminator, a batch of one kind alone each.
+    """
+
+    values: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, torch.Generator], Tensor]
+    passes: tuple[str, ...]
+
+    def __call__(self, f: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+        return self.values(f, real, fake, generator)
+
+
 PENALTIES: Registry[Penalty] = Registry("penalty")
 
 
@@ -62,10 +79,12 @@ def gradient_penalty(f: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, 
     return (slopes - 1).square()
 
 
-PENALTIES.register("none", lambda f, real, fake, generator: real.new_zeros(len(real)))
-PENALTIES.register("r1", lambda f, real, fake, generator: r1_penalty(f, real))
-PENALTIES.register("r1r2", lambda f, real, fake, generator: r1r2_penalty(f, real, fake))
-PENALTIES.register("gradient", gradient_penalty)
+PENALTIES.register("none", Penalty(lambda f, real, fake, generator: real.new_zeros(len(real)), ()))
+PENALTIES.register("r1", Penalty(lambda f, real, fake, generator: r1_penalty(f, real), ("real images",)))
+PENALTIES.register(
+    "r1r2", Penalty(lambda f, real, fake, generator: r1r2_penalty(f, real, fake), ("real images", "fake images"))
+)
+PENALTIES.register("gradient", Penalty(gradient_penalty, ("points between real and fake images",)))
 
 
 def _gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

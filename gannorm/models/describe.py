@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gannorm.isolate import isolated
-from gannorm.losses import LOSSES
+from gannorm.losses import LOSSES, PENALTIES
 from gannorm.models.blocks import is_normalizer
 from gannorm.normalizers import NORMALIZERS, set_reference
 
@@ -116,8 +116,24 @@ def remarks(model: Mapping[str, Any], images: int) -> list[str]:
         else:
             beside = "although no normalizer of the discriminator does: its probes cannot see it"
         lines.append(f"loss {model['loss']} couples the images of a batch, {beside}")
+    lines += _penalties(model, images)
     if model.get("augment", "none") != "none":
         lines.append(f"discriminator: real and fake images alike pass through {model['augment']} first")
+    return lines
+
+
+def _penalties(model: Mapping[str, Any], images: int) -> list[str]:
+    """What the penalties show the discriminator, and what they couple."""
+    lines, name = [], model.get("penalty", "none")
+    if name != "none" and model["penalty_weight"]:
+        points = " and ".join(f"{images} {kind}" for kind in PENALTIES[name].passes)
+        entry = NORMALIZERS[model["discriminator"]["norm"]]
+        beside = ""
+        if entry.forward_coupling or entry.gradient_coupling:
+            beside = ", which the discriminator couples: no slope is that of one image alone"
+        lines.append(f"D step: penalty {name} takes the slopes at {points}, in passes of their own{beside}")
+    if model.get("moment_weight"):
+        lines.append("D step: moment_weight pulls each layer's mean and variance over a batch: it couples its images")
     return lines
 
 

@@ -8,6 +8,7 @@ from gannorm.errors import UserError
 from gannorm.registry import choices
 
 FOLDER = Path(__file__).parent
+STUDY = "demo"
 
 
 def locate(source: str, folder: Path = Path()) -> Path:
@@ -20,7 +21,10 @@ def locate(source: str, folder: Path = Path()) -> Path:
         raise UserError(f"a config must be a recipe or a file: got nothing; choose from {', '.join(names())}.")
     if Path(source).name == source and not Path(source).suffix and source not in ("", ".", ".."):
         if source not in names():
-            raise UserError(f"unknown recipe {source!r}: {choices(source, names())} A file is given as ./{source}.")
+            raise UserError(
+                f"unknown recipe {source!r}: {choices(source, names())} A file is given as ./{source}, "
+                "a data set by --data.name."
+            )
         return FOLDER / f"{source}.yaml"
     file = folder / source
     if not file.exists() and file.stem in names():
@@ -31,6 +35,6 @@ def locate(source: str, folder: Path = Path()) -> Path:
     return file
 
 
-def names() -> list[str]:
-    """The names of the recipes, the demo study among them."""
-    return sorted(file.stem for file in FOLDER.glob("*.yaml"))
+def names(of_runs: bool = False) -> list[str]:
+    """The names of the recipes, the demo study among them, or of those alone that make one run."""
+    return sorted(file.stem for file in FOLDER.glob("*.yaml") if not (of_runs and file.stem == STUDY))

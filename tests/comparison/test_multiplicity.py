@@ -12,6 +12,7 @@ from support.run_directories import score
 from gannorm.comparison.analysis import analyse
 from gannorm.comparison.intervals import equivalence
 from gannorm.comparison.multiplicity import holm
+from gannorm.comparison.sentences import family
 from gannorm.rundir import RunDir
 
 MakeRun = Callable[..., RunDir]
@@ -90,6 +91,16 @@ def test_a_difference_that_would_be_shown_alone_is_not_among_many(make_run: Make
     assert among.corrected is not None and among.corrected.p == pytest.approx(4 * alone.effect.p)
     assert among.flat()["p_holm"] == among.corrected.p
     assert among.effect is not None and among.effect.verdict == "higher"  # its own interval still excludes zero
+
+
+def test_what_cannot_be_tested_is_not_counted_among_the_comparisons(make_run: MakeRun) -> None:
+    """One seed of the third condition gives no p value, so Holm's method corrects over one comparison."""
+    runs = [make_run(norm, seed) for norm in ("batch", "group") for seed in range(3)] + [make_run("layer", 0)]
+    for run in runs:
+        score(run, {1: {"fid": 10 + int(run.name[-1])}})
+    corrections = {key: c for key, row in analyse(runs).rows.items() if (c := row.corrected) is not None}
+    assert "over 1 comparison." in family(corrections)
+    assert family({key: c for key, c in corrections.items() if c.p is not None}) == family(corrections)
 
 
 def test_equal_within_a_margin_is_apart_from_no_difference_shown(make_run: MakeRun) -> None:

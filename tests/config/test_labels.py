@@ -44,3 +44,14 @@ def test_labels_are_the_fewest_values_that_tell_conditions_apart():
     assert labels(configs) == expected
     assert labels(configs[:2]) == ["batch", "batch"]
     assert labels(configs[::4]) == ["batch", "group"]
+
+
+def test_a_normalizers_options_name_a_condition_before_what_changes_with_them() -> None:
+    """Two arms of one normalizer, each at a rate of its own: the option names them; an absent one is left out."""
+    arms = [("batch", {}, 0.1), ("reference", {"gradient": True}, 0.1), ("reference", {"gradient": False}, 0.2)]
+    configs = [
+        {"model": {"lr_d": rate, "discriminator": {"norm": norm, "norm_options": options}}}
+        for norm, options, rate in arms
+    ]
+    expected = ["norm=batch", "norm=reference, gradient=true", "norm=reference, gradient=false"]
+    assert labels(configs) == expected

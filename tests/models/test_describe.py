@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from gannorm.models import Discriminator, Generator, ResidualDiscriminator, ResidualGenerator
+from gannorm.losses import LOSSES, PENALTIES
+from gannorm.models import AUGMENTATIONS, Discriminator, Generator, ResidualDiscriminator, ResidualGenerator
 from gannorm.models.describe import describe, remarks
 from gannorm.normalizers import NORMALIZERS, WEIGHT_NORMALIZERS
 
@@ -81,6 +82,8 @@ def remarks_of(d_norm="group", g_norm="none", **model):
             ["which pass too", "couples the images of a batch, although no normalizer of the discriminator does"],
         ),
         ({"loss": "relativistic_average", "d_norm": "batch"}, ["too", "of a batch, as the discriminator does"]),
+        ({"moment_weight": 0.1}, ["each layer's mean and variance over a batch: it couples its images"]),
+        ({"penalty": "r1", "penalty_weight": 0.0}, []),
         ({"augment": "diffaugment"}, ["real and fake images alike pass through diffaugment first"]),
     ],
 )
@@ -89,6 +92,40 @@ def test_remarks_say_what_else_passes_and_what_couples_beside_a_layer(model, exp
     lines = [line for line in lines if "normalizes by images of the step before" not in line]  # the note itself
     assert len(lines) == len(expected)
     assert all(part in line for part, line in zip(expected, lines, strict=True))
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_penalty_says_what_it_shows_the_discriminator(name):
+    x, seen = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)), []
+
+    def f(images):
+        seen.append(len(images))
+        return images.flatten(1).square().sum(dim=1)
+
+    PENALTIES[name](f, x, -x, torch.Generator().manual_seed(0))
+    assert seen == [3] * len(PENALTIES[name].passes)  # a further pass for each kind of images, of a whole batch
+    lines = remarks_of(penalty=name, penalty_weight=1.0)
+    coupled = remarks_of(penalty=name, penalty_weight=1.0, d_norm="batch")
+    if name == "none":
+        assert lines == coupled == [] == seen
+    else:
+        assert [line.startswith(f"D step: penalty {name} takes") for line in lines] == [True]
+        assert all(f"64 {kind}" in lines[0] for kind in PENALTIES[name].passes)
+        assert "couples" not in lines[0] and "which the discriminator couples" in coupled[0]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_that_couples_or_needs_the_real_images_says_so(name):
+    lines = " ".join(remarks_of(loss=name))
+    assert (f"loss {name} couples" in lines) == LOSSES[name].couples_batch
+    assert ("which pass too" in lines) == LOSSES[name].needs_real
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_says_what_passes_through_it(name):
+    assert remarks_of(augment=name) == (
+        [f"discriminator: real and fake images alike pass through {name} first"] if name != "none" else []
+    )
 
 
 @pytest.mark.parametrize("minibatch,together", [("stddev", dict.fromkeys(BATCHES, 4)), ("discrimination", BATCHES)])

@@ -16,11 +16,11 @@ import gannorm
 from gannorm import recipes
 from gannorm.config import RENAMED, TrainConfig, is_study, keys, read_sources
 from gannorm.config.dotted import changed, flatten
-from gannorm.config.hints import FLAGS, NAMES, NONE
+from gannorm.config.hints import FLAGS, NAMES, NONE, foreign
 from gannorm.config.schema import Key, kind_in_words, unknown_key
 from gannorm.errors import UserError
 from gannorm.files import load, writing
-from gannorm.registry import Registry, UnknownNameError, choices
+from gannorm.registry import Registry, UnknownNameError, choices, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -66,7 +66,7 @@ def train_parser(task: str = "gan", names: bool = False) -> ArgumentParser:
     )
     parser.usage = "gannorm train [--config RECIPE] [--KEY VALUE …]   or   gannorm train --resume RUN"
     parser.add_argument(
-        "--config", type=str, help="recipe (digits, cifar10, folder, classifier) or YAML file; repeatable"
+        "--config", type=str, help=f"recipe ({', '.join(recipes.names(of_runs=True))}) or YAML file; repeatable"
     )
     parser.add_argument("--resume", type=str, help="continue a run that was stopped")
     add_switch(parser, "--print_config", help="print the config as YAML instead of training")
@@ -98,8 +98,10 @@ def require_names(config: TrainConfig) -> None:
         if not key.names or config[key.name] in (names := _registry(key.names)):
             continue
         name = config[key.name]
-        if instead := NAMES[key.names].get(name.lower().replace("-", "_").rpartition(".")[2]):  # torch.nn.Identity
+        if instead := foreign(name, NAMES[key.names]):
             raise UserError(f"`{key.name}` has no {name!r}: did you mean {instead}?")
+        if key.names == "datasets" and ("/" in name or Path(name).is_dir()):
+            raise UserError(f"`{key.name}` has no {name!r}: did you mean --data.name folder --data.root {name}?")
         if isinstance(names, Registry):
             raise UnknownNameError(f"unknown {names.kind} {name!r}: {choices(name, names)}")
         raise UserError(f"unknown {key.name.rpartition('.')[2]} {name!r}: {choices(name, names)}")
@@ -201,7 +203,7 @@ def _unknown_flag(flag: str, parser: ArgumentParser, flags: Mapping[str, Any]) -
     command, name = parser.prog.rpartition(" ")[2], flag.removeprefix("--")
     if name in RENAMED and f"--{RENAMED[name]}" in flags:
         return UserError(f"`--{name}` was renamed: give --{RENAMED[name]}.")
-    if hint := FLAGS.get(command, {}).get(name):
+    if hint := foreign(name, FLAGS.get(command, {})):
         return UserError(
             f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
         )
@@ -225,6 +227,8 @@ def _explain(message: str, parser: ArgumentParser) -> str:
         file = match[1].endswith((".yaml", ".yml"))
         configs = "--config" in parser._option_string_actions
         hint = "give each value after its --key."
+        if configs and (near := nearest(match[1], recipes.names())):
+            hint = f"did you mean --config {near[0]}?"
         if configs and (file or match[1] in recipes.names()):
             hint = f"did you mean --config {match[1]}?"
             with suppress(UserError):

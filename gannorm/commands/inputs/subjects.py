@@ -21,7 +21,7 @@ from gannorm.probes.batch import batch_size_of, map_tensors, running, take
 from gannorm.rundir import parse_yaml
 from gannorm.seeds import stream
 
-SHAPE = r"[(\[]? *[1-9]\d*( *[x×, ] *[1-9]\d*)* *,?[)\]]?"  # 3x32x32, 3,32,32 and (3, 32, 32) are one
+SHAPE = r"[(\[]? *[1-9]\d*( *[xX×*, ] *[1-9]\d*)* *,?[)\]]?"  # 3x32x32, 3,32,32 and (3, 32, 32) are one
 
 
 def shape_of(text: str) -> tuple[int, ...] | None:

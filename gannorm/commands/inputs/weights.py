@@ -6,7 +6,7 @@ of the attribute. These are taken off, and said; nothing else is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gannorm.errors import UserError
+from gannorm.errors import UserError, printable
 from gannorm.models.checkpoint import refusal
 
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and DistributedDataParallel; of torch.compile
@@ -38,14 +38,9 @@ def load_weights(module: nn.Module, file: Path, key: str = "") -> str:
         UserError: no readable file, no weights at the key, or others than the module's.
     """
     content = _read(file)
-    state, where = _at(content, key, file) if key else _only(content, file)
+    state, where = _at(content, key, file) if key else _only(content, file, module)
     state, removed = _fitted(state, module, file)
-    for name, own in module.state_dict().items():
-        if isinstance(own, Tensor) and not is_lazy(own) and own.shape != state[name].shape:
-            raise UserError(
-                f"the weights of {file} must have the module's shapes: {name!r} is {tuple(state[name].shape)} there, "
-                f"{tuple(own.shape)} in {type(module).__name__}; make it with the arguments of its training (--args)."
-            )
+    _require_shapes(state, module, file)
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -57,14 +52,37 @@ def load_weights(module: nn.Module, file: Path, key: str = "") -> str:
 
 def _read(file: Path) -> Any:
     try:
+        with file.open("rb") as stream:
+            start = stream.read(9)
+        if file.suffix == ".safetensors" or start[8:] == b"{":
+            return _safetensors(file)
+        if not start.startswith((b"PK", b"\x80")):  # a zip archive, or the pickle of earlier versions
+            begins = printable(start.decode("ascii", "replace"))
+            raise UserError(
+                f"`--weights` must be a file of torch.save: {file} begins with {begins!r}; save the module's "
+                "state_dict()."
+            )
         return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"`--weights` must be a readable file: {file}: {error.strerror or error}.") from None
+    except UserError:
+        raise
     except Exception as error:  # torch's unpickler raises whatever a damaged byte leads it to
         raise UserError(
             f"`--weights` must be a file of torch.save that holds tensors alone: {file}: {refusal(error).rstrip('.')}; "
             "save the module's state_dict()."
         ) from None
+
+
+def _safetensors(file: Path) -> State:
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError:
+        raise UserError(
+            f"a file of safetensors needs that package: {file} is one, and it is not installed; run `pip install "
+            "safetensors`, or save the state_dict() with torch.save."
+        ) from None
+    return load_file(file)
 
 
 def _at(content: Any, key: str, file: Path) -> tuple[State, str]:
@@ -80,15 +98,43 @@ def _at(content: Any, key: str, file: Path) -> tuple[State, str]:
     raise UserError(f"`--weights_key` must name weights in {file}: {key!r} does not; it holds {_places(content)}.")
 
 
-def _only(content: Any, file: Path) -> tuple[State, str]:
-    """The weights of a file that holds nothing else, or a Lightning checkpoint's."""
+def _only(content: Any, file: Path, module: nn.Module) -> tuple[State, str]:
+    """The weights of a file that holds nothing else, a Lightning checkpoint's, or the only ones that can be meant."""
     if is_state(content):
         return content, ""
-    if isinstance(content, Mapping) and is_state(content.get("state_dict")):
-        return content["state_dict"], " [state_dict]"
+    places = dict(_states(content))
+    if "state_dict" in places:
+        return places["state_dict"], " [state_dict]"
+    if len(places) == 1:
+        ((key, state),) = places.items()
+        return state, f" [{key}, the only weights in it]"
+    fitting = [key for key, state in places.items() if _fits(state, module, file)]
+    if not fitting:  # then the error is about the shapes of those whose names fit
+        fitting = [key for key, state in places.items() if _fits(state, module, file, shapes=False)]
+    if len(fitting) == 1:
+        return places[fitting[0]], f" [{fitting[0]}, the only ones that fit]"
     raise UserError(
         f"`--weights_key` must say which weights of {file} are meant: it holds {_places(content)}; give one of them."
     )
+
+
+def _states(content: Any) -> Iterator[tuple[str, State]]:
+    """(key, weights) at the first or second level, keys joined by dots."""
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if is_state(value):
+            yield str(key), value
+        elif isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items() if is_state(inner))
+
+
+def _fits(state: State, module: nn.Module, file: Path, shapes: bool = True) -> bool:
+    try:
+        fitted, _ = _fitted(state, module, file)
+        if shapes:
+            _require_shapes(fitted, module, file)
+    except UserError:
+        return False
+    return True
 
 
 def is_state(value: Any) -> bool:
@@ -104,7 +150,7 @@ def is_state(value: Any) -> bool:
 
 def _places(content: Any) -> str:
     if isinstance(content, Mapping):
-        places = [str(name) for name, value in content.items() if is_state(value)]
+        places = [name for name, _ in _states(content)]
         return f"weights under {', '.join(places)}" if places else f"{', '.join(map(str, content))[:120]}"
     return type(content).__name__
 
@@ -130,6 +176,15 @@ def _fitted(state: State, module: nn.Module, file: Path) -> tuple[State, list[st
             raise UserError(_partial(bare, names, module, file))
         bare, removed = _below(bare, fitting[0]), [*removed, fitting[0]]
     return {names[name]: value for name, value in bare.items()}, removed
+
+
+def _require_shapes(state: State, module: nn.Module, file: Path) -> None:
+    for name, own in module.state_dict().items():
+        if isinstance(own, Tensor) and not is_lazy(own) and own.shape != state[name].shape:
+            raise UserError(
+                f"the weights of {file} must have the module's shapes: {name!r} is {tuple(state[name].shape)} there, "
+                f"{tuple(own.shape)} in {type(module).__name__}; make it with the arguments of its training (--args)."
+            )
 
 
 def _has(state: Mapping[str, Any], wrapper: str) -> bool:

@@ -89,7 +89,7 @@ class BatchInvariance(Result):
         """The numbers behind the verdict."""
         curve = self.composition
         return Evidence(
-            images=curve.images,
+            images=curve.given,
             batch_size=curve.batch_size,
             forward_coupled=self.forward_coupling,
             gradient_coupled=self.gradient_coupling,

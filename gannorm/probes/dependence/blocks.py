@@ -161,17 +161,18 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     spread, size = most - least, max(abs(least), abs(most))
     constant = spread <= floor * size
     if not constant and spread <= SUSPECT * max(size, 1.0):
-        constant = _is_rounding(f, take(images, batches[0].index, batch_dim), spread, batch_dim)
+        extremes = int(logits_seen.amin(1).argmin()), int(logits_seen.amax(1).argmax())  # batches may differ as wholes
+        constant = _is_rounding(f, [take(images, batches[i].index, batch_dim) for i in extremes], spread, batch_dim)
     logits_seen = torch.stack([values[i] for i in range(len(batches))])
     return Seen(batches, logits_seen, constant, inside <= UNSATURATED * outputs, each, (lowest, highest))
 
 
-def _is_rounding(f: Function, x: Any, spread: float, batch_dim: int) -> bool:
+def _is_rounding(f: Function, xs: list[Any], spread: float, batch_dim: int) -> bool:
     """Whether logits that differ by `spread` in f's own precision are equal in float64, as far as that shrinks."""
-    with running(f, x) as run, torch.no_grad(), suppress(Exception):  # whatever f raises that does not run in float64
+    with running(f, xs[0]) as run, torch.no_grad(), suppress(Exception):  # whatever f raises that does not run so
         cast(run.roots.values(), torch.float64)
-        x = map_tensors(lambda t: t.double() if t.is_floating_point() else t, x)
-        values = logits(run(x), batch_size_of(x, batch_dim), batch_dim)
+        doubles = [map_tensors(lambda t: t.double() if t.is_floating_point() else t, x) for x in xs]
+        values = torch.cat([logits(run(x), batch_size_of(x, batch_dim), batch_dim) for x in doubles])
         return (values.max() - values.min()).item() * ROUNDING_SHRINKS_BY <= spread
     return False
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from gannorm.errors import UserError
-from gannorm.probes.batch import Function, both_classes, default_generator, selecting
+from gannorm.probes.batch import Function, batch_size_of, both_classes, default_generator, selecting
 from gannorm.probes.dependence.blocks import Blocks, Seen, see, whole_batches
 from gannorm.probes.dependence.judgements import Cells, Judged, independent_auc, own_images
 from gannorm.probes.optimization.objective import Result
@@ -41,7 +41,8 @@ class CompositionCurve(Result):
     flat: bool  # no logit moved beyond rounding, so that all shares have the AUC of all images
     constant: bool  # all logits are equal within rounding
     saturated: bool  # at least 99 % of the outputs are exactly 0 or exactly 1
-    images: int  # of each class
+    images: int  # of each class, in whole batches
+    given: int  # of each class
     batch_size: int
     blocks: int  # disjoint; with fewer than 4 there is no interval
     counts: tuple[int, ...]  # judgements of each class at each share
@@ -281,6 +282,7 @@ def measure_curve(
         constant=judged.seen.constant,
         saturated=judged.seen.saturated,
         images=n,
+        given=min(batch_size_of(real, batch_dim), batch_size_of(fake, batch_dim)),
         batch_size=batch_size,
         blocks=len(blocks),
         counts=tuple(len(judged.everywhere(share)[0]) for share in shares),

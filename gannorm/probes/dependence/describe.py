@@ -79,7 +79,9 @@ def _by_share(curve: CompositionCurve, values: tuple[Estimate, ...]) -> str:
 
 def _images(curve: CompositionCurve) -> str:
     counts = ", ".join(map(str, curve.counts))
-    return f"{curve.images} a class in {curve.blocks} blocks; at each share: {counts}"
+    blocks = "1 block" if curve.blocks == 1 else f"{curve.blocks} blocks"
+    images = str(curve.images) if curve.images == curve.given else f"{curve.images} of {curve.given}"
+    return f"{images} a class in {blocks}; at each share: {counts}"
 
 
 def _with_error(coefficient: Coefficient) -> str:

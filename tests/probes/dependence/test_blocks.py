@@ -79,3 +79,10 @@ def test_dead_outputs_are_noticed(values: object, constant: bool, saturated: boo
     x = torch.randn(128, generator=torch.Generator().manual_seed(1))
     seen = see(values, x, blocks().pure(), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     assert (seen.constant, seen.saturated) == (constant, saturated)
+
+
+def test_small_logits_that_differ_only_between_batches_are_not_constant() -> None:
+    real, fake = torch.ones(8, 1), -torch.ones(8, 1)
+    blocks = Blocks(8, 4, torch.Generator().manual_seed(0))
+    seen = see(lambda x: 1e-4 * x.mean(0).expand(len(x)), torch.cat([real, fake]), blocks.pure(), torch.Generator())
+    assert seen.logits.min() < seen.logits.max() and not seen.constant
