@@ -102,8 +102,8 @@ NOTES = {
     "regularization": "Each seed has 200 training images of its own and the same 359 held-out ones, of which one is "
     "0.003 of the accuracy. Every network fits all of its training images, so that the gap and the held-out accuracy "
     "say the same.",
-    "data_parallel": "Other programs shared the two cores, by turns, so the times of a step are rough. A map of 8×8 pixels "
-    "gives 128 values a channel from 2 images, which may be why little is lost; this was not tested.",
+    "data_parallel": "Other programs shared the two cores, by turns, so the times of a step are rough. A map of 8×8 "
+    "pixels gives 128 values a channel from 2 images, which may be why little is lost; this was not tested.",
     "small_batch": "Of the 12,000 images planned 4,000 are taken, to save time; this was decided before the run.",
     "rates": "Two seeds. A run whose loss passes 1000 ends and counts as a guess.",
     "mean_gradient": "Two seeds, at initialization. With BatchNorm a radial share near 0 is an identity, no finding.",
