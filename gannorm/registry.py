@@ -64,7 +64,8 @@ class Registry(Mapping[str, T]):
 def choices(name: object, names: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest name, if one is near, and all of them."""
     names = list(names)
-    near = nearest(spellings(str(name))[-1], names)
+    paths = any("." in each for each in names)  # of layers; a class's name is looked for without its module
+    near = nearest(str(name) if paths else spellings(str(name))[-1], names)
     hint = f"did you mean {near[0]!r}? " if near else ""
     listed = map(repr, names) if any("," in each for each in names) else names
     return f"{hint}choose from {', '.join(listed)}."

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gannorm import recipes
 from gannorm.commands.inputs.arguments import DEFAULT, flag_values, take_resume, take_switch, train_config, train_parser
 from gannorm.files import dump_yaml
 from gannorm.rundir import RunDir
@@ -33,20 +32,17 @@ def run(argv: Sequence[str]) -> int:
 
         return _trained(config, lambda: resume(Path(stopped), config))
     only_print = take_switch(arguments, "--print_config")
-    by_default = not flag_values(arguments, "--config") + flag_values(arguments, "--task")
-    config = train_config(["--config", DEFAULT, *arguments] if by_default else arguments)
+    if not flag_values(arguments, "--config") + flag_values(arguments, "--task"):
+        arguments = ["--config", DEFAULT, *arguments]
+    config = train_config(arguments)
     if only_print:
         print(dump_yaml(config.to_dict()), end="")
         return 0
     own = (Path(config.output) / config.study / config.name / "config.yaml").resolve()
     repeats = bool(config.name) and any(Path(s).resolve() == own for s in flag_values(arguments, "--config"))
 
-    from gannorm.distributed import is_first
     from gannorm.training import train
 
-    if by_default and is_first():
-        others = ", ".join(name for name in recipes.names(of_runs=True) if name != DEFAULT)
-        print(f"no --config: this is the recipe {DEFAULT}; the others are {others}")
     return _trained(config, lambda: train(config, repeats=repeats))
 
 

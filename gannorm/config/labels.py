@@ -17,7 +17,8 @@ LONGEST = 60  # characters of a default run name
 def naming(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The fewest factors whose values distinguish all conditions among the configs.
 
-    Normalizers and their options are preferred, then earlier factors. If nothing differs, the result is the normalizer.
+    A normalizer that differs is one of them. Its options are preferred to other factors, then earlier factors. If
+    nothing differs, the result is the normalizer.
     """
     flat = [factors(config) for config in configs]
     differing = [key for key in dict.fromkeys(k for f in flat for k in f) if len({text(f.get(key)) for f in flat}) > 1]
@@ -26,7 +27,7 @@ def naming(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     kept = list(range(len(differing)))
     for index in reversed(range(len(differing))):
         fewer = [i for i in kept if i != index]
-        if len({tuple(point[i] for i in fewer) for point in points}) == len(points):
+        if differing[index] not in NORMS and len({tuple(point[i] for i in fewer) for point in points}) == len(points):
             kept = fewer
     if kept:
         return [differing[i] for i in kept]

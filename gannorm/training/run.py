@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from gannorm import wandb_run
+from gannorm import recipes, wandb_run
 from gannorm.arithmetic import Arithmetic
 from gannorm.config import GANModel, TrainConfig, taken_by
 from gannorm.data import GREY, ImageData, Images
@@ -80,7 +80,9 @@ def train(config: TrainConfig | Mapping[str, Any], path: Path | None = None, rep
 def introduced(module: GAN | Classifier, config: TrainConfig) -> list[str]:
     """What is trained, in lines for a person."""
     networks = [f"{name} {sum(p.numel() for p in n.parameters()):,}" for name, n in networks_of(module).items()]
-    recipe = [f"recipe: {config.recipe}"] if config.recipe else []
+    others = ", ".join(name for name in recipes.names(of_runs=True) if name != config.recipe)
+    known = f" (the others: {others})" if config.recipe in recipes.names() else ""
+    recipe = [f"recipe: {config.recipe}{known}"] if config.recipe else []
     return [*recipe, f"parameters: {', '.join(networks)}"]
 
 

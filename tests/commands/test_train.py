@@ -22,8 +22,9 @@ def test_without_a_config_it_is_the_recipe_digits_and_says_so(capsys):
     assert main(["train", *TINY]) == 0
     out = capsys.readouterr().out
     (run,) = runs()
-    assert out.startswith("no --config: this is the recipe digits; the others are ") and "folder" in out.splitlines()[0]
-    assert "recipe: digits" in out and "parameters: discriminator " in out and f"run: {run}" in out
+    assert (
+        "recipe: digits (the others: cifar10, " in out and "parameters: discriminator " in out and f"run: {run}" in out
+    )
     assert f"next: gannorm probe {run}, gannorm evaluate {run}, gannorm compare runs/digits" in out
     assert RunDir(run).config()["recipe"] == "digits"
 

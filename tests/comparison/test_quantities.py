@@ -113,6 +113,9 @@ def test_what_was_measured_lies_within_the_limits_of_each_quantity() -> None:
     """On the committed results, which hold every kind of run: a wrong limit would cut an interval that is right."""
     limits = {quantity.name: quantity.limits for quantity in QUANTITIES} | {"divergence_rate": (0.0, 1.0)}
     tables = list((Path(__file__).parents[2] / "results").glob("*/table.csv"))
+    tables = [
+        table for table in tables if table.parent.name != "cross"
+    ]  # which has pairs of conditions, from its script
     assert len(tables) > 2
     for table in tables:
         with table.open() as file:
