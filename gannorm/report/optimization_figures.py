@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from gannorm.report.curves import SHOWN, Curve, arrays, draw_curve, legend, over
 from gannorm.report.plots import Panel, Plot, logarithmic, palette
 
 SIZE = (4.4, 2.7)  # of a panel, in inches
+WIDEST = 46  # characters of a title's line
 OVER_SEEDS = ("mean", "lowest", "highest", "n")  # columns of the CSV
 
 
@@ -52,7 +54,8 @@ PROBES = (
         "The gradients of the kernels",
         "Median over the layers with kernels; of the cosine along the weights the largest, the last layer left out: 0 "
         "where the loss ignores a weight's length. Between units over within: the variance of a layer's gradient "
-        "between its units, the noise subtracted, over that between the images within a unit.",
+        "between its units, the noise subtracted, over that between the images within a unit; −1/N before BatchNorm, "
+        "whose gradient has no mean over the batch.",
         ("kurtosis", "coherence", "effective_rank", "radial", "unit_variance_ratio"),
         ("kurtosis", "coherence"),
     ),
@@ -189,10 +192,13 @@ def _lines(title: str, curves: Mapping[str, Curve], colours: Mapping[str, str], 
     def draw(ax: Axes) -> None:
         for label, curve in curves.items():
             draw_curve(ax, curve, colours[label], label)
-        ax.set(xlabel=x, title=title)
+        ax.set(xlabel=x, title=fill(title, WIDEST))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        low, high = ax.get_ylim()
         if log:
             logarithmic(ax)
+        elif high - low < 1e-6 * abs(low):  # an identity: its rounding is no change
+            ax.set_ylim(sorted((low / 2, low * 3 / 2)))
 
     ends = "; ".join(f"{label} {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for label, curve in curves.items())
     return Panel(draw, f"{title}, at the first and the last {x}: {ends}.")
@@ -207,7 +213,7 @@ def _band(title: str, low: Mapping[str, Curve], high: Mapping[str, Curve], colou
             ax.fill_between(steps, *between, color=colours[label], alpha=0.12, linewidth=0)
             for edge in between:  # lines at its edges distinguish a band from those that it crosses
                 ax.plot(steps, edge, color=colours[label], linewidth=1.2, marker="o" if len(steps) == 1 else "")
-        ax.set(xlabel="step", title=title)
+        ax.set(xlabel="step", title=fill(title, WIDEST))
         if min(p[1] for curve in low.values() for p in curve) > 0:
             logarithmic(ax)
 
