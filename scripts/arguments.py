@@ -18,7 +18,7 @@ from typing import Any, Literal, get_origin
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gannorm.config import keys
-from gannorm.config.hints import FLAGS, NONE, foreign
+from gannorm.config.hints import flag_hint
 from gannorm.config.schema import DISPLAY, FROM_ONE, Key, Range, unknown_key
 from gannorm.errors import UserError
 from gannorm.recipes import locate
@@ -82,10 +82,8 @@ def _unknown(name: str, command: str, known: Mapping[str, Key]) -> UserError:
         return UserError(
             f"the script sets `--{name}` itself: leave it out, or use `gannorm train` and `gannorm study`."
         )
-    if hint := foreign(name, FLAGS.get(command, {})):
-        return UserError(
-            f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
-        )
+    if hint := flag_hint(command, name):
+        return UserError(hint)
     remedy = f"choose from {', '.join(f'--{key}' for key in STUDY)}." if command == "study" else ""
     return unknown_key(name, known, remedy)
 

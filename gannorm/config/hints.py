@@ -182,6 +182,14 @@ VALUES: dict[str, dict[str, str]] = {  # key of a fixed choice → value → wha
 }
 
 
+def flag_hint(command: str, name: str) -> str:
+    """The error for a flag from elsewhere that a command does not have; "" if nothing is known of it."""
+    hint = foreign(name, FLAGS.get(command, {}))
+    if not hint:
+        return ""
+    return f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
+
+
 def foreign(name: str, hints: Mapping[str, str]) -> str:
     """The hint for a name from elsewhere, whatever its case, punctuation and ending; "" if there is none."""
     known = {compact(each): hint for each, hint in hints.items()}

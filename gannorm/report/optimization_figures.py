@@ -198,7 +198,7 @@ def _lines(title: str, curves: Mapping[str, Curve], colours: Mapping[str, str], 
         if log:
             logarithmic(ax)
         elif high - low < 1e-6 * abs(low):  # an identity: its rounding is no change
-            ax.set_ylim(sorted((low / 2, low * 3 / 2)))
+            ax.set_ylim(low - abs(low) / 2, low + abs(low) / 2)
 
     ends = "; ".join(f"{label} {curve[0][1]:.3g} to {curve[-1][1]:.3g}" for label, curve in curves.items())
     return Panel(draw, f"{title}, at the first and the last {x}: {ends}.")

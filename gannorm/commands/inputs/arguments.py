@@ -16,7 +16,7 @@ import gannorm
 from gannorm import recipes
 from gannorm.config import RENAMED, TrainConfig, is_study, keys, read_sources
 from gannorm.config.dotted import changed, flatten
-from gannorm.config.hints import FLAGS, NAMES, NONE, foreign
+from gannorm.config.hints import NAMES, flag_hint, foreign
 from gannorm.config.schema import Key, kind_in_words, unknown_key
 from gannorm.errors import UserError
 from gannorm.files import load, writing
@@ -203,10 +203,8 @@ def _unknown_flag(flag: str, parser: ArgumentParser, flags: Mapping[str, Any]) -
     command, name = parser.prog.rpartition(" ")[2], flag.removeprefix("--")
     if name in RENAMED and f"--{RENAMED[name]}" in flags:
         return UserError(f"`--{name}` was renamed: give --{RENAMED[name]}.")
-    if hint := foreign(name, FLAGS.get(command, {})):
-        return UserError(
-            f"unknown key {name!r}: {hint}." if hint.startswith(NONE) else f"unknown key {name!r}: did you mean {hint}?"
-        )
+    if hint := flag_hint(command, name):
+        return UserError(hint)
     known = [option.removeprefix("--") for option in flags if option.startswith("--") and option != "--help"]
     return unknown_key(name, known, f"`{parser.prog} --help` lists the keys.")
 

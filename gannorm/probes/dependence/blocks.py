@@ -163,7 +163,6 @@ def see(f: Function, images: Any, batches: list[Batch], generator: torch.Generat
     if not constant and spread <= SUSPECT * max(size, 1.0):
         extremes = int(logits_seen.amin(1).argmin()), int(logits_seen.amax(1).argmax())  # batches may differ as wholes
         constant = _is_rounding(f, [take(images, batches[i].index, batch_dim) for i in extremes], spread, batch_dim)
-    logits_seen = torch.stack([values[i] for i in range(len(batches))])
     return Seen(batches, logits_seen, constant, inside <= UNSATURATED * outputs, each, (lowest, highest))
 
 
