@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-WIDTHS = (32, 128, 128)  # channels of the blocks
+WIDTHS = (64, 128, 256)  # channels of the blocks
 PATCH = 2  # pixels a side that are whitened
 WHITENING_IMAGES = 2000
 FADED = 1e-2  # of the mean variance, added to each component's: those of almost none are noise

@@ -33,7 +33,7 @@ from gannorm.evaluation.colour_classifier import ColourClassifier
 from gannorm.files import atomic_write, write_json, writing
 
 VERSION = 1  # of the architecture, the training and the files: a change here retrains every cached extractor
-COLOUR_VERSION = "colour 1"  # the same of the larger network
+COLOUR_VERSION = "colour 2"  # the same of the larger network
 COLOUR_IMAGES, COLOUR_SIZE = 5000, 32  # the fewest, and their smallest size, for the larger network
 WIDTH, FEATURES = 16, 64
 LARGEST = 32  # larger images are averaged down to this many pixels a side
