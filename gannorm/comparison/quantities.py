@@ -117,11 +117,12 @@ def _is_whole(key: str, metrics: Mapping[str, Mapping[int, float]]) -> bool:
 def _dependence(name: str) -> Callable[[Mapping[int, float]], float]:
     """How a run's probes of one quantity of batch dependence become one number.
 
-    Numbers: the mean of the last probes; so are the two ends of their intervals. The standard deviation of a mean is at
-    most the mean of the standard deviations, whether or not the probes share images, so the mean of the ends holds the
-    mean of the values at least as often as the single intervals do. Facts: the worst case. Coupling in one probe proves
-    coupling, and one failed repeat proves that answers do not repeat. A network that was dead, or measured on fewer
-    images, in one of the last probes counts as such at the end of training.
+    All describe the end of training, since a layer may couple at first and not later, as batch renormalization whose
+    limits open. Numbers: the mean of the last probes; so are the two ends of their intervals. The standard deviation of
+    a mean is at most the mean of the standard deviations, whether or not the probes share images, so the mean of the
+    ends holds the mean of the values at least as often as the single intervals do. Facts: the worst case of the same
+    probes. Coupling in one of them proves coupling, one failed repeat proves that answers do not repeat, and a network
+    that was dead, or measured on fewer images, in one of them counts as such.
     """
     return _FACTS.get(name, _end)
 
@@ -131,18 +132,10 @@ def _end(curve: Mapping[int, float]) -> float:
 
 
 def _largest(curve: Mapping[int, float]) -> float:
-    return max(curve.values())
-
-
-def _smallest(curve: Mapping[int, float]) -> float:
-    return min(curve.values())
-
-
-def _largest_at_the_end(curve: Mapping[int, float]) -> float:
     return max(list(curve.values())[-FINAL_PROBES:])
 
 
-def _smallest_at_the_end(curve: Mapping[int, float]) -> float:
+def _smallest(curve: Mapping[int, float]) -> float:
     return min(list(curve.values())[-FINAL_PROBES:])
 
 
@@ -153,12 +146,12 @@ _FACTS: dict[str, Callable[[Mapping[int, float]], float]] = {
     "forward_coupled": _largest,
     "gradient_coupled": _largest,
     "repeats": _smallest,
-    "constant": _largest_at_the_end,
-    "saturated": _largest_at_the_end,
-    "hidden_layers": _largest_at_the_end,
-    "images": _smallest_at_the_end,
-    "batch_size": _smallest_at_the_end,
-    "units": _smallest_at_the_end,
+    "constant": _largest,
+    "saturated": _largest,
+    "hidden_layers": _largest,
+    "images": _smallest,
+    "batch_size": _smallest,
+    "units": _smallest,
 }
 
 

@@ -14,6 +14,7 @@ from gannorm.comparison.quantities import QUANTITIES, measured
 from gannorm.comparison.renamed import renamed
 from gannorm.comparison.runs import read_runs
 from gannorm.rundir import RunDir
+from gannorm.verdict import Evidence, decide
 
 MakeRun = Callable[..., RunDir]
 TRAIN = "batch_dependence/train/"
@@ -29,10 +30,10 @@ def test_a_runs_value_is_the_mean_of_its_last_five_probes(make_run: MakeRun) -> 
 
 
 def test_swaps_report_the_worst_probe(make_run: MakeRun) -> None:
-    """One unequal probe among many equal ones must not be averaged away."""
+    """One unequal probe among the last five must not be averaged away."""
     run = make_run("group", 0)
     equal = probe(0.7, 0.7, swap_max_change=0.0, swap_bitwise_equal=1.0)
-    rewrite(run, [equal, probe(0.7, 0.7, swap_max_change=0.2, swap_bitwise_equal=0.0), *[equal] * 20])
+    rewrite(run, [*[equal] * 20, probe(0.7, 0.7, swap_max_change=0.2, swap_bitwise_equal=0.0), *[equal] * 4])
     comparison = analyse([run])
     assert mean(comparison, "batch_dependence/train/swap_bitwise_equal", "group") == 0
     assert mean(comparison, "batch_dependence/train/swap_max_change", "group") == 0.2
@@ -142,16 +143,27 @@ def test_the_ends_of_an_interval_are_averaged_only_where_every_last_probe_has_th
     assert f"{TRAIN}auc_pure_low" not in values and f"{TRAIN}auc_pure" in values
 
 
-def test_facts_are_the_worst_case_of_the_probes(make_run: MakeRun) -> None:
+def test_facts_are_the_worst_case_of_the_last_probes(make_run: MakeRun) -> None:
     run = make_run("batch", 0)
     facts = [dependence(False, 0.8, 0.8, 0.8) for _ in range(7)]
-    facts[0] |= {"forward_coupled": 1.0, "constant": 1.0}  # a network whose head is zero at the start
+    facts[0] |= {"constant": 1.0}  # a network whose head is zero at the start
     facts[1] |= {"repeats": 0.0}
+    facts[2] |= {"forward_coupled": 1.0}
     facts[-1] |= {"images": 128}
     rewrite(run, [{f"{TRAIN}{name}": value for name, value in record.items()} for record in facts])
     values = measured(read_runs([run])[0][0])
     facts_of_run = {name: values[f"{TRAIN}{name}"] for name in ("forward_coupled", "constant", "repeats", "images")}
-    assert facts_of_run == {"forward_coupled": 1, "constant": 0, "repeats": 0, "images": 128}
+    assert facts_of_run == {"forward_coupled": 1, "constant": 0, "repeats": 1, "images": 128}
+
+
+def test_a_layer_that_couples_at_first_alone_does_not_couple_at_the_end(make_run: MakeRun) -> None:
+    """As batch renormalization, which is BatchNorm until its limits open: its verdict is of the end."""
+    run = make_run("renorm", 0)
+    records = [dependence(coupled, 0.8, 0.8, 0.8) | {"gradient_coupled": 1.0} for coupled in (True, *[False] * 5)]
+    rewrite(run, [{f"{TRAIN}{name}": value for name, value in record.items()} for record in records])
+    found = Evidence.from_metrics(measured(read_runs([run])[0][0]), TRAIN)
+    assert found is not None
+    assert decide(found).kind == "learns from batches"
 
 
 def test_a_mean_of_bounds_covers_the_mean_of_values_of_probes_that_share_images() -> None:
