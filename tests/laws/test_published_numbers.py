@@ -16,6 +16,7 @@ STUDIES = sorted(file.parent for file in (ROOT / "results").glob("*/runs.csv"))
 RATIO = re.compile(r"\b\d\.\d\d \(\d\.\d\d to \d\.\d\d\)")
 
 
+@pytest.mark.slow  # some seconds a study
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_a_study_page_comes_out_of_its_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the command that the page gives."""
