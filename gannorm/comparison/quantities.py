@@ -1,7 +1,7 @@
 """The quantities of a run that a comparison reads: each metric and score, reduced to one number.
 
 A probe sees a few hundred images, so a run's value is the mean of its last probes. A swap of the other images
-proves coupling, so its value is the worst of all probes. A score is given as last, best and mean level.
+proves coupling, so its value is the worst of the same probes. A score is given as last, best and mean level.
 """
 
 from __future__ import annotations
