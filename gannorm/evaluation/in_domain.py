@@ -36,6 +36,7 @@ VERSION = 1  # of the architecture, the training and the files: a change here re
 COLOUR_VERSION = "colour 2"  # the same of the larger network
 COLOUR_IMAGES, COLOUR_SIZE = 5000, 32  # the fewest, and their smallest size, for the larger network
 WIDTH, FEATURES = 16, 64
+CPU_BATCH = 16  # images at once on a CPU, whose caches do not hold the float64 maps of many more
 LARGEST = 32  # larger images are averaged down to this many pixels a side
 HELD_OUT = 0.1
 BATCH, EPOCHS, MIN_STEPS, MAX_STEPS = 64, 10, 300, 5000
@@ -87,7 +88,8 @@ class InDomainExtractor(FeatureExtractorBase):
                 f"the in-domain extractor takes uint8 images of {self.channels} channels, (N, C, H, W): got "
                 f"{images.dtype}, {tuple(images.shape)}; train it on the dataset that you score."
             )
-        features, logits = self.classifier(images)
+        parts = images.split(CPU_BATCH if images.device.type == "cpu" else len(images))
+        features, logits = (torch.cat(of_parts) for of_parts in zip(*map(self.classifier, parts), strict=True))
         outputs = {"features": features.float(), "logits": logits.float()}
         return tuple(outputs[name] for name in self.features_list)
 
