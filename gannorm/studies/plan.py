@@ -35,8 +35,8 @@ from typing import Any
 
 from gannorm.comparison.primary import Primary, read_primary
 from gannorm.comparison.titles import STATISTICS, WEIGHTS
+from gannorm.config import TrainConfig, upgraded
 from gannorm.config import factors as identifying
-from gannorm.config import upgraded
 from gannorm.config.dotted import Flat, changed, difference, flatten
 from gannorm.config.labels import labels as labels_of
 from gannorm.errors import UserError
@@ -174,8 +174,7 @@ def plan(file: Path, output: Path) -> Study:
         _require_condition(baseline, runs, compares_modes(evaluate))
     _require_same_configs(runs)
     question = " ".join(str(content.get("question") or "").split())
-    arms = {str(label): keys for name, values in factors.items() if name != "seed" for label, keys in values.items()}
-    primary = read_primary(content.get("primary"), arms, file)
+    primary = read_primary(content["primary"], _arms(factors, runs), file) if "primary" in content else None
     return Study(file, output / file.stem, question, runs, evaluate, baseline, primary)
 
 
@@ -245,6 +244,18 @@ def _factors(given: Mapping[str, Any], file: Path) -> Factors:
             if owners.setdefault(key, factor) != factor:
                 raise UserError(f"one factor sets a key: `{owners[key]}` and `{factor}` both set `{key}`; join them.")
     return dict(sorted(factors.items(), key=lambda item: item[0] != "seed"))
+
+
+def _arms(factors: Factors, runs: Sequence[PlannedRun]) -> dict[str, Flat]:
+    """Every label → its runs' values of all keys that its factor sets for any label: what tells it from the others."""
+    arms: dict[str, Flat] = {}
+    for factor, settings in factors.items():
+        keys = {key for setting in settings.values() for key in setting}
+        for label in settings if factor != "seed" else ():
+            run = next(run for run in runs if run.values[factor] == label)
+            whole = flatten(TrainConfig.from_dict(run.config).to_dict())
+            arms[str(label)] = {key: whole.get(key) for key in sorted(keys)}
+    return arms
 
 
 def _label(value: Any) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from gannorm.config import TrainConfig
+from gannorm.config.dotted import flatten
 from gannorm.errors import UserError
 from gannorm.rundir import RunDir
 from gannorm.studies.plan import Study, plan, require_possible
@@ -218,6 +220,27 @@ def test_every_condition_of_the_shipped_studies_can_train(tmp_path: Path) -> Non
     everything = replace(studies[0], runs=[run for study in studies for run in study.runs if run.config["seed"] == 0])
     assert len(everything.runs) > 40
     require_possible(everything, GANNORM)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_an_arm_of_the_primary_analysis_is_one_condition(file: Path, tmp_path: Path) -> None:
+    """Though what it sets may be what others set too: what it leaves to the base config belongs to it as well."""
+    study = plan(file, tmp_path)
+    for name, settings in study.primary.arms.items() if study.primary else ():
+        fitting = set()
+        for run in study.runs:
+            config = flatten(TrainConfig.from_dict(run.config).to_dict())
+            if all(config.get(key) == value for key, value in settings.items()):
+                fitting.add(str({factor: label for factor, label in run.values.items() if factor != "seed"}))
+        assert len(fitting) == 1 and name in fitting.pop(), name
+
+
+def test_an_arm_that_leaves_a_key_to_the_base_has_the_value_of_the_base(tmp_path: Path) -> None:
+    arms = {"plain": {"model.loss": "hinge"}, "fast": {"model.loss": "hinge", "model.lr_d": 1e-3}}
+    primary = {"quantity": "fid", "scale": "log", "test": "welch", "comparisons": [["fast", "plain"]], "margin": 0.25}
+    study = planned(tmp_path, factors={"arm": arms, "seed": [0, 1]}, primary=primary)
+    assert study.primary is not None
+    assert study.primary.arms["plain"] == {"model.loss": "hinge", "model.lr_d": BASE["model"]["lr_d"]}
 
 
 def test_a_study_of_modes_has_modes_as_conditions(tmp_path: Path) -> None:
