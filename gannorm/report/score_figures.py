@@ -74,10 +74,10 @@ def _score_panel(
                 ax.plot(spread, values, "o", color=colours[label], markersize=6, alpha=0.75)
                 ax.plot([x - 0.25, x + 0.25], [np.mean(values)] * 2, color=colours[label])
             ax.set(xticks=range(len(ends)), xlim=(-0.6, len(ends) - 0.4))
-            crowded = len(ends) > 4
-            ax.set_xticklabels(
-                [cut(titles[t], 14) for t in ends], rotation=30 if crowded else 0, ha="right" if crowded else "center"
-            )
+            names, crowded = [titles[label] for label in ends], len(ends) > 4
+            if any(len(name) > 14 for name in names):  # cut, they would look alike; the legend has them in this order
+                names = [""] * len(names)
+            ax.set_xticklabels(names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
         if real is not None:
             ax.axhline(real, color=INK, linewidth=1, linestyle=":")
             ax.annotate(

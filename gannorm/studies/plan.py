@@ -247,7 +247,7 @@ def _factors(given: Mapping[str, Any], file: Path) -> Factors:
 
 
 def _arms(factors: Factors, runs: Sequence[PlannedRun]) -> dict[str, Flat]:
-    """Every label → its runs' values of all keys that its factor sets for any label: what tells it from the others."""
+    """Every label → its runs' values of all keys that its factor sets for any label: what distinguishes it."""
     arms: dict[str, Flat] = {}
     for factor, settings in factors.items():
         keys = {key for setting in settings.values() for key in setting}
