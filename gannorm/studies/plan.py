@@ -175,6 +175,8 @@ def plan(file: Path, output: Path) -> Study:
     _require_same_configs(runs)
     question = " ".join(str(content.get("question") or "").split())
     primary = read_primary(content["primary"], _arms(factors, runs), file) if "primary" in content else None
+    for arm in primary.arms if primary is not None else ():
+        _require_one_condition(arm, runs, file)
     return Study(file, output / file.stem, question, runs, evaluate, baseline, primary)
 
 
@@ -256,6 +258,16 @@ def _arms(factors: Factors, runs: Sequence[PlannedRun]) -> dict[str, Flat]:
             whole = flatten(TrainConfig.from_dict(run.config).to_dict())
             arms[str(label)] = {key: whole.get(key) for key in sorted(keys)}
     return arms
+
+
+def _require_one_condition(arm: str, runs: Sequence[PlannedRun], file: Path) -> None:
+    """Before anything is trained: a comparison of an arm that is crossed with other factors could not say of which."""
+    conditions = [{factor: label for factor, label in run.values.items() if factor != "seed"} for run in runs]
+    of_arm = {str(condition) for condition in conditions if arm in map(str, condition.values())}
+    if len(of_arm) > 1:
+        raise UserError(
+            f"an arm of `primary` must be one condition: {arm!r} is {len(of_arm)} in {file}; name each by one factor."
+        )
 
 
 def _label(value: Any) -> Any:

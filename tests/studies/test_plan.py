@@ -243,6 +243,13 @@ def test_an_arm_that_leaves_a_key_to_the_base_has_the_value_of_the_base(tmp_path
     assert study.primary.arms["plain"] == {"model.loss": "hinge", "model.lr_d": BASE["model"]["lr_d"]}
 
 
+def test_an_arm_that_is_crossed_with_a_factor_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    primary = {"quantity": "fid", "scale": "log", "test": "welch", "comparisons": [["group", "batch"]], "margin": 0.25}
+    with pytest.raises(UserError, match="must be one condition: 'group' is 2 in"):
+        planned(tmp_path, factors={**GRID, "model.loss": ["hinge", "wasserstein"]}, primary=primary)
+    assert planned(tmp_path, factors=GRID, primary=primary).primary is not None
+
+
 def test_a_study_of_modes_has_modes_as_conditions(tmp_path: Path) -> None:
     content = {"factors": {"seed": [0, 1]}, "evaluate": {"statistics": "all"}}
     study = planned(tmp_path, **content, baseline="weights=averaged, statistics=running")
