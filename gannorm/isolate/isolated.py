@@ -276,7 +276,7 @@ def _not_copyable(root: nn.Module, reason: str) -> str:
                 continue
             try:
                 copy.deepcopy(value)
-            except Exception:
+            except Exception:  # a foreign __deepcopy__ may raise anything; it is named, with the first error's reason
                 what = f"{where} keeps {key!r}, {type(value).__name__}"
                 return f"{what}: {reason}; give the class a __deepcopy__, or drop it."
     return f"{type(root).__name__}: {reason}; give the class a __deepcopy__."
